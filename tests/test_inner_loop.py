@@ -1,0 +1,373 @@
+"""Tests of `ml3_tf.inner_loop`: closed forms, finite differences, agreement with Keras, and between ways to run it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ml3_tf import MetaLoss, inner_loop, meta_test, sine_tasks
+from ml3_tf.inner_loop import InnerLoop, loss_of_each_task, number_of_tasks
+from ml3_tf.learner import Learner, Parameters
+
+layers, optimizers = keras.layers, keras.optimizers
+
+
+class HalfSquare(keras.losses.Loss):
+    """`phi (y_pred - y)^2 / 2`, a learned loss with one weight."""
+
+    phi = 1.0
+
+    def call(self, y_true, y_pred):
+        return self.phi * tf.reduce_sum(tf.square(y_pred - y_true), axis=-1) / 2
+
+
+def build_linear(width=1):
+    return keras.Sequential([keras.Input((width,), dtype="float64"), layers.Dense(1, use_bias=False, dtype="float64")])
+
+
+def build_mlp(dtype="float32"):
+    return keras.Sequential(
+        [
+            keras.Input((1,), dtype=dtype),
+            layers.Dense(5, activation="tanh", dtype=dtype),
+            layers.Dense(1, dtype=dtype),
+        ]
+    )
+
+
+# Closed forms
+
+
+def test_maml_in_three_weights():
+    """f = (x.w)^2 / 2 at w = (2, 3, 5), one step of rate .5 on x = (1, 2, 3), scored on x = (4, 5, 6)."""
+    loop = InnerLoop(Learner(lambda: build_linear(3)), HalfSquare(dtype="float64"), optimizers.SGD(0.5))
+    weights = tf.constant([[[2.0], [3.0], [5.0]]], "float64")
+    support = tf.constant([[[1.0, 2.0, 3.0]]], "float64"), tf.zeros((1, 1, 1), "float64")
+    query = tf.constant([[[4.0, 5.0, 6.0]]], "float64"), tf.zeros((1, 1, 1), "float64")
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        start = loop.start(1, Parameters([weights], []))
+        end = loop.step(start, lambda _: support)
+        loss = loss_of_each_task(loop.loss, query[1], loop.predict(end.parameters, query[0]))
+    before = loss_of_each_task(loop.loss, support[1], loop.predict(start.parameters, support[0]))
+    np.testing.assert_allclose(before, [264.5])
+    np.testing.assert_allclose(end.parameters.trainable[0][0, :, 0], [-9.5, -20.0, -29.5])
+    np.testing.assert_allclose(loss, [49612.5])
+    np.testing.assert_allclose(tape.gradient(loss, weights)[0, :, 0], [3780.0, 8505.0, 13230.0])
+
+
+def scalar_learned_loss(steps, jit_compile=None, untracked_steps=0):
+    """L_T, dL_T/dphi and dL_T/dtheta_0 of y_pred = theta x, after `steps` steps on phi (y_pred - y)^2 / 2."""
+    loss = HalfSquare(dtype="float64")
+    loop = InnerLoop(Learner(build_linear), loss, optimizers.SGD(0.1))
+    x, y = tf.constant([[[0.9]]], "float64"), tf.constant([[[-0.4]]], "float64")
+
+    def differentiate(phi, theta):
+        loss.phi = phi
+        state = loop.run(loop.start(1, Parameters([theta], [])), lambda _: (x, y), untracked_steps)
+        with tf.GradientTape() as tape:
+            tape.watch([phi, theta])
+            state = loop.run(
+                state if untracked_steps else loop.start(1, Parameters([theta], [])), lambda _: (x, y), steps
+            )
+            task_loss = tf.reduce_sum(tf.square(loop.predict(state.parameters, x) - y)) / 2
+        return task_loss, *tape.gradient(task_loss, [phi, theta])
+
+    function = differentiate if jit_compile is None else tf.function(differentiate, jit_compile=jit_compile)
+    return [
+        np.squeeze(value)
+        for value in function(tf.constant(0.7, "float64"), tf.constant([[[1.3]]], "float64"))
+        if value is not None
+    ]
+
+
+@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "XLA"])
+def test_scalar_learned_loss(jit_compile):
+    """With r = 1 - alpha phi x^2: L_T = r^10 e^2 / 2, dphi = -alpha 5 x^2 r^9 e^2, dtheta = x r^10 e; rate .1 is float32."""
+    expected = [0.68749200740425, -0.59034085232423, 0.78820739702398]
+    np.testing.assert_allclose(scalar_learned_loss(5, jit_compile), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("tracked", [1, 3])
+def test_truncated_gradient_is_a_share_of_the_full_one(tracked):
+    """Truncated to the last k of K steps, dL_T/dphi is k / K of the full value."""
+    task_loss, gradient = scalar_learned_loss(tracked, untracked_steps=5 - tracked)[:2]
+    np.testing.assert_allclose(task_loss, 0.68749200740425, rtol=1e-8)
+    np.testing.assert_allclose(gradient, -0.59034085232423 * tracked / 5, rtol=1e-8)
+
+
+# Finite differences
+
+
+def meta_gradient_of_an_mlp(optimizer, steps, network=None):
+    """A function phi -> (task loss, meta-gradient), and phi, for a small network in float64."""
+    keras.utils.set_random_seed(3)
+    meta_loss = MetaLoss.mlp((6, 6), dtype="float64") if network is None else MetaLoss(network, dtype="float64")
+    loop = InnerLoop(Learner(lambda: build_mlp("float64"), seed=1), meta_loss, optimizer)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 2, 7, 1))
+    start = loop.start(num_tasks=2)
+
+    @tf.function
+    def differentiate():
+        with tf.GradientTape() as tape:
+            end = loop.run(start, lambda _: (x, y), steps)
+            task_loss = tf.reduce_mean(tf.square(loop.predict(end.parameters, x) - y))
+        return task_loss, tape.gradient(task_loss, meta_loss.trainable_variables)
+
+    return differentiate, meta_loss.trainable_variables
+
+
+def relative_errors(differentiate, phi, h=1e-6):
+    """Relative errors of the meta-gradient against central differences in five random directions."""
+    rng = np.random.default_rng(1)
+    gradient = differentiate()[1]
+    origin = [variable.numpy() for variable in phi]
+    errors = []
+    for _ in range(5):
+        direction = [rng.normal(size=variable.shape) for variable in phi]
+        ends = []
+        for sign in (1, -1):
+            for variable, value, d in zip(phi, origin, direction):
+                variable.assign(value + sign * h * d)
+            ends.append(float(differentiate()[0]))
+        for variable, value in zip(phi, origin):
+            variable.assign(value)
+        difference = (ends[0] - ends[1]) / (2 * h)
+        slope = sum(float(tf.reduce_sum(g * d)) for g, d in zip(gradient, direction) if g is not None)
+        errors.append(abs(slope - difference) / abs(difference))
+    return errors
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+@pytest.mark.parametrize(
+    "optimizer",
+    [optimizers.SGD(0.5), optimizers.SGD(0.3, momentum=0.9), optimizers.Adam(0.1)],
+    ids=["sgd", "momentum", "adam"],
+)
+def test_meta_gradient_is_that_of_finite_differences(optimizer, steps):
+    assert max(relative_errors(*meta_gradient_of_an_mlp(optimizer, steps))) < 1e-6
+
+
+@keras.saving.register_keras_serializable("ml3_tf_tests")
+class StopGradient(layers.Layer):
+    def call(self, inputs):
+        return keras.ops.stop_gradient(inputs)
+
+
+def test_a_planted_stop_gradient_makes_the_gradient_test_fail():
+    """The hidden layer is cut off from the gradient, though not from the value: the check above must notice."""
+    inputs = keras.Input((2,), dtype="float64")
+    hidden = layers.Dense(6, activation="tanh", dtype="float64")(inputs)
+    product = layers.Multiply(dtype="float64")([hidden, StopGradient(dtype="float64")(hidden)])
+    network = keras.Model(inputs, layers.Dense(1, use_bias=False, dtype="float64")(product))
+    differentiate, phi = meta_gradient_of_an_mlp(optimizers.SGD(0.5), 3, network)
+    assert min(relative_errors(differentiate, phi)) > 1e-6
+
+
+# Agreement
+
+
+def with_batch_norm():
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(6, kernel_regularizer="l2"),
+            layers.BatchNormalization(momentum=0.5),
+            layers.ReLU(),
+            layers.Dense(1),
+        ]
+    )
+
+
+def with_dropout():
+    return keras.Sequential(
+        [keras.Input((4,)), layers.Dense(8, activation="tanh"), layers.Dropout(0.5), layers.Dense(1)]
+    )
+
+
+def recurrent():
+    return keras.Sequential([keras.Input((4, 2)), layers.GRU(3), layers.Dense(1)])
+
+
+def convolutional():
+    return keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Conv2D(2, 3), layers.MaxPooling2D(2), layers.Flatten(), layers.Dense(1)]
+    )
+
+
+LEARNERS = {"dense": with_batch_norm, "dropout": with_dropout, "gru": recurrent, "conv": convolutional}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_run_equals_compile_and_train_on_batch(name):
+    """Weights, moving statistics and dropout masks, with sample weights, are those of Keras."""
+    keras.utils.set_random_seed(0)
+    model = LEARNERS[name]()
+    meta_loss = MetaLoss.mlp((5,))
+    rng = np.random.default_rng(0)
+    x, y = (
+        rng.normal(size=(1, 8, *model.input_shape[1:])).astype("float32"),
+        rng.normal(size=(1, 8, 1)).astype("float32"),
+    )
+    weights = rng.uniform(size=(1, 8)).astype("float32")
+    learner = Learner(model)
+    loop = InnerLoop(learner, meta_loss, optimizers.Adam(0.01))
+    start = loop.start(1, learner.copies(model, 1))
+    end = tf.function(lambda start: loop.run(start, lambda _: (x, y, weights), 3))(start)
+    prediction = loop.predict(end.parameters, x)
+
+    model.compile(optimizer=optimizers.Adam(0.01), loss=meta_loss)
+    for _ in range(3):
+        model.train_on_batch(x[0], y[0], sample_weight=weights[0])
+    for variable, value in zip(model.trainable_variables, end.parameters.trainable):
+        np.testing.assert_allclose(value[0], variable.numpy(), rtol=1e-4, atol=2e-6)
+    for variable, value in zip(model.non_trainable_variables, end.parameters.state):
+        np.testing.assert_allclose(value[0], variable.numpy(), rtol=1e-4, atol=2e-6)
+    np.testing.assert_allclose(prediction[0], model.predict(x[0], verbose=0), rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "jit_compile"), [("dense", True), ("dropout", True), ("gru", False), ("conv", False), ("conv", True)]
+)
+def test_tasks_together_equal_tasks_one_by_one(name, jit_compile):
+    """Neither the number of tasks nor the way to map over them changes what one task does, to second order."""
+    learner = Learner(LEARNERS[name], seed=0)
+    meta_loss = MetaLoss.mlp((5,))
+    loop = InnerLoop(learner, meta_loss, optimizers.SGD(0.1))
+    shape = learner.model.input_shape[1:]
+    x, y = tf.random.stateless_normal((2, 5, *shape), [0, 1]), tf.random.stateless_normal((2, 5, 1), [0, 2])
+    start = loop.start(num_tasks=2)
+
+    def differentiate(start, x, y):
+        with tf.GradientTape() as tape:
+            end = loop.run(start, lambda _: (x, y), 1)
+            losses = loss_of_each_task(keras.losses.get("mse"), y, loop.predict(end.parameters, x))
+        return losses, tape.gradient(losses, meta_loss.trainable_variables[0])
+
+    differentiate = tf.function(differentiate, jit_compile=jit_compile)
+    losses, gradient = differentiate(start, x, y)
+    alone = [
+        differentiate(*tf.nest.map_structure(lambda values, n=n: values[n : n + 1], (start, x, y))) for n in range(2)
+    ]
+    np.testing.assert_allclose(losses, [loss[0] for loss, _ in alone], rtol=1e-4)
+    np.testing.assert_allclose(gradient, sum(gradient for _, gradient in alone), rtol=1e-3, atol=1e-6)
+    assert not np.allclose(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("name", ["dense", "dropout"])
+def test_vectorised_equals_loop(name):
+    learner = Learner(LEARNERS[name], seed=0)
+    parameters = learner.draw(num_tasks=3)
+    x = tf.random.stateless_normal((3, 5, 4), [0, 1])
+    vectorised = learner.apply(parameters, x, training=True)
+    assert learner.is_vectorised(x)
+    learner._vectorised = False
+    tf.nest.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        vectorised,
+        learner.apply(parameters, x, training=True),
+    )
+
+
+def test_eager_graph_and_xla_agree():
+    loop = InnerLoop(Learner(build_mlp, seed=0), MetaLoss.mlp((5,)), optimizers.Adam(0.01))
+    x, y = tf.random.stateless_normal((2, 4, 5, 1), [0, 1])
+    start = loop.start(num_tasks=4)
+    results = [
+        function(start).parameters.trainable
+        for run in [lambda start: loop.run(start, lambda _: (x, y), 3)]
+        for function in (run, tf.function(run), tf.function(run, jit_compile=True))
+    ]
+    for other in results[1:]:
+        tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), results[0], other)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+def test_few_steps_laid_out_equal_many_in_a_loop(monkeypatch, jit_compile):
+    def gradient():
+        differentiate, _ = meta_gradient_of_an_mlp(optimizers.SGD(0.5, momentum=0.9), 4)
+        return tf.function(differentiate.python_function, jit_compile=jit_compile)()
+
+    laid_out = gradient()
+    monkeypatch.setattr(inner_loop, "MAX_UNROLLED_STEPS", 0)
+    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), laid_out, gradient())
+
+
+# Reductions
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size", "mean_with_sample_weight"])
+@pytest.mark.parametrize("shape", [(2, 5, 1), (2, 5, 3, 1)], ids=["vectors", "sequences"])
+def test_a_loss_is_reduced_as_keras_reduces_a_batch(reduction, shape):
+    rng = np.random.default_rng(0)
+    y_true, y_pred, weights = rng.normal(size=shape), rng.normal(size=shape), rng.uniform(size=shape[:2])
+    loss = keras.losses.MeanSquaredError(reduction=reduction, dtype="float64")
+    values = loss_of_each_task(loss, y_true, tf.constant(y_pred), weights)
+    for task in range(2):
+        weight = np.broadcast_to(weights[task].reshape(5, *[1] * (len(shape) - 3)), shape[1:-1])
+        np.testing.assert_allclose(values[task], loss(y_true[task], y_pred[task], sample_weight=weight))
+
+
+# meta_test
+
+
+def test_meta_test_reports_the_loss_before_and_after_each_step():
+    tasks = next(iter(sine_tasks(num_tasks=3, num_query=10, seed=0)))
+    curve = meta_test(build_mlp, "mse", optimizers.SGD(0.05), tasks, steps=30, seed=1)
+    learner = Learner(build_mlp, seed=1)
+    first = learner.apply(learner.draw(3), tasks["query"][0], training=False)[0]
+    np.testing.assert_allclose(curve[0], np.mean((first - tasks["query"][1]) ** 2, axis=(1, 2)), rtol=1e-4)
+    assert curve.shape == (31, 3)
+    assert np.all(curve[-1] < curve[0])
+
+
+def test_meta_test_can_start_from_a_given_model():
+    tasks = next(iter(sine_tasks(num_tasks=2, seed=0)))
+    model = build_mlp()
+    curve = meta_test(model, "mse", "sgd", tasks, steps=2, parameters=model)
+    expected = [np.mean((model(x) - y) ** 2) for x, y in zip(*tasks["query"])]
+    np.testing.assert_allclose(curve[0], expected, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_curve():
+    tasks = next(iter(sine_tasks(num_tasks=2, seed=0)))
+    curves = [meta_test(build_mlp, "mse", "sgd", tasks, steps=2, seed=seed) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(curves[0], curves[1])
+    assert not np.allclose(curves[0], curves[2])
+
+
+# Errors
+
+
+def test_steps_must_be_positive():
+    with pytest.raises(ValueError, match="`steps` must be at least 1. Received: steps=0"):
+        meta_test(build_mlp, "mse", "sgd", next(iter(sine_tasks())), steps=0)
+
+
+def test_a_loss_that_ignores_the_prediction_is_refused():
+    inputs = keras.Input((2,))
+    meta_loss = MetaLoss(keras.Model(inputs, layers.Dense(1)(StopGradient()(inputs))))
+    loop = InnerLoop(Learner(build_mlp), meta_loss, "sgd")
+    x = tf.ones((1, 3, 1))
+    with pytest.raises(
+        ValueError, match="'meta_loss' gives the learner no gradient. Expected a loss that depends on y_pred"
+    ):
+        loop.step(loop.start(1), lambda _: (x, x))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        ((np.ones((1, 2, 1)), np.ones((1, 2, 1))), "Tasks are dictionaries .* Received: tuple"),
+        ({"support": (np.ones((1, 2, 1)),) * 2}, r"Tasks are dictionaries .* Received: \['support'\]"),
+        (
+            {"support": (np.ones((2, 3, 1)),) * 2, "query": (np.ones((1, 3, 1)),) * 2},
+            "same static, positive number of tasks",
+        ),
+        ({"support": (np.ones((2, 0, 1)),) * 2, "query": (np.ones((2, 3, 1)),) * 2}, "at least one example"),
+    ],
+)
+def test_malformed_tasks_are_refused(tasks, words):
+    with pytest.raises(ValueError, match=words):
+        number_of_tasks(tasks)

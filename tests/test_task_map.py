@@ -1,0 +1,34 @@
+"""Tests of `ml3_tf.task_map`."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ml3_tf.task_map import map_over_tasks
+
+
+def multiply(inputs):
+    matrix, (vector,) = inputs
+    return tf.linalg.matvec(matrix, vector), {"constant": tf.constant([1.0, 2.0])}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("vectorised", [True, False])
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_each_task_gets_its_own_inputs(num_tasks, vectorised, jit_compile):
+    matrices, vectors = np.random.default_rng(0).normal(size=(num_tasks, 2, 2)), np.ones((num_tasks, 2))
+    function = tf.function(lambda inputs: map_over_tasks(multiply, inputs, vectorised), jit_compile=jit_compile)
+    products, constants = function((tf.constant(matrices), (tf.constant(vectors),)))
+    np.testing.assert_allclose(products, matrices.sum(axis=2))
+    np.testing.assert_allclose(constants["constant"], [[1.0, 2.0]] * num_tasks)
+
+
+def test_shapes_stay_static():
+    shapes = []
+
+    @tf.function
+    def record(x):
+        shapes.extend(tuple(map_over_tasks(tf.square, x, vectorised).shape) for vectorised in (True, False))
+
+    record(tf.zeros((3, 2)))
+    assert shapes == [(3, 2), (3, 2)]
