@@ -30,7 +30,7 @@ class InnerLoop:
     """Trains the learners of N tasks at once, as a pure function that can itself be differentiated.
 
     One step equals `model.compile(optimizer, loss)` and `model.train_on_batch` for each task, to rounding: the loss
-    with its reduction and sample weights, the learner's own regularisers, its state, and the optimizer are those of Keras.
+    with its reduction and sample weights, the learner's regularisers and state, and the optimizer are those of Keras.
 
     Args:
         learner: A `Learner`.
@@ -76,8 +76,8 @@ class InnerLoop:
         gradients, *gradients_of_scored = tape.gradient(total, [theta, *scored])
         if all(gradient is None for gradient in gradients_of_scored):
             raise ValueError(
-                f"The loss '{_name(self.loss)}' gives the learner no gradient. Expected a loss that depends on y_pred; check "
-                "its network for `stop_gradient` or an input that is not used."
+                f"The loss '{_name(self.loss)}' gives the learner no gradient. Expected a loss that depends on y_pred; "
+                "check its network for `stop_gradient` or an input that is not used."
             )
         gradients = [tf.zeros_like(t) if g is None else tf.convert_to_tensor(g) for g, t in zip(gradients, theta)]
         theta, slots = self.optimizer.step(theta, tasks.slots, gradients)
@@ -191,15 +191,16 @@ def number_of_tasks(tasks):
     if not isinstance(tasks, dict) or not {"support", "query"} <= set(tasks):
         received = sorted(tasks) if isinstance(tasks, dict) else type(tasks).__name__
         raise ValueError(
-            "Tasks are dictionaries {'support': (x, y), 'query': (x, y), ...} of arrays [N, B, ...]; `fit` and `evaluate` "
-            f"take a `tf.data.Dataset` of them. Received: {received}"
+            "Tasks are dictionaries {'support': (x, y), 'query': (x, y), ...} of arrays [N, B, ...]; `fit` and "
+            f"`evaluate` take a `tf.data.Dataset` of them. Received: {received}"
         )
     shapes = {tuple(tensor.shape) for tensor in tf.nest.flatten([tasks["support"], tasks["query"]])}
     sizes = {shape[0] if shape else None for shape in shapes}
     if len(sizes) != 1 or None in sizes or any(0 in shape for shape in shapes):
         raise ValueError(
-            "All arrays of 'support' and 'query' need the same static, positive number of tasks as their first axis (batch "
-            f"a dataset with drop_remainder=True), and at least one example. Received shapes: {sorted(shapes, key=str)}"
+            "All arrays of 'support' and 'query' need the same static, positive number of tasks as their first axis "
+            "(batch a dataset with drop_remainder=True), and at least one example. "
+            f"Received shapes: {sorted(shapes, key=str)}"
         )
     return sizes.pop()
 

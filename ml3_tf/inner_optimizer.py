@@ -27,8 +27,8 @@ _Stateless = type(
 class InnerOptimizer:
     """One step of a Keras optimizer for `N` tasks at once, as tensors in and tensors out.
 
-    The step is Keras's own code, so its trajectory is Keras's own trajectory: momentum, weight decay, clipping, learning
-    rate schedules and so on included. It is mapped over tasks, hence norms (`clipnorm`, Lamb, Muon) are those of one task.
+    The step is Keras's own code, so its trajectory is Keras's own trajectory: momentum, weight decay, clipping and
+    learning rate schedules included. It is mapped over tasks: norms (`clipnorm`, Lamb, Muon) are those of one task.
 
     Args:
         optimizer: Any `keras.optimizers.Optimizer` but those below, or its Keras name. It is copied, not changed.
@@ -120,7 +120,7 @@ def _refuse_copied_parameters(optimizer, built, variables):
         value = np.asarray(slot)
         if value.ndim and any(np.array_equal(value, parameter) for parameter in parameters):
             raise ValueError(
-                f"{type(optimizer).__name__} cannot be an inner optimizer: its slot '{slot.name}' starts as a copy of the "
-                "parameters, but every task draws its own. Use SGD, Adam, AdamW or another optimizer whose slots "
+                f"{type(optimizer).__name__} cannot be an inner optimizer: its slot '{slot.name}' starts as a copy of "
+                "the parameters, but every task draws its own. Use SGD, Adam, AdamW or another optimizer whose slots "
                 "start from constants."
             )

@@ -27,13 +27,13 @@ class Parameters(NamedTuple):
 class Learner:
     """A Keras model with the parameters of `N` tasks, stacked as `[N, ...]`.
 
-    **State.** Variables that are not trained (BatchNorm's moving statistics, the seeds of Dropout) belong to a task as its
-    parameters do: they start fresh with them, a training pass (`training=True`) moves them, and a pass with
+    **State.** Variables that are not trained (BatchNorm's moving statistics, the seeds of Dropout) belong to a task as
+    its parameters do: they start fresh with them, a training pass (`training=True`) moves them, and a pass with
     `training=False` reads them, exactly as `fit` and `evaluate` do. Each task has dropout masks of its own. Recurrent
     layers start every call from their initial state.
 
-    Learners without convolutions, loops and embeddings are vectorised over tasks; the others are applied task by task in
-    one graph, which gives the same values.
+    Learners without convolutions, loops and embeddings are vectorised over tasks; the others are applied task by task
+    in one graph, which gives the same values.
 
     Args:
         build: A function without arguments that returns a built Keras model with one output, or such a model, which
@@ -59,7 +59,7 @@ class Learner:
             raise ValueError(f"`learner` must return a Keras model. Received: {type(self.model).__name__}")
         if not self.model.trainable_variables:
             raise ValueError(
-                f"The learner '{self.model.name}' has no trainable weights. Give it a `keras.Input`, so that it is built."
+                f"The learner '{self.model.name}' has no trainable weights. Give it a `keras.Input`, so it is built."
             )
         self._draw_trainable, self._draw_state = self._record_initializers(keras.random.SeedGenerator(seed))
         self._vectorised = None

@@ -1,5 +1,6 @@
 """A loss function that is a Keras network."""
 
+import functools
 import math
 
 import keras
@@ -50,11 +51,11 @@ class LearnedRate(keras.layers.Layer):
 class MetaLoss(keras.losses.Loss):
     """A learned loss: a Keras network scores what a model predicted.
 
-    Eq. 3 of ML3: `L_learned = M_phi(y, f_theta(x))`. It is used like any other Keras loss, in `model.compile(loss=...)`,
+    Eq. 3 of ML3: `L_learned = M_phi(y, f_theta(x))`. It is used like any other Keras loss, `model.compile(loss=...)`,
     with reductions, sample weights, masks and dtypes as Keras defines them, and gives one value per example.
 
-    **Feature layout.** The network reads the features of one example side by side, in the order of `features`: first the
-    prediction, then the slices of the last axis of `y_true`, which holds *everything else* the loss may look at (a
+    **Feature layout.** The network reads the features of one example side by side, in the order of `features`: first
+    the prediction, then the slices of the last axis of `y_true`, which holds *everything else* the loss may look at (a
     target, or a state and a goal). The layout is saved with the loss.
 
     **Modes.** `"per_sample"` scores the whole vector of an example. `"per_output"` scores each pair of components
@@ -115,7 +116,16 @@ class MetaLoss(keras.losses.Loss):
         self.learned_rate = LearnedRate(learning_rate, dtype=self.dtype) if scalar_rate else None
 
     @classmethod
-    def mlp(cls, hidden_units=(40, 40), activation="silu", output_activation=None, features=None, dtype=None, **kwargs):
+    def mlp(
+        cls,
+        hidden_units=(40, 40),
+        activation="silu",
+        output_activation=None,
+        output_initializer="glorot_uniform",
+        features=None,
+        dtype=None,
+        **kwargs,
+    ):
         """Returns a `MetaLoss` around a fully connected network; the defaults are the paper's two layers of 40.
 
         A learner is moved by the *gradient* of the loss, and the loss is trained by the gradient of that gradient. A
@@ -127,6 +137,9 @@ class MetaLoss(keras.losses.Loss):
             hidden_units: Widths of the hidden layers.
             activation: Activation of the hidden layers.
             output_activation: Activation of the output, e.g. `"softplus"` for a loss that is never negative.
+            output_initializer: Initializer of the last layer. Small values start from a loss that moves nobody: where
+                many inner steps are differentiated through, a random loss makes learners diverge before anything is
+                learned.
             features: Feature layout, see `MetaLoss`.
             dtype: Dtype of the loss and of the network.
             **kwargs: Further arguments of `MetaLoss`.
@@ -142,12 +155,10 @@ class MetaLoss(keras.losses.Loss):
         layout = {"y_pred": 1, "y_true": 1} if features is None else features
         outputs = 2 if kwargs.get("learning_rate") == FROM_NETWORK else 1
         dtype = dtype or keras.config.floatx()
-        dense = keras.layers.Dense
-        network = keras.Sequential(
-            [keras.Input((sum(layout.values()),), dtype=dtype)]
-            + [dense(units, activation=activation, dtype=dtype) for units in hidden_units]
-            + [dense(outputs, activation=output_activation, use_bias=False, dtype=dtype)]
-        )
+        dense = functools.partial(keras.layers.Dense, dtype=dtype)
+        hidden = [dense(units, activation=activation) for units in hidden_units]
+        output = dense(outputs, output_activation, use_bias=False, kernel_initializer=output_initializer)
+        network = keras.Sequential([keras.Input((sum(layout.values()),), dtype=dtype), *hidden, output])
         return cls(network, features=features, dtype=dtype, **kwargs)
 
     @property

@@ -59,6 +59,9 @@ class MetaTrainer(keras.Model):
                 f"Received: inner_steps={inner_steps}, unroll={unroll}"
             )
         self.learner = Learner(learner, seed)
+        self._evaluated_learner = Learner(
+            learner, seed
+        )  # with a stream of its own: evaluation leaves training as it is
         self.meta_loss = meta_loss
         self.inner_steps = inner_steps
         self.unroll = unroll
@@ -114,6 +117,24 @@ class MetaTrainer(keras.Model):
         self._meta_gradient = compiled(self.meta_gradient)
         self._adapt_and_score = compiled(self.adapt_and_score)
 
+    def fit(self, tasks, **arguments):
+        """Meta-trains the loss.
+
+        Args:
+            tasks: `tf.data.Dataset` of `{"support": (x, y), "query": (x, y), ...}`, each array `[N, B, ...]`.
+            **arguments: As in `keras.Model.fit`: `epochs`, `steps_per_epoch`, `validation_data`, `callbacks`, ...
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: `tasks` is no dataset, or its elements are no tasks; the task loss does not depend on phi.
+            FloatingPointError: A meta-gradient is not finite. The loss keeps its last finite weights.
+        """
+        if not isinstance(tasks, tf.data.Dataset):
+            raise ValueError(f"`fit` takes a `tf.data.Dataset` of tasks. Received: {type(tasks).__name__}")
+        return super().fit(tasks, **{"shuffle": False, **arguments})
+
     @property
     def metrics(self):
         return [self._loss_mean, self._norm_mean, *self._query_metrics] if self.compiled else []
@@ -168,8 +189,9 @@ class MetaTrainer(keras.Model):
             )
         if missing:
             warnings.warn(
-                f"The meta-gradient of {', '.join(missing)} is missing: no learner's step depends on it. A bias of a linear "
-                "output only shifts the loss; drop it with use_bias=False. Anything else is cut off from y_pred.",
+                f"The meta-gradient of {', '.join(missing)} is missing: no learner's step depends on it. A bias of a "
+                "linear output only shifts the loss; drop it with use_bias=False. Anything else is cut off from "
+                "y_pred.",
                 stacklevel=2,
             )
         gradients = [tf.zeros(v.shape, v.dtype) if g is None else g for v, g in zip(phi, gradients, strict=True)]
@@ -194,7 +216,8 @@ class MetaTrainer(keras.Model):
         return self.get_metrics_result()
 
     def test_step(self, data):
-        tasks = self.inner_loop.start(number_of_tasks(data))
+        num_tasks = number_of_tasks(data)
+        tasks = self.inner_loop.start(num_tasks, self._evaluated_learner.draw(num_tasks))
         loss, _, query = self._adapt_and_score(tasks, data, self.inner_steps)
         self._loss_mean.update_state(loss)
         self._update_metrics(*query)
@@ -233,10 +256,10 @@ class MetaTrainer(keras.Model):
         self._non_finite.assign(tf.zeros_like(self._non_finite))
         names = [v.path for v, bad in zip(self.meta_loss.trainable_variables, non_finite, strict=True) if bad]
         raise FloatingPointError(
-            f"The meta-gradient of {', '.join(names)} is not finite after {int(self.optimizer.iterations)} outer steps. The "
-            "bad step was not taken: the meta-loss still holds its last finite weights. Usually the learners diverged: "
-            "lower the inner learning rate or `unroll`, or clip the inner gradient (`clipnorm`); otherwise look for NaN "
-            "in the tasks."
+            f"The meta-gradient of {', '.join(names)} is not finite after {int(self.optimizer.iterations)} outer "
+            "steps. The bad step was not taken: the meta-loss still holds its last finite weights. Usually the "
+            "learners diverged: lower the inner learning rate or `unroll`, or clip the inner gradient (`clipnorm`); "
+            "otherwise look for NaN in the tasks."
         )
 
     def _update_metrics(self, *query):

@@ -97,14 +97,14 @@ def load_meta_loss(path_or_name=None, version="latest"):
     description = bundle / "meta_loss.json"
     if not description.is_file():
         raise ValueError(
-            f"'{bundle.parent}' holds no learned loss of ml3_tf: expected assets.extra/meta_loss.json, as `MetaLoss.export` "
-            "writes it. A SavedModel from elsewhere cannot be loaded."
+            f"'{bundle.parent}' holds no learned loss of ml3_tf: expected assets.extra/meta_loss.json, as "
+            "`MetaLoss.export` writes it. A SavedModel from elsewhere cannot be loaded."
         )
     description = json.loads(description.read_text())
     if description["format_version"] > FORMAT_VERSION:
         raise ValueError(
-            f"'{bundle.parent}' has format version {description['format_version']}, and this ml3_tf {__version__} reads up to "
-            f"{FORMAT_VERSION}. Install a newer ml3_tf."
+            f"'{bundle.parent}' has format version {description['format_version']}, and this ml3_tf {__version__} "
+            f"reads up to {FORMAT_VERSION}. Install a newer ml3_tf."
         )
     meta_loss = MetaLoss.from_config(description["config"])
     _read_weights(meta_loss, bundle / "meta_loss.npz")
@@ -118,8 +118,8 @@ def _find_version(path_or_name, version):
     if not folder.is_dir():
         shipped = sorted(path.name for path in _SHIPPED.iterdir() if path.is_dir()) if _SHIPPED.is_dir() else []
         raise FileNotFoundError(
-            f"There is no learned loss '{path_or_name}': expected the folder of an exported loss, or one of the shipped "
-            f"losses {shipped}."
+            f"There is no learned loss '{path_or_name}': expected the folder of an exported loss, or one of the "
+            f"shipped losses {shipped}."
         )
     if (folder / "saved_model.pb").is_file():
         return folder

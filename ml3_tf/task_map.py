@@ -9,8 +9,8 @@ def map_over_tasks(function, inputs, vectorised=True):
     Args:
         function: Function of a structure of tensors `[...]`, returning a structure of tensors `[...]`.
         inputs: The same structure of tensors `[N, ...]`; N is static.
-        vectorised: Whether to run each operation for all tasks at once. Otherwise the tasks are laid out in the graph one
-            after the other, which any operation, its derivatives and XLA can cope with.
+        vectorised: Whether to run each operation for all tasks at once. Otherwise the tasks are laid out in the graph
+            one after the other, which any operation, its derivatives and XLA can cope with.
 
     Returns:
         The results, `[N, ...]`, with static shapes.

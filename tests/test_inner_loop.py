@@ -83,7 +83,7 @@ def scalar_learned_loss(steps, jit_compile=None, untracked_steps=0):
 
 @pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "XLA"])
 def test_scalar_learned_loss(jit_compile):
-    """With r = 1 - alpha phi x^2: L_T = r^10 e^2 / 2, dphi = -alpha 5 x^2 r^9 e^2, dtheta = x r^10 e; rate .1 is float32."""
+    """With r = 1 - alpha phi x^2: L_T = r^10 e^2 / 2, dphi = -alpha 5 x^2 r^9 e^2, dtheta = x r^10 e."""
     expected = [0.68749200740425, -0.59034085232423, 0.78820739702398]
     np.testing.assert_allclose(scalar_learned_loss(5, jit_compile), expected, rtol=1e-8)
 

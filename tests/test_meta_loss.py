@@ -301,7 +301,7 @@ def test_model_with_float16_predictions_trains_as_in_float32(make_loss):
 
 def test_loss_made_under_the_mixed_float16_policy_stays_in_float32(mixed_float16_policy):
     loss = MetaLoss.mlp(learning_rate=0.1)
-    assert {variable.dtype for variable in loss.trainable_variables} == {"float32"}
+    assert {layer.compute_dtype for layer in (*loss.network.layers, loss.learned_rate)} == {"float32"}
     assert loss(Y.astype("float16"), Y.astype("float16")).dtype == "float32"
     model = build_regressor()
     before = model.get_weights()

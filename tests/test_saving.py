@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.saving`: an exported loss equals the live one, in fresh processes too, and failures leave nothing."""
+"""Tests of `ml3_tf.saving`: an exported loss equals the live one, in a new process too; a failure leaves nothing."""
 
 import json
 import os

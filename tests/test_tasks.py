@@ -59,6 +59,7 @@ def test_curves_are_sines_whose_amplitude_and_phase_fill_the_ranges():
     for values, low, high in [(amplitudes, 0.5, 2.0), (phases, -1.0, 3.0)]:
         assert low - 1e-5 <= np.min(values) < low + 0.05 * (high - low)
         assert high - 0.05 * (high - low) < np.max(values) <= high + 1e-5
+    assert abs(np.corrcoef(amplitudes, phases)[0, 1]) < 0.2
 
 
 def test_default_ranges_are_those_of_the_paper():

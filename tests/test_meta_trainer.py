@@ -1,0 +1,316 @@
+"""Tests of `ml3_tf.meta_trainer`: Algorithm 1 as `fit`."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ml3_tf import MetaLoss, MetaTrainer, meta_test, sine_tasks
+
+layers, optimizers = keras.layers, keras.optimizers
+
+
+def build_learner():
+    return keras.Sequential([keras.Input((1,)), layers.Dense(8, activation="tanh"), layers.Dense(1)])
+
+
+def make_trainer(meta_loss=None, seed=0, inner_steps=1, unroll=None, **arguments):
+    keras.utils.set_random_seed(seed)
+    trainer = MetaTrainer(build_learner, meta_loss or MetaLoss.mlp((10,)), inner_steps, unroll, seed=seed)
+    defaults = {"optimizer": optimizers.Adam(0.01), "loss": "mse", "inner_optimizer": optimizers.SGD(0.1)}
+    trainer.compile(**{**defaults, "jit_compile": False, **arguments})
+    return trainer
+
+
+def make_tasks(num_batches=None, **arguments):
+    dataset = sine_tasks(**{"num_tasks": 2, "num_support": 10, "num_query": 10, "seed": 1, **arguments})
+    return dataset if num_batches is None else dataset.take(num_batches)
+
+
+def phi_of(trainer):
+    return np.concatenate([variable.numpy().ravel() for variable in trainer.meta_loss.trainable_variables])
+
+
+# What a step does
+
+
+def test_one_step_is_algorithm_1():
+    """One step of `fit`, written out for one task with Keras's own model and two tapes."""
+    trainer = make_trainer(optimizer=optimizers.SGD(0.5))
+    data = next(iter(make_tasks(num_tasks=1)))
+    theta = trainer.learner.draw(1).trainable  # what the trainer draws next is what a twin draws first
+    trainer = make_trainer(optimizer=optimizers.SGD(0.5))
+    phi = trainer.meta_loss.trainable_variables
+    before = phi_of(trainer)
+
+    model = build_learner()
+    (x, y), (x_query, y_query) = (tuple(t[0] for t in data[part]) for part in ("support", "query"))
+    with tf.GradientTape() as outer:
+        weights = [values[0] for values in theta]
+        with tf.GradientTape() as inner:
+            inner.watch(weights)
+            loss = tf.reduce_mean(trainer.meta_loss.call(y, model.stateless_call(weights, [], x)[0]))
+        weights = [w - 0.1 * g for w, g in zip(weights, inner.gradient(loss, weights))]
+        task_loss = tf.reduce_mean(tf.square(model.stateless_call(weights, [], x_query)[0] - y_query))
+    gradient = np.concatenate([np.ravel(g) for g in outer.gradient(task_loss, phi)])
+
+    history = trainer.fit(tf.data.Dataset.from_tensors(data), verbose=0).history
+    np.testing.assert_allclose(history["loss"], [task_loss], rtol=1e-5)
+    np.testing.assert_allclose(history["meta_gradient_norm"], [np.linalg.norm(gradient)], rtol=1e-4)
+    np.testing.assert_allclose(phi_of(trainer), before - 0.5 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("inner_steps", "unroll", "outer_steps"), [(1, None, 1), (6, None, 1), (6, 2, 3), (6, 1, 6)])
+def test_phi_moves_after_every_unroll(inner_steps, unroll, outer_steps):
+    trainer = make_trainer(inner_steps=inner_steps, unroll=unroll)
+    trainer.fit(make_tasks(2), verbose=0)
+    assert int(trainer.optimizer.iterations) == 2 * outer_steps
+
+
+def test_theta_lives_on_between_updates_of_phi():
+    """With an outer rate of 0, scores after 1, 2 and 3 steps average to the reported loss."""
+    frozen = optimizers.SGD(0.0)
+    data = tf.data.Dataset.from_tensors(next(iter(make_tasks())))
+    reported = make_trainer(inner_steps=3, unroll=1, optimizer=frozen).fit(data, verbose=0).history["loss"]
+    each = [make_trainer(inner_steps=n, optimizer=optimizers.SGD(0.0)).fit(data, verbose=0) for n in range(1, 4)]
+    np.testing.assert_allclose(reported, np.mean([history.history["loss"] for history in each]), rtol=1e-4)
+
+
+def test_it_learns_a_loss_that_trains_better():
+    meta_loss = MetaLoss.mlp((16,), learning_rate=1.0)
+    trainer = make_trainer(meta_loss, inner_steps=5, steps_per_execution=20, jit_compile=True)
+    tasks = next(iter(make_tasks(num_tasks=10, seed=99)))
+    before = meta_test(build_learner, meta_loss, optimizers.SGD(0.1), tasks, 5, seed=3)[-1].mean()
+    trainer.fit(make_tasks(num_tasks=4), steps_per_epoch=100, epochs=1, verbose=0)
+    after = meta_test(build_learner, meta_loss, optimizers.SGD(0.1), tasks, 5, seed=3)[-1].mean()
+    assert after < 0.9 * before
+
+
+def test_the_learned_rate_is_trained():
+    trainer = make_trainer(MetaLoss.mlp((10,), learning_rate=0.5))
+    trainer.fit(make_tasks(3), verbose=0)
+    assert float(trainer.meta_loss.learned_rate.log_rate) != pytest.approx(np.log(0.5))
+
+
+def test_the_learner_is_no_part_of_the_trainer():
+    trainer = make_trainer()
+    assert [v.path for v in trainer.trainable_variables] == [v.path for v in trainer.meta_loss.trainable_variables]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"run_eagerly": True},
+        {"jit_compile": True},
+        {"steps_per_execution": 3},
+        {"steps_per_execution": 3, "jit_compile": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("unroll", [None, 1])
+def test_every_way_to_run_gives_the_same_loss(arguments, unroll):
+    plain, other = make_trainer(inner_steps=2, unroll=unroll), make_trainer(inner_steps=2, unroll=unroll, **arguments)
+    for trainer in (plain, other):
+        trainer.fit(make_tasks(), steps_per_epoch=3, verbose=0)
+    np.testing.assert_allclose(phi_of(other), phi_of(plain), rtol=1e-3, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights():
+    trainers = [make_trainer(seed=seed) for seed in (4, 4, 5)]
+    for trainer in trainers:
+        trainer.fit(make_tasks(3), verbose=0)
+    np.testing.assert_array_equal(phi_of(trainers[0]), phi_of(trainers[1]))
+    assert not np.allclose(phi_of(trainers[0]), phi_of(trainers[2]))
+
+
+@pytest.mark.parametrize("clip", [{"clipnorm": 1e-3}, {"global_clipnorm": 1e-3}, {"clipvalue": 1e-3}], ids=str)
+def test_the_outer_gradient_is_clipped_by_the_optimizer(clip):
+    trainer = make_trainer(optimizer=optimizers.SGD(1.0, **clip))
+    before = phi_of(trainer)
+    history = trainer.fit(make_tasks(1), verbose=0).history
+    assert history["meta_gradient_norm"][0] > 0.01
+    assert np.linalg.norm(phi_of(trainer) - before) < 1e-3 * np.sqrt(len(before))
+
+
+# Keras around it
+
+
+def test_metrics_validation_and_callbacks():
+    seen = []
+    trainer = make_trainer(metrics=["mae", keras.metrics.RootMeanSquaredError()])
+    history = trainer.fit(
+        make_tasks(),
+        steps_per_epoch=2,
+        epochs=2,
+        validation_data=make_tasks(seed=7),
+        validation_steps=2,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(sorted(logs)))],
+        verbose=0,
+    ).history
+    names = ["loss", "mean_absolute_error", "meta_gradient_norm", "root_mean_squared_error"]
+    validation = [f"val_{name}" for name in names if name != "meta_gradient_norm"]
+    assert seen == [sorted(names + validation)] * 2
+    assert sorted(history) == sorted(names + validation)
+    assert history["mean_absolute_error"][0] < history["root_mean_squared_error"][0]
+
+
+def test_evaluate_scores_the_loss_and_leaves_it_alone():
+    trainer = make_trainer(inner_steps=3)
+    before = phi_of(trainer)
+    data = next(iter(make_tasks()))
+    loss = trainer.evaluate(tf.data.Dataset.from_tensors(data), verbose=0, return_dict=True)
+    twin = make_trainer(inner_steps=3)
+    expected = meta_test(build_learner, twin.meta_loss, optimizers.SGD(0.1), data, 3, seed=0)[-1].mean()
+    np.testing.assert_allclose(loss["loss"], expected, rtol=1e-4)
+    np.testing.assert_array_equal(phi_of(trainer), before)
+
+
+def test_validation_does_not_change_training():
+    plain, validated = make_trainer(), make_trainer()
+    plain.fit(make_tasks(), steps_per_epoch=2, epochs=2, verbose=0)
+    validated.fit(
+        make_tasks(), steps_per_epoch=2, epochs=2, verbose=0, validation_data=make_tasks(seed=7), validation_steps=1
+    )
+    np.testing.assert_array_equal(phi_of(plain), phi_of(validated))
+
+
+def test_sample_weights_of_tasks_count():
+    """Examples of weight 0 do not count, neither to the learner nor to the score."""
+    data = next(iter(make_tasks()))
+    keep = np.array([[1.0] * 5 + [0.0] * 5] * 2, "float32")
+    broken = {part: (x, tf.where(keep[..., None] > 0, y, 1e3), keep) for part, (x, y) in data.items()}
+    halved = {part: (x[:, :5], y[:, :5], keep[:, :5] / 2) for part, (x, y) in data.items()}
+    trainers = make_trainer(), make_trainer()
+    for trainer, tasks in zip(trainers, (broken, halved)):
+        trainer.fit(tf.data.Dataset.from_tensors(tasks), verbose=0)
+    np.testing.assert_allclose(phi_of(trainers[0]), phi_of(trainers[1]), rtol=1e-3, atol=1e-5)
+
+
+def test_weights_are_saved_and_restored(tmp_path):
+    trainer, other = (
+        make_trainer(MetaLoss.mlp((10,), learning_rate=0.5)),
+        make_trainer(MetaLoss.mlp((10,), learning_rate=0.5), seed=1),
+    )
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "phi.weights.h5", save_weights_only=True)
+    trainer.fit(make_tasks(2), verbose=0, callbacks=[checkpoint])
+    other.load_weights(tmp_path / "phi.weights.h5")
+    np.testing.assert_array_equal(phi_of(trainer), phi_of(other))
+
+
+def test_fit_does_not_warn_about_shuffling():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_trainer().fit(make_tasks(1), verbose=0)
+
+
+def gru(inputs):
+    return layers.GRU(3)(layers.Reshape((4, 1))(inputs))
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.BatchNormalization(), layers.Dropout(0.5), gru], ids=["norm", "dropout", "gru"]
+)
+def test_learners_with_state_are_trained(layer):
+    inputs = keras.Input((1,))
+    build = keras.Model(inputs, layers.Dense(1)(layer(layers.Dense(4)(inputs))))
+    trainer = MetaTrainer(build, MetaLoss.mlp((5,)), inner_steps=1, seed=0)
+    trainer.compile(optimizers.Adam(0.01), "mse", optimizers.Adam(0.01), jit_compile=False)
+    before = phi_of(trainer)
+    assert np.isfinite(trainer.fit(make_tasks(2), verbose=0).history["loss"]).all()
+    assert not np.allclose(phi_of(trainer), before)
+
+
+def test_a_subclass_says_what_a_task_is():
+    """`support` and `query` may roll out the learner: here x depends on its own prediction."""
+
+    class Recursive(MetaTrainer):
+        def support(self, parameters, data):
+            x, y = data["support"]
+            return x + self.inner_loop.predict(parameters, x), y
+
+        def query(self, parameters, data):
+            x, y = data["query"]
+            return y, 2 * self.inner_loop.predict(parameters, x), None
+
+    trainer = Recursive(build_learner, MetaLoss.mlp((5,)), seed=0)
+    trainer.compile(optimizers.Adam(0.01), "mse", optimizers.SGD(0.1))
+    plain = MetaTrainer(build_learner, trainer.meta_loss, seed=0)
+    plain.compile(optimizers.Adam(0.01), "mse", optimizers.SGD(0.1))
+    assert trainer.evaluate(make_tasks(1), verbose=0) != plain.evaluate(make_tasks(1), verbose=0)
+    trainer.fit(make_tasks(2), verbose=0)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(("inner_steps", "unroll"), [(0, None), (3, 2), (2, 4), (2, 0)])
+def test_step_counts_must_fit(inner_steps, unroll):
+    with pytest.raises(ValueError, match=f"`unroll` that divides it. Received: inner_steps={inner_steps}"):
+        MetaTrainer(build_learner, MetaLoss.mlp(), inner_steps, unroll)
+
+
+def test_lion_is_refused():
+    with pytest.raises(ValueError, match="Lion cannot be the `inner_optimizer`.* derivative is zero"):
+        make_trainer(inner_optimizer="lion")
+
+
+def test_ambiguous_accuracy_is_refused():
+    with pytest.raises(ValueError, match="Which accuracy.*binary_accuracy"):
+        make_trainer(metrics=["accuracy"])
+
+
+def test_malformed_tasks_are_refused():
+    with pytest.raises(ValueError, match="Tasks are dictionaries"):
+        make_trainer().fit(tf.data.Dataset.from_tensors((np.ones((1, 2, 1)), np.ones((1, 2, 1)))), verbose=0)
+
+
+def test_arrays_are_refused():
+    with pytest.raises(ValueError, match="`fit` takes a `tf.data.Dataset` of tasks. Received: ndarray"):
+        make_trainer().fit(np.ones((2, 1)))
+
+
+@keras.saving.register_keras_serializable("ml3_tf_tests")
+class Detached(layers.Layer):
+    def call(self, inputs):
+        return keras.ops.stop_gradient(inputs)
+
+
+def test_a_missing_meta_gradient_is_an_error():
+    """The loss moves the learner, but no weight of the loss has a say in how."""
+    inputs = keras.Input((2,))
+    constant = Detached()(layers.Dense(1)(inputs))
+    network = keras.Model(inputs, layers.Add()([constant, inputs[:, :1]]))
+    with pytest.raises(ValueError, match="There is no meta-gradient.*gradient for y_pred depends on its weights"):
+        make_trainer(MetaLoss(network)).fit(make_tasks(1), verbose=0)
+
+
+def test_an_output_bias_is_only_warned_about():
+    network = keras.Sequential([keras.Input((2,)), layers.Dense(5, activation="tanh"), layers.Dense(1, name="out")])
+    with pytest.warns(UserWarning, match="The meta-gradient of .*out/bias is missing.*use_bias=False"):
+        make_trainer(MetaLoss(network)).fit(make_tasks(1), verbose=0)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_a_non_finite_meta_gradient_is_an_error_and_never_applied(steps_per_execution):
+    trainer = make_trainer(steps_per_execution=steps_per_execution)
+    before = phi_of(trainer)
+    data = next(iter(make_tasks()))
+    x, y = data["query"]
+    poisoned = {**data, "query": (x, y * np.nan)}
+    with pytest.raises(FloatingPointError, match=r"kernel.* is not finite .* last finite weights.* lower the inner"):
+        trainer.fit(tf.data.Dataset.from_tensors(poisoned).repeat(2), verbose=0)
+    np.testing.assert_array_equal(phi_of(trainer), before)
+    trainer.fit(make_tasks(2), verbose=0)  # it goes on from there
+    assert np.isfinite(phi_of(trainer)).all()
+
+
+def test_a_gradient_too_large_to_clip_is_not_applied():
+    """Its squared norm overflows float32, and clipping divides by it."""
+    trainer = make_trainer(optimizer=optimizers.SGD(1.0, global_clipnorm=1.0))
+    data = next(iter(make_tasks()))
+    x, y = data["query"]
+    with pytest.raises(FloatingPointError):
+        trainer.fit(tf.data.Dataset.from_tensors({**data, "query": (x, y * 1e22)}), verbose=0)
+    assert np.isfinite(phi_of(trainer)).all()

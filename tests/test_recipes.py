@@ -1,0 +1,116 @@
+"""Every recipe at toy size: what it writes, that it resumes, and that the same seed gives the same numbers."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "recipes"))
+
+import sine_regression  # noqa: E402
+from experiment import command_line, run_seeds  # noqa: E402
+
+import ml3_tf  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def sine_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sine")
+    return folder, sine_regression.main(seeds=2, smoke=True, output_dir=folder)
+
+
+def test_sine_regression_writes_what_a_recipe_writes(sine_run):
+    folder, metrics = sine_run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary) == {"recipe", "command", "seeds", "metrics", "config", "versions", "seconds"}
+    assert summary["recipe"] == "sine_regression"
+    assert summary["command"] == "python recipes/sine_regression.py --seeds 2 --smoke"
+    assert summary["seeds"] == [0, 1]
+    assert summary["metrics"] == metrics
+    assert {"test_mse_learned", "test_mse_same_rate", "test_mse_tuned", "train_mse_learned"} <= set(metrics)
+    assert all(len(values) == 2 for values in metrics.values())
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    learned = [float(row["mse"]) for row in rows if row["seed"] == "1" and row["phase"] == "meta_test"]
+    assert len(learned) == 3 * 21
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_exported_loss_is_that_of_the_first_seed(sine_run):
+    folder, _ = sine_run
+    y_true, y_pred = np.random.default_rng(0).normal(size=(2, 5, 1))
+    losses = [ml3_tf.load_meta_loss(folder / name) for name in ("meta_loss", "seeds/meta_loss_0", "seeds/meta_loss_1")]
+    values = [float(loss(y_true, y_pred)) for loss in losses]
+    assert values[0] == values[1] != values[2]
+
+
+def test_every_metric_is_explained(sine_run):
+    for name in sine_run[1]:
+        assert name.replace("_20", "_1000") in sine_regression.__doc__
+
+
+def test_an_interrupted_run_resumes_with_the_same_numbers(sine_run, monkeypatch):
+    folder, metrics = sine_run
+    (folder / "seeds" / "seed_1.json").unlink()
+    ran = []
+    run_seed = sine_regression.run_seed
+    monkeypatch.setattr(sine_regression, "run_seed", lambda seed, *rest: ran.append(seed) or run_seed(seed, *rest))
+    assert sine_regression.main(seeds=2, smoke=True, output_dir=folder) == metrics
+    assert ran == [1]
+
+
+def test_other_settings_do_not_mix(sine_run):
+    with pytest.raises(ValueError, match="made with other settings .*outer_steps.* Choose another --output-dir"):
+        sine_regression.main(seeds=1, output_dir=sine_run[0])
+
+
+def test_the_setting_of_the_paper_runs(tmp_path):
+    metrics = sine_regression.main(setting="paper", smoke=True, output_dir=tmp_path)
+    assert np.isfinite(metrics["test_mse_learned"]).all()
+
+
+def test_the_command_runs_from_a_shell(tmp_path):
+    command = [sys.executable, "recipes/sine_regression.py", "--smoke", "--output-dir", str(tmp_path)]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for words in ("Epoch 1/", "meta_gradient_norm", "learned loss, after 10 steps", "figure.png", "load_meta_loss("):
+        assert words in output
+
+
+def write_seed(seed, config, output_dir, verbose):
+    return {"metrics": {"seed": seed}}
+
+
+def test_seeds_run_in_processes_of_their_own(tmp_path):
+    results = run_seeds(write_seed, range(3), {}, tmp_path, jobs=2)
+    assert [result["metrics"]["seed"] for result in results] == [0, 1, 2]
+
+
+def test_the_command_line_names_what_was_chosen():
+    arguments = {"seeds": 3, "first_seed": 0, "setting": "paper", "smoke": False, "jobs": 2, "output_dir": "x"}
+    expected = "python recipes/sine_regression.py --seeds 3 --setting paper"
+    assert command_line(sine_regression.main, arguments) == expected
+
+
+def committed_summaries():
+    return sorted((ROOT / "results").glob("*/summary.json"))
+
+
+@pytest.mark.parametrize("path", committed_summaries(), ids=lambda path: path.parent.name)
+def test_committed_results_are_complete(path):
+    summary = json.loads(path.read_text())
+    assert len(summary["seeds"]) == 10
+    assert not summary["config"].get("smoke")
+    assert all(np.isfinite(values).all() and len(values) == 10 for values in summary["metrics"].values())
+    assert (path.parent / "figure.png").is_file()
+
+
+def test_the_sine_results_hold_what_is_promised():
+    """Half the error of MSE at the same rate as mean over seeds, and less than it for each."""
+    metrics = json.loads((ROOT / "results" / "sine_regression" / "summary.json").read_text())["metrics"]
+    learned, same_rate = np.array(metrics["test_mse_learned"]), np.array(metrics["test_mse_same_rate"])
+    assert learned.mean() <= 0.5 * same_rate.mean()
+    assert (learned < same_rate).all()
