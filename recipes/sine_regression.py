@@ -51,9 +51,9 @@ SETTINGS = {
         "output_stddev": 1e-4,  # start from a loss that moves nobody: a random one diverges within 100 steps
         "inner_steps": 100,
         "outer_steps": 600,
-        "outer_rate": 1e-3,
+        "outer_rate": 2e-3,
         "cosine_decay": True,
-        "clip_norm": 0.2,
+        "clip_norm": 0.5,
     },
     "paper": {
         "train_tasks": {"num_tasks": 1, "amplitude": 1.0, "phase": math.pi, "x_range": [-2.0, 2.0]},
