@@ -19,8 +19,8 @@ help: ## list the targets
 
 venv: .venv/.installed ## .venv with the locked packages and this checkout, editable
 
-demo: venv ## meta-learn a loss for sine regression, and use it
-	@$(BIN)/python recipes/sine_regression.py
+demo: venv ## meta-learn a loss for sine regression (into results/demo, beside the reported results)
+	@$(BIN)/python recipes/sine_regression.py --output-dir results/demo
 
 test: lint ## lint, then the tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)

@@ -59,9 +59,7 @@ class MetaTrainer(keras.Model):
                 f"Received: inner_steps={inner_steps}, unroll={unroll}"
             )
         self.learner = Learner(learner, seed)
-        self._evaluated_learner = Learner(
-            learner, seed
-        )  # with a stream of its own: evaluation leaves training as it is
+        self._evaluated_learner = Learner(learner, seed)  # draws from a stream of its own, so that training is unmoved
         self.meta_loss = meta_loss
         self.inner_steps = inner_steps
         self.unroll = unroll

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
+import results_table  # noqa: E402
 import sine_regression  # noqa: E402
 from experiment import command_line, run_seeds  # noqa: E402
 
@@ -114,3 +115,9 @@ def test_the_sine_results_hold_what_is_promised():
     learned, same_rate = np.array(metrics["test_mse_learned"]), np.array(metrics["test_mse_same_rate"])
     assert learned.mean() <= 0.5 * same_rate.mean()
     assert (learned < same_rate).all()
+
+
+def test_the_table_of_the_readme_is_that_of_the_results():
+    readme = (ROOT / "README.md").read_text()
+    assert results_table.with_results(readme) == readme
+    assert readme.count("±") >= len(results_table.ROWS) * 3
