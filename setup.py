@@ -73,7 +73,7 @@ setup(
         "recipes": RECIPES,
         "serving": ["tensorflow-serving-api>=2.21"],
         # The peers that benchmarks compare with: heavy, and so not in requirements.lock.
-        "bench": ["higher>=0.2.1", "jax>=0.7", "torch>=2.6", "torchopt>=0.7.3"],
+        "bench": ["jax>=0.7", "torch>=2.6", "tyro>=0.9"],
         # setuptools: `make venv` installs the checkout without build isolation.
         "test": [*RECIPES, "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "setuptools>=77"],
     },

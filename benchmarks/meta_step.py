@@ -4,7 +4,8 @@
 
 The workload: 16 tasks, 3 inner SGD steps differentiated through, 100 points a task, learner and loss two layers of 40,
 Adam outside, fresh learners for every step. For each way to compile it prints the time from `fit` to the end of the
-first call (tracing and compilation), and the median time of an outer step over the calls that follow.
+first call (tracing and compilation), and the median time of an outer step over the calls that follow. Peers that are
+installed (`pip install .[bench]`) are timed in the same run.
 """
 
 import statistics
@@ -12,6 +13,7 @@ import time
 
 import keras
 import tyro
+from peers import PEERS
 
 import ml3_tf
 
@@ -55,6 +57,20 @@ def measure(jit_compile, steps_per_call, num_calls):
     return to_first, 1000 * statistics.median(times.seconds[1:]) / steps_per_call
 
 
+def measure_peer(make_step, num_steps):
+    """The same for a peer: seconds to the end of its first step, and milliseconds per step after it."""
+    start = time.perf_counter()
+    step = make_step()
+    step()
+    to_first = time.perf_counter() - start
+    seconds = []
+    for _ in range(num_steps):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return to_first, 1000 * statistics.median(seconds)
+
+
 def main(num_calls: int = 10):
     """Prints a table of the ways to compile.
 
@@ -66,6 +82,13 @@ def main(num_calls: int = 10):
         calls = num_calls if steps_per_call > 1 else 20 * num_calls
         to_first, per_step = measure(jit_compile, steps_per_call, calls)
         name = f"{'XLA' if jit_compile else 'no XLA'}, {steps_per_call} outer step(s) a call"
+        print(f"{name:34}  {to_first:14.1f}  {per_step:15.2f}", flush=True)
+    for name, make_step in PEERS.items():
+        try:
+            to_first, per_step = measure_peer(make_step, 20 * num_calls)
+        except ImportError as error:
+            print(f"{name:34}  not installed ({error.name})")
+            continue
         print(f"{name:34}  {to_first:14.1f}  {per_step:15.2f}", flush=True)
 
 
