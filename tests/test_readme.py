@@ -1,9 +1,15 @@
 """The README's examples run as they stand, but for the number of steps."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import keras
 import numpy as np
+
+import ml3_tf
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -22,10 +28,31 @@ def test_the_twenty_lines_run(tmp_path, monkeypatch):
     names |= {"x": x, "y": np.sin(x)}
     exec(BLOCKS[1].replace("epochs=100", "epochs=2, verbose=0"), names)
 
-    import tensorflow as tf
 
-    names |= {"tf": tf, "y_true": tf.ones((3, 1)), "y_pred": tf.zeros((3, 1))}
-    exec(BLOCKS[2], names)
+def test_tensorflow_alone_trains_as_the_loss_does(tmp_path):
+    """The snippet in a process that cannot import ml3_tf, against the live loss here, under XLA."""
+    loss = ml3_tf.MetaLoss.mlp((5,))
+    loss.export(tmp_path / "my_loss")
+    script = f"""
+import sys
+sys.modules["ml3_tf"] = None
+import keras, numpy as np
+keras.utils.set_random_seed(0)
+model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1)])
+{BLOCKS[2]}
+x = np.linspace(-1, 1, 20).reshape(-1, 1)
+model.fit(x, np.sin(x), epochs=2, shuffle=False, batch_size=5, verbose=0)
+print([float(v) for w in model.get_weights() for v in w.ravel()])
+"""
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1)])
+    model.compile(optimizer="sgd", loss=loss, jit_compile=True)
+    x = np.linspace(-1, 1, 20).reshape(-1, 1)
+    model.fit(x, np.sin(x), epochs=2, shuffle=False, batch_size=5, verbose=0)
+    weights = [float(v) for w in model.get_weights() for v in w.ravel()]
+    np.testing.assert_allclose(json.loads(run.stdout.splitlines()[-1]), weights, rtol=1e-5, atol=1e-7)
 
 
 def test_every_file_that_the_readme_names_exists():
