@@ -26,7 +26,7 @@ RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.
 REMEDIES = {
     grpc.StatusCode.NOT_FOUND: "Check `model` and `version` against what the server serves (REST: GET /v1/models/NAME)",
     grpc.StatusCode.FAILED_PRECONDITION: "Serve a version that `MetaLoss.export` wrote",
-    grpc.StatusCode.INVALID_ARGUMENT: "Check the widths and dtypes of y_true and y_pred against the served version",
+    grpc.StatusCode.INVALID_ARGUMENT: "Check the widths and dtypes of y_true and y_pred, and `max_batch_size`",
 }
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between attempts
 CHANNEL_OPTIONS = [

@@ -117,11 +117,11 @@ def plain(exported):
 
 def train(loss, **kwargs):
     """Returns the weights of a model after an epoch of ten batches of `fit`."""
-    sample_weight = kwargs.pop("sample_weight", None)
+    sample_weight, dtype = kwargs.pop("sample_weight", None), kwargs.pop("dtype", None)
     initializers = [keras.initializers.GlorotUniform(seed) for seed in (1, 2)]
     layers = [
-        keras.layers.Dense(4, "tanh", kernel_initializer=initializers[0]),
-        keras.layers.Dense(2, kernel_initializer=initializers[1]),
+        keras.layers.Dense(4, "tanh", kernel_initializer=initializers[0], dtype=dtype),
+        keras.layers.Dense(2, kernel_initializer=initializers[1], dtype=dtype),
     ]
     model = keras.Sequential([keras.Input((3,)), *layers])
     model.compile(keras.optimizers.Adam(0.01), loss, **{"jit_compile": False, **kwargs})
@@ -147,13 +147,14 @@ def assert_close(received, expected, tolerance=1e-6):
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{}, {"sample_weight": WEIGHT}, {"steps_per_execution": 5}, {"run_eagerly": True}],
+    [{}, {"sample_weight": WEIGHT}, {"steps_per_execution": 5}, {"run_eagerly": True}, {"dtype": "mixed_float16"}],
     ids=lambda kwargs: ",".join(kwargs),
 )
 def test_remote_loss_trains_as_the_local_one(exported, plain, address, kwargs):
-    local = train(exported[0], **kwargs) if "sample_weight" in kwargs else plain
+    other = bool({"sample_weight", "dtype"} & set(kwargs))
+    local = train(exported[0], **kwargs) if other else plain
     assert_close(train(RemoteMetaLoss(address, "sine"), **kwargs), local)
-    assert ("sample_weight" in kwargs) != np.allclose(local[0], plain[0], atol=1e-4)
+    assert other != np.array_equal(local[0], plain[0])
 
 
 def test_gradients_of_each_example_follow_what_weighs_them(exported, address):
@@ -213,6 +214,13 @@ def test_configuration_round_trip_asks_nothing_of_a_server():
     assert isinstance(copy, RemoteMetaLoss)
     assert copy.get_config() == loss.get_config()
     assert copy.get_config()["version"] == 3
+
+
+def test_compiled_model_is_saved_and_loaded_without_asking_the_server(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", RemoteMetaLoss("nowhere:1", "sine", retries=7), jit_compile=False)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").loss.retries == 7
 
 
 # Errors
