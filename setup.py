@@ -64,6 +64,7 @@ setup(
     install_requires=[
         "keras>=3.15.1",  # earlier releases carry holes in model loading
         "numpy>=1.26",
+        "safetensors>=0.5",
         "tensorflow>=2.21",
         "tensorflow-probability>=0.25",
         "tf_keras>=2.21",  # imported, but not required, by tensorflow-probability 0.25
