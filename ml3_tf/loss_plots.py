@@ -153,7 +153,7 @@ def _draw_column(axes, grid, surfaces, color_map, low):
 
 
 def _draw_slices(ax, learned, task_gradient, task_label, grid, targets):
-    """The gradient against the error for each target; the frame is the learned loss's, and the task loss may leave it."""
+    """The gradient against the error for each target; the task loss may leave the frame, which is the learned one's."""
     ax.axhline(0.0, color="0.6", linewidth=0.8)
     ax.axvline(0.0, color="0.6", linewidth=0.8)
     slices = [learned(target, grid)[1] for target in targets]
