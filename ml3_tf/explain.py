@@ -83,9 +83,9 @@ def explain(loss, y_range=(-5.0, 5.0), targets=None, max_terms=3, fixed=None):
     and their products with `|y_true|`. Of all subsets of one term, then of two, and so on, the one that leaves the
     least squared residual is taken (of those about equally good, the simplest): greedy selection would keep a first
     term that stands for two others. A longer subset is taken if each term more adds .01 to R², or if a tenth of the
-    residual is left: small terms of an exact form count, those that only follow the wiggles of a network do not. All points
-    of the range count alike: a loss is explained there, not on the errors that its learners happened to make. R² is
-    the share of the squared gradient that the terms account for.
+    residual is left: small terms of an exact form count, those that only follow the wiggles of a network do not. R²
+    is the share of the squared gradient that the terms account for. All points of the range count alike: a loss is
+    explained there, not on the errors that its learners happened to make.
 
     Args:
         loss: A `MetaLoss`, or any Keras loss: an object, a function or a name.

@@ -160,6 +160,10 @@ def test_a_loss_outside_the_family_has_a_lower_r_squared():
     assert explain(planted(lambda e, y: ops.cos(3 * e))).r_squared < 0.9
 
 
+def test_nothing_in_the_family_is_no_term_at_all():
+    assert explain(planted(lambda e, y: ops.cos(40 * e) * ops.sin(9 * y))).terms == ()
+
+
 def test_a_loss_that_moves_nobody_is_zero():
     explanation = explain(planted(lambda e, y: y + 0 * e))
     assert explanation.terms == ()
