@@ -13,7 +13,7 @@ from ml3_tf.meta_loss import MetaLoss
 
 GRID_SIZE = 41  # points to a side; odd, so that a symmetric range holds zero
 MAX_TERMS = 4  # what one line holds, and what can be searched in full
-MIN_GAIN = 0.01  # of R²: a term that adds less differs from one seed to the next, and a reader does not miss it
+MIN_GAIN = 5e-3  # of R²: a term that adds less differs from one seed to the next, and a reader does not miss it
 EXACT_SHARE = 0.1  # of the residual: a term that leaves no more is part of the form, however little it adds
 TIE = 1e-3  # of R²: a subset that is ahead by less, and leaves more than half the residual, yields to a simpler one
 ROUNDING = 1e-9  # of R²: what float32 gradients resolve
@@ -82,10 +82,10 @@ def explain(loss, y_range=(-5.0, 5.0), targets=None, max_terms=3, fixed=None):
     losses that differ by a function of `y_true` train the same model. The terms are powers of the error, logarithms,
     and their products with `|y_true|`. Of all subsets of one term, then of two, and so on, the one that leaves the
     least squared residual is taken (of those about equally good, the simplest): greedy selection would keep a first
-    term that stands for two others. A longer subset is taken if each term more adds .01 to R², or if a tenth of the
-    residual is left: small terms of an exact form count, those that only follow the wiggles of a network do not. R²
-    is the share of the squared gradient that the terms account for. All points of the range count alike: a loss is
-    explained there, not on the errors that its learners happened to make.
+    term that stands for two others. A longer subset is taken if it adds .005 to R², or leaves a tenth of the
+    residual: small terms of an exact form count, those that only follow the wiggles of a network do not. All points
+    of the range count alike: a loss is explained there, not on the errors that its learners happened to make. R² is
+    the share of the squared gradient that the terms account for.
 
     Args:
         loss: A `MetaLoss`, or any Keras loss: an object, a function or a name.
@@ -193,7 +193,7 @@ def _select(columns, gradient, max_terms):
     chosen, left = [], 1.0
     for num_terms in range(1, max_terms + 1):
         subset, residual = _best_subset(columns, gradient / np.sqrt(total), num_terms)
-        if left - residual >= MIN_GAIN * (num_terms - len(chosen)) or residual <= EXACT_SHARE * left:
+        if left - residual >= MIN_GAIN or residual <= EXACT_SHARE * left:
             chosen, left = subset, residual
     coefficients = np.linalg.lstsq(columns[:, chosen], gradient)[0]
     weight = np.abs(coefficients) * np.linalg.norm(columns[:, chosen], axis=0)

@@ -108,64 +108,63 @@ def _plot_plane(learned, baseline, name, y_range, targets):
     grid = np.linspace(*y_range, GRID_SIZE)
     y_true, y_pred = np.meshgrid(grid, grid)
     value, gradient = learned(y_true, y_pred)
+    value -= np.diag(value)  # column by column: what is added for a target moves no learner
     task_value, task_gradient = baseline(y_true, y_pred)
+    task_value -= np.diag(task_value)
     scale = _match(gradient, task_gradient, np.abs(y_pred - y_true) <= NEAR * np.ptp(grid))
-    values = [surface - np.diag(surface) for surface in (value, scale * task_value)]  # target by target
-    gradients = [gradient, scale * task_gradient]
-    label = f"{name} × {scale:.3g}"
 
     figure = Figure(figsize=(14, 6.8), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(wspace=0.02, hspace=0.05)
-    axes = figure.subplot_mosaic([["a", "b", "e"], ["c", "d", "e"]], width_ratios=[1, 1, 1.9])
-    _draw_column([axes["a"], axes["c"]], grid, values, "Purples", min(values[0].min(), 0.0))
-    _draw_column([axes["b"], axes["d"]], grid, gradients, "RdBu_r", -np.abs(gradient).max())
-    for ax, surface in zip((axes["b"], axes["d"]), gradients):
-        ax.contour(grid, grid, surface, [0.0], colors="black", linewidths=2)
-    _draw_slices(axes["e"], learned, lambda y_true, y_pred: scale * baseline(y_true, y_pred)[1], label, grid, targets)
-    titles = ["(a) learned loss", "(b) its gradient", f"(c) {label}", "(d) its gradient"]
-    for key, title in zip("abcd", titles):
-        axes[key].set(title=title, xlabel="y_true" if key in "cd" else "", ylabel="y_pred" if key in "ac" else "")
+    figure.get_layout_engine().set(wspace=0.04, hspace=0.06)
+    axes = figure.subplot_mosaic([["a", "b", "e"], ["c", "d", "e"]], width_ratios=[1, 1, 1.7])
+    label = f"{name} × {scale:.3g}"
+    surfaces = {"a": value, "c": scale * task_value, "b": gradient, "d": scale * task_gradient}
+    for column, color_map, low in (("ac", "Purples", min(value.min(), 0.0)), ("bd", "RdBu_r", -np.abs(gradient).max())):
+        # The colours end where the learned loss ends: what the task loss has beyond is one flat shade.
+        high = np.abs(surfaces[column[0]]).max() or 1.0
+        levels = MaxNLocator(NUM_LEVELS).tick_values(low, high)
+        for key in column:
+            image = axes[key].pcolormesh(
+                grid, grid, surfaces[key], cmap=color_map, vmin=low, vmax=high, shading="gouraud", rasterized=True
+            )
+            axes[key].contour(
+                grid, grid, surfaces[key], levels[levels != 0], colors="0.3", linewidths=0.6, linestyles="-"
+            )
+            axes[key].plot(grid, grid, color="0.1", linestyle=(0, (1, 2)), linewidth=1.5, label="y_pred = y_true")
+        bar = figure.colorbar(image, ax=[axes[key] for key in column], extend="max" if low == 0 else "both", aspect=45)
+        bar.ax.tick_params(labelsize=TEXT_SIZE - 2)
+        bar.outline.set_visible(False)
+    for key in "bd":
+        axes[key].contour(grid, grid, surfaces[key], [0.0], colors="black", linewidths=2)
+    titles = {"a": "(a) learned loss", "b": "(b) its gradient", "c": f"(c) {label}", "d": "(d) its gradient"}
+    for key, text in titles.items():
+        axes[key].set(aspect="equal", title=text)
+        axes[key].set_xlabel("y_true" if key in "cd" else "")
+        axes[key].set_ylabel("y_pred" if key in "ac" else "")
         axes[key].tick_params(labelbottom=key in "cd", labelleft=key in "ac")
-    style_axes(axes.values())
-    for key in "abcd":
-        axes[key].grid(False)
-    zero = Line2D([], [], color="black", linewidth=2, label="gradient is zero")
-    handles = [zero, axes["a"].lines[0]]
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=TEXT_SIZE, frameon=False)
-    return figure
+        axes[key].locator_params(nbins=5)
 
-
-def _draw_column(axes, grid, surfaces, color_map, low):
-    """Two surfaces in one colour scale, which ends where the first one ends: beyond it lies one flat shade."""
-    high = np.abs(surfaces[0]).max() or 1.0
-    levels = MaxNLocator(NUM_LEVELS).tick_values(low, high)
-    for ax, surface in zip(axes, surfaces):
-        image = ax.pcolormesh(
-            grid, grid, surface, cmap=color_map, vmin=low, vmax=high, shading="gouraud", rasterized=True
-        )
-        ax.contour(grid, grid, surface, levels[levels != 0], colors="0.3", linewidths=0.6, linestyles="-")
-        ax.plot(grid, grid, color="0.1", linestyle=(0, (1, 2)), linewidth=1.5, label="y_pred = y_true")
-        ax.set_aspect("equal")
-        ax.locator_params(nbins=5)
-    bar = axes[0].figure.colorbar(image, ax=axes, extend="max" if low == 0 else "both", aspect=45)
-    bar.ax.tick_params(labelsize=TEXT_SIZE - 2)
-    bar.outline.set_visible(False)
-
-
-def _draw_slices(ax, learned, task_gradient, task_label, grid, targets):
-    """The gradient against the error for each target; the task loss may leave the frame, which is the learned one's."""
+    ax = axes["e"]
     ax.axhline(0.0, color="0.6", linewidth=0.8)
     ax.axvline(0.0, color="0.6", linewidth=0.8)
     slices = [learned(target, grid)[1] for target in targets]
-    for target, color, style, gradient in zip(targets, LEARNED_COLORS, LINE_STYLES, slices):
-        label = f"learned, y_true = {target:g}"
-        ax.plot(grid - target, gradient, color=color, linestyle=style, linewidth=2.5, label=label)
-    error = np.linspace(grid[0] - max(targets), grid[-1] - min(targets), GRID_SIZE)
-    ax.plot(error, task_gradient(targets[0], targets[0] + error), color=TASK_COLOR, linewidth=2, label=task_label)
+    for target, color, style, values in zip(targets, LEARNED_COLORS, LINE_STYLES, slices):
+        ax.plot(
+            grid - target, values, color=color, linestyle=style, linewidth=2.5, label=f"learned, y_true = {target:g}"
+        )
+    error = np.linspace(min(y_range) - max(targets), max(y_range) - min(targets), GRID_SIZE)
     limit = 1.25 * np.abs(slices).max() or 1.0
-    ax.set(ylim=(-limit, limit), xlabel="y_pred − y_true", ylabel="d loss / d y_pred")
-    ax.set_title("(e) gradient against the error")
+    values = scale * baseline(targets[0], targets[0] + error)[1]
+    ax.plot(error, values, color=TASK_COLOR, linewidth=2, label=label)
+    ax.set(ylim=(-limit, limit), title="(e) gradient against the error", xlabel="y_pred − y_true")
+    ax.set_ylabel("d loss / d y_pred")
+    style_axes(axes.values())
+    for key in "abcd":
+        axes[key].grid(False)
     ax.legend(loc="upper left", fontsize=TEXT_SIZE - 1, frameon=False)
+    zero = Line2D([], [], color="black", linewidth=2, label="gradient is zero")
+    handles = [zero, axes["a"].lines[0]]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=TEXT_SIZE - 1, frameon=False)
+    return figure
 
 
 def _plot_classes(learned, baseline, name, y_range):
@@ -178,7 +177,7 @@ def _plot_classes(learned, baseline, name, y_range):
     figure.get_layout_engine().set(wspace=0.05)
     axes = figure.subplots(1, 2 * len(CLASSES))
     for row, target in enumerate(CLASSES):
-        best = -1 if target == max(CLASSES) else 0  # the end of the grid that is next to the class
+        right = -1 if target == max(CLASSES) else 0  # the end of the grid that is next to the class
         for column, quantity in enumerate(("loss", "gradient")):
             ax = axes[2 * row + column]
             for values, factor, color, style, label in (
@@ -186,7 +185,7 @@ def _plot_classes(learned, baseline, name, y_range):
                 (other, scale, TASK_COLOR, "--", f"{name} × {scale:.3g}"),
             ):
                 curve = factor * values[column][row]
-                curve = curve - curve[best] if quantity == "loss" else curve
+                curve = curve - curve[right] if quantity == "loss" else curve
                 ax.plot(grid, curve, color=color, linestyle=style, linewidth=2, label=label)
             drawn = ax.lines[0].get_ydata()
             margin = 0.15 * (np.ptp(drawn) or 1.0)  # the frame is the learned loss's: the task loss may have a pole
