@@ -18,6 +18,9 @@ BATCH_SIZES = (1, 32, 256)
 def write_warmup_requests(path, name, true_width, pred_width, dtype, batch_sizes=BATCH_SIZES):
     """Writes the warm-up requests of both signatures of an exported loss.
 
+    It belongs between the SavedModel and the manifest of a version: a file that the manifest does not list makes
+    `load_meta_loss` refuse the version.
+
     Args:
         path: The folder of the version, which holds `saved_model.pb`.
         name: The name under which the loss is served; the server does not compare it.
