@@ -22,10 +22,10 @@ _ELEMENTWISE = """
 _ARRAYS = """
     All Any ArgMax ArgMin BatchMatMul BatchMatMulV2 BatchMatMulV3 BroadcastArgs BroadcastGradientArgs BroadcastTo
     Concat ConcatOffset ConcatV2 Const Cumprod Cumsum DynamicStitch Einsum ExpandDims Fill Gather GatherNd GatherV2
-    Identity IdentityN InvertPermutation L2Loss MatMul Max Mean Min OneHot Pack Pad PadV2 Placeholder PlaceholderWithDefault
-    PreventGradient Prod Range Rank ReadVariableOp Reshape ReverseV2 ScatterNd Shape ShapeN Size Slice Snapshot Split
-    SplitV Squeeze StopGradient StridedSlice StridedSliceGrad Sum Tile TopKV2 Transpose Unpack UnsortedSegmentSum
-    VarHandleOp VarIsInitializedOp FusedBatchNormV3 FusedBatchNormGradV3 NoOp
+    Identity IdentityN InvertPermutation L2Loss MatMul Max Mean Min OneHot Pack Pad PadV2 Placeholder
+    PlaceholderWithDefault PreventGradient Prod Range Rank ReadVariableOp Reshape ReverseV2 ScatterNd Shape ShapeN
+    Size Slice Snapshot Split SplitV Squeeze StopGradient StridedSlice StridedSliceGrad Sum Tile TopKV2 Transpose
+    Unpack UnsortedSegmentSum VarHandleOp VarIsInitializedOp FusedBatchNormV3 FusedBatchNormGradV3 NoOp
 """
 _CALLS = "Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf"
 MATHEMATICS = frozenset(f"{_ELEMENTWISE} {_ARRAYS} {_CALLS}".split())

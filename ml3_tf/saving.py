@@ -46,7 +46,7 @@ def export(meta_loss, directory):
 
     Raises:
         ValueError: A weight is not finite.
-        ml3_tf.errors.UnsafeArtefactError: The network has a layer that an artefact cannot describe; also a `ValueError`.
+        ml3_tf.errors.UnsafeArtefactError: The network has a layer that an artefact cannot describe.
         OSError: The folder cannot be written; nothing is changed then.
         RuntimeError: Keras runs on another backend than TensorFlow, which writes the SavedModel.
     """
@@ -103,8 +103,8 @@ def load_meta_loss(path_or_name=None, version="latest", expected_sha256=None, al
     if not allow_saved_model or expected_sha256 is not None:
         raise UnsafeArtefactError(
             f"'{folder}' holds no learned loss of ml3_tf: expected {manifest.MANIFEST}, as `MetaLoss.export` writes "
-            "it. A SavedModel from elsewhere is a program: it is loaded with `allow_saved_model=True` alone, and has no "
-            "manifest that `expected_sha256` could pin."
+            "it. A SavedModel from elsewhere is a program: it is loaded with `allow_saved_model=True` alone, and has "
+            "no manifest that `expected_sha256` could pin."
         )
     from ml3_tf import saved_model
 
