@@ -122,8 +122,10 @@ def list_meta_losses():
     Example:
 
     >>> import ml3_tf
-    >>> names = ml3_tf.list_meta_losses()  # doctest: +ELLIPSIS
-    sine ...
+    >>> print("Shipped:")
+    ... names = ml3_tf.list_meta_losses()  # doctest: +ELLIPSIS
+    Shipped:
+    ...sine ...version ...
     """
     names = _shipped_names()
     for name in names:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml3_tf import self_test
+from ml3_tf import MetaLoss, self_test
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
-    "plain": {"hidden_units": (40, 40)},
+    "plain": {},
     "per_output": {"mode": "per_output", "learning_rate": 0.1},
     "network_rate": {"learning_rate": "network", "input_scale": [2.0, 0.5], "activation": "gelu"},
 }
@@ -42,13 +42,11 @@ def backend(request):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_loss_loads_and_trains_without_tensorflow(backend, kind, make_loss, tmp_path):
-    loss = make_loss(**KINDS[kind])
+def test_loss_loads_and_trains_without_tensorflow(backend, kind, tmp_path):
+    loss = MetaLoss.mlp(**KINDS[kind])
     folder = loss.export(tmp_path / "loss")
     y_true, y_pred = np.random.default_rng(2).normal(size=(2, 16, 1)).astype("float32")
     values, gradient = self_test.value_and_gradient(loss, y_true, y_pred)
-    scale = float(np.max(np.abs(values)))
-    assert scale < 1e3
     np.savez(tmp_path / "expected.npz", y_true=y_true, y_pred=y_pred, loss=values, grad=gradient)
     name, python = backend
     process = run(python, name, ROOT / "tests" / "backend_probe.py", folder, tmp_path / "expected.npz")

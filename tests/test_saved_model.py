@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.saved_model`: losses from elsewhere run as exported; what TensorFlow would run unasked is refused."""
+"""Tests of `ml3_tf.saved_model`: losses from elsewhere run as exported, once their graph is checked."""
 
 import random
 import shutil
