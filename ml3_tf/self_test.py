@@ -83,8 +83,12 @@ def _with_tensorflow(function, inputs):
 def _with_jax(function, inputs):
     import jax
 
-    values, pull_back = jax.vjp(function, inputs)
-    return values, pull_back(jax.numpy.ones_like(values))[0]
+    @jax.jit  # compiled at once: a compilation for each operation takes seconds
+    def compute(inputs):
+        values, pull_back = jax.vjp(function, inputs)
+        return values, pull_back(jax.numpy.ones_like(values))[0]
+
+    return compute(inputs)
 
 
 def _with_torch(function, inputs):

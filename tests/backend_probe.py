@@ -5,7 +5,6 @@ Run by `test_backends.py` in an interpreter of its own: `python backend_probe.py
 
 import sys
 
-
 BLOCKED = ("tensorflow", "tensorflow_probability", "tf_keras")
 
 
