@@ -169,7 +169,11 @@ def _parse(data, source):
         "files": strict_json.OBJECT,
     }
     strict_json.check_fields(manifest, fields, source, "the manifest")
-    files = manifest["files"]
+    _check_files(manifest["files"], source)
+    return manifest["files"]
+
+
+def _check_files(files, source):
     allowed = set(MAX_SIZES) - {MANIFEST}
     if not set(files) <= allowed:
         unknown = strict_json.shorten(sorted(set(files) - allowed))
@@ -179,7 +183,6 @@ def _parse(data, source):
     for name, entry in files.items():
         fields = {"size": strict_json.integer(0, MAX_SIZES[name]), "sha256": _DIGEST}
         strict_json.check_fields(entry, fields, source, f"'{name}'")
-    return files
 
 
 def _check_names(found, listed, version):
