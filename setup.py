@@ -33,6 +33,7 @@ def read_version():
 
 RL = ["gymnasium[mujoco]>=1.2"]
 PLOT = ["matplotlib>=3.9", "pillow>=10"]
+SERVING = ["tensorflow-serving-api>=2.21"]
 RECIPES = [*PLOT, "scikit-learn>=1.5", "tyro>=0.9"]
 
 setup(
@@ -63,6 +64,7 @@ setup(
     install_requires=[
         "keras>=3.15.1",  # earlier releases carry holes in model loading
         "numpy>=1.26",
+        "safetensors>=0.5",
         "tensorflow>=2.21",
         "tensorflow-probability>=0.25",
         "tf_keras>=2.21",  # imported, but not required, by tensorflow-probability 0.25
@@ -71,10 +73,10 @@ setup(
         "rl": RL,
         "plot": PLOT,
         "recipes": RECIPES,
-        "serving": ["tensorflow-serving-api>=2.21"],
+        "serving": SERVING,
         # The peers that benchmarks compare with: heavy, and so not in requirements.lock.
         "bench": ["jax>=0.7", "torch>=2.6", "tyro>=0.9"],
         # setuptools: `make venv` installs the checkout without build isolation.
-        "test": [*RECIPES, "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "setuptools>=77"],
+        "test": [*RECIPES, *SERVING, "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "setuptools>=77"],
     },
 )

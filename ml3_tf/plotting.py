@@ -1,14 +1,20 @@
-"""Figures of learning curves and sine tasks: functions from data and an axis to that axis, without pyplot."""
+"""Figures of learning curves and sine tasks: functions from data and an axis to that axis, without pyplot.
+
+`plot_meta_loss`, the figure of a loss itself, lives in `ml3_tf.loss_plots`.
+"""
 
 import contextlib
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.loss_plots import plot_meta_loss
+
+__all__ = ["plot_learning_curve", "plot_meta_learning", "plot_meta_loss", "plot_sine_tasks"]
+
 # Blue, orange and green of ML3's Figure 2; "task loss" and "same rate" name one baseline, so they share a colour.
 NAMED_COLORS = {"learned": "C0", "same rate": "C1", "task loss": "C1", "tuned": "C2"}
-LINE_STYLES = ("-", "--", "-.", ":")  # a second cue beside colour: for colour-blind readers and grey prints
-TEXT_SIZE = 13  # points; a README shows a 14-inch figure at half its size
 
 
 def _as_floats(value, name, expected):
@@ -187,12 +193,7 @@ def plot_meta_learning(train_task, test_tasks, meta_train, meta_test, title=None
     axes[1].set(title=f"(b) {test}", xlabel="x", ylabel="y")
     axes[2].set(title=f"(c) loss on {train}", xlabel="outer iterations", ylabel="task loss (MSE)")
     axes[3].set(title=f"(d) loss on {test}", xlabel="gradient steps", ylabel="task loss (MSE)")
-    for ax in axes:
-        for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-            text.set_size(TEXT_SIZE)
-        ax.tick_params(labelsize=TEXT_SIZE - 1)
-        ax.grid(color="0.9", linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
+    style_axes(axes)
     handles = {line.get_label(): line for ax in axes[2:] for line in ax.lines}  # a name in both panels appears once
     figure.legend(handles.values(), handles, loc="outside lower right", ncols=5, fontsize=TEXT_SIZE, frameon=False)
     if title is not None:

@@ -1,9 +1,12 @@
 """Fixtures that more than one test file needs."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
-from ml3_tf import MetaLoss
+from ml3_tf import MetaLoss, manifest
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,29 @@ def make_loss():
         return loss
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pristine(make_loss, tmp_path_factory):
+    """An exported version that nobody changes."""
+    return make_loss(learning_rate=0.1).export(tmp_path_factory.mktemp("pristine") / "loss")
+
+
+@pytest.fixture
+def artefact(pristine, tmp_path):
+    """A copy of `pristine`, to be tampered with."""
+    return shutil.copytree(pristine, tmp_path / "loss" / "1")
+
+
+@pytest.fixture
+def edit_json():
+    """A function that edits a JSON file of an artefact and renews its manifest, as a clever stranger would."""
+
+    def edit(version, name, change):
+        value = json.loads((version / name).read_text())
+        change(value)
+        (version / name).write_text(json.dumps(value))
+        if name != manifest.MANIFEST:
+            manifest.write(version)
+
+    return edit

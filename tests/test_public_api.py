@@ -53,6 +53,19 @@ def test_star_import_gives_all():
     assert set(ml3_tf.__all__) <= set(names)
 
 
+def test_dir_names_all_before_anything_is_used():
+    command = [sys.executable, "-c", "import json, ml3_tf; print(json.dumps(dir(ml3_tf)))"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    names = json.loads(process.stdout.splitlines()[-1])
+    assert set(ml3_tf.__all__) <= set(names)
+    assert names == sorted(set(names))
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'ml3_tf' has no attribute 'load_meta_los'"):
+        _ = ml3_tf.load_meta_los
+
+
 @pytest.mark.parametrize("name", PUBLIC_OBJECTS)
 def test_public_object_has_a_docstring_with_an_example(name):
     public_object = getattr(ml3_tf, name)
@@ -73,7 +86,7 @@ def test_import_loads_no_optional_or_heavy_package(imported):
     # Keras itself loads matplotlib and scikit-learn where they are installed.
     assert packages(imported["added"]) <= {"ml3_tf"} | sys.stdlib_module_names
     assert "ml3_tf.meta_loss" in imported["added"]
-    assert "ml3_tf.plotting" not in imported["added"]
+    assert not {"ml3_tf.plotting", "ml3_tf.saved_model", "ml3_tf.meta_trainer"} & set(imported["added"])
 
 
 def test_import_takes_at_most_a_second_more_than_keras_and_tensorflow(imported):

@@ -1,18 +1,30 @@
 """Tests of `ml3_tf.saving`: an exported loss equals the live one, in a new process too; a failure leaves nothing."""
 
-import json
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 
-from ml3_tf import MetaLoss, MetaTrainer, load_meta_loss, saving, sine_tasks
+from ml3_tf import (
+    MetaLoss,
+    MetaTrainer,
+    bundle,
+    errors,
+    list_meta_losses,
+    load_meta_loss,
+    manifest,
+    saving,
+    sine_tasks,
+)
 from ml3_tf.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,20 +87,6 @@ def exported(make_loss, tmp_path_factory):
     return {kind: (loss, folder / kind) for kind, loss in losses.items()}
 
 
-@pytest.fixture
-def bundle(exported, tmp_path):
-    """The bundle of a copy of an exported loss, `tmp_path/loss`, to be tampered with."""
-    shutil.copytree(exported["scalar_rate"][1], tmp_path / "loss")
-    return tmp_path / "loss" / "1" / "assets.extra"
-
-
-def edit_description(bundle, edit):
-    path = bundle / "meta_loss.json"
-    description = json.loads(path.read_text())
-    edit(description)
-    path.write_text(json.dumps(description))
-
-
 def files_below(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
@@ -99,8 +97,8 @@ def files_below(folder):
 def test_export_writes_a_saved_model_with_the_bundle_beside_it(make_loss, tmp_path):
     version = make_loss().export(str(tmp_path / "new" / "sine"))
     assert version == tmp_path / "new" / "sine" / "1"
-    files = {"saved_model.pb", "variables/variables.index", "assets.extra/meta_loss.json", "assets.extra/meta_loss.npz"}
-    assert files <= set(files_below(version))
+    files = {path for path in files_below(version) if (version / path).is_file()}
+    assert files == set(manifest.MAX_SIZES) - {"assets.extra/tf_serving_warmup_requests"}
     assert os.listdir(version.parent) == ["1"]
     assert version.stat().st_mode & 0o777 == 0o755  # readable for the user that a server runs as
 
@@ -305,19 +303,18 @@ def test_non_finite_weights_are_not_exported(make_loss, tmp_path, name, value):
     assert files_below(tmp_path) == []
 
 
-@pytest.mark.parametrize("function", ["_write_saved_model", "_write_bundle"])
+@pytest.mark.parametrize("function", ["saving._write_saved_model", "bundle.write", "manifest.write", "bundle.read"])
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt("stopped")])
 def test_failed_export_leaves_the_old_versions_and_nothing_else(make_loss, tmp_path, monkeypatch, function, error):
     loss = make_loss()
     loss.export(tmp_path)
     before = files_below(tmp_path)
 
-    def fail(meta_loss, path):
-        path.mkdir(exist_ok=True)
-        (path / "half").write_text("of it")
+    def fail(*args):
+        (args[-1] / "half").write_text("of it")
         raise error
 
-    monkeypatch.setattr(saving, function, fail)
+    monkeypatch.setattr(f"ml3_tf.{function}", fail)
     with pytest.raises(type(error), match=str(error)):
         loss.export(tmp_path)
     assert files_below(tmp_path) == before
@@ -326,14 +323,14 @@ def test_failed_export_leaves_the_old_versions_and_nothing_else(make_loss, tmp_p
 
 
 def test_version_appears_only_when_it_is_complete(make_loss, tmp_path, monkeypatch):
-    def look(meta_loss, path, write=saving._write_bundle):
+    def look(meta_loss, path, write=bundle.write):
         write(meta_loss, path)
         with pytest.raises(FileNotFoundError, match=r"has no version 'latest'. Versions found: \[\]"):
             load_meta_loss(tmp_path)
         seen.append(path)
 
     seen = []
-    monkeypatch.setattr(saving, "_write_bundle", look)
+    monkeypatch.setattr(bundle, "write", look)
     make_loss().export(tmp_path)
     assert len(seen) == 1
     assert isinstance(load_meta_loss(tmp_path), MetaLoss)
@@ -387,39 +384,100 @@ def test_foreign_saved_model_is_refused(tmp_path):
     tf.saved_model.save(tf.Module(), tmp_path / "1")
     for path in (tmp_path, tmp_path / "1"):
         with pytest.raises(
-            ValueError, match="1' holds no learned loss of ml3_tf: expected assets.extra/meta_loss.json"
+            errors.UnsafeArtefactError,
+            match="1' holds no learned loss of ml3_tf: expected assets.extra/manifest.json.*allow_saved_model=True",
         ):
             load_meta_loss(path)
 
 
-def test_newer_format_is_refused_naming_both(bundle):
-    edit_description(bundle, lambda description: description.update(format_version=saving.FORMAT_VERSION + 1))
-    words = f"has format version 2, and this ml3_tf {__version__} reads up to 1. Install a newer ml3_tf"
-    with pytest.raises(ValueError, match=words):
-        load_meta_loss(bundle.parent)
+def test_foreign_saved_model_has_nothing_to_pin(tmp_path):
+    tf.saved_model.save(tf.Module(), tmp_path / "1")
+    with pytest.raises(errors.UnsafeArtefactError, match="no manifest that `expected_sha256` could pin"):
+        load_meta_loss(tmp_path, allow_saved_model=True, expected_sha256="0" * 64)
 
 
-def test_weights_of_other_shapes_are_refused(bundle):
-    with np.load(bundle / "meta_loss.npz") as arrays:
-        weights = [arrays[name] for name in arrays.files]
-    for wrong in ([*weights[:-1], weights[-1][None]], weights[:-1], [*weights, np.ones(())]):
-        np.savez(bundle / "meta_loss.npz", **{str(i): values for i, values in enumerate(wrong)})
-        with pytest.raises(ValueError, match=r"do not fit the network. Expected shapes \[\(2, 5\), .* Received: \["):
-            load_meta_loss(bundle.parent)
+def test_newer_format_is_refused_naming_both(artefact, edit_json):
+    edit_json(artefact, manifest.MANIFEST, lambda value: value.update(format_version=3, colour="new"))
+    words = f"manifest.json' has format version 3, and this ml3_tf {__version__} reads up to 2. Install a newer ml3_tf"
+    with pytest.raises(errors.ArtefactVersionError, match=words):
+        load_meta_loss(artefact.parent)
 
 
-def test_pickled_weights_are_refused_unread(bundle):
-    np.savez(bundle / "meta_loss.npz", **{"0": np.array([{}], dtype=object)})
-    with pytest.raises(ValueError, match="Object arrays cannot be loaded when allow_pickle=False"):
-        load_meta_loss(bundle.parent)
+def test_pin_accepts_one_manifest_alone(artefact):
+    pin = hashlib.sha256((artefact / manifest.MANIFEST).read_bytes()).hexdigest()
+    assert isinstance(load_meta_loss(artefact.parent, expected_sha256=pin), MetaLoss)
+    with pytest.raises(errors.UnsafeArtefactError, match=f"not the one that was pinned: expected SHA-256 {'0' * 64}"):
+        load_meta_loss(artefact.parent, expected_sha256="0" * 64)
+    with pytest.raises(ValueError, match="`expected_sha256` must be 64 hexadecimal digits"):
+        load_meta_loss(artefact.parent, expected_sha256=pin.upper())
 
 
-def test_configuration_with_code_is_refused(bundle, make_loss):
+def test_weights_of_other_shapes_are_refused(artefact):
+    path = artefact / manifest.WEIGHTS
+    weights = safetensors.numpy.load(path.read_bytes())
+    some = next(iter(weights))
+    for wrong, words in [
+        ({**weights, some: weights[some][None]}, f"'{some}' does not fit the network. Expected shape"),
+        ({**weights, "more": np.ones(2, "float32")}, "unknown keys .'more'. in the header"),
+        ({name: weights[name] for name in weights if name != some}, f"lacks the keys .'{some}'"),
+    ]:
+        path.write_bytes(safetensors.numpy.save(wrong))
+        manifest.write(artefact)
+        with pytest.raises(errors.ArtefactError, match=words):
+            load_meta_loss(artefact.parent)
+
+
+def test_pickled_weights_are_refused_unread(artefact):
+    np.savez(artefact / "weights.npz", **{"0": np.array([{}], dtype=object)})
+    os.replace(artefact / "weights.npz", artefact / manifest.WEIGHTS)
+    manifest.write(artefact)
+    with pytest.raises(errors.ArtefactError, match="meta_loss.safetensors"):
+        load_meta_loss(artefact.parent)
+
+
+def test_configuration_with_code_is_refused(artefact, edit_json):
+    layer = {"type": "Lambda", "name": "lambda", "dtype": "float32", "trainable": True, "function": "print"}
+    edit_json(artefact, manifest.DESCRIPTION, lambda loss: loss["network"]["layers"].insert(0, layer))
+    with pytest.raises(
+        errors.UnsafeArtefactError, match="expected 'type' of layer 0 to be one of .*Received: 'Lambda'"
+    ):
+        load_meta_loss(artefact.parent)
+
+
+def test_network_with_code_is_not_exported(make_loss, tmp_path):
     doubled = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: 2 * x), make_loss().network])
+    with pytest.raises(
+        errors.UnsafeArtefactError, match="layer 'lambda' is a Lambda .* one chain of Dense, Activation"
+    ):
+        MetaLoss(doubled).export(tmp_path / "loss")
+    assert files_below(tmp_path) == []
 
-    def add_code(description):
-        description["config"]["network"] = keras.saving.serialize_keras_object(doubled)
 
-    edit_description(bundle, add_code)
-    with pytest.raises(ValueError, match="Lambda.*unsafe|unsafe.*Lambda|arbitrary code execution"):
-        load_meta_loss(bundle.parent)
+# What ships
+
+
+def test_shipped_losses_are_listed_one_on_a_line(pristine, tmp_path, monkeypatch, capsys):
+    for name, text in [("sine", "# Sine\n\nFits a sine\nfast.\n\nMore."), ("a", None)]:
+        shutil.copytree(pristine, tmp_path / name / "1")
+        if text:
+            (tmp_path / name / "README.md").write_text(text)
+    shutil.copytree(pristine, tmp_path / "sine" / "10")
+    monkeypatch.setattr(saving, "_SHIPPED", tmp_path)
+    assert list_meta_losses() == ["a", "sine"]
+    assert capsys.readouterr().out == "a     version 1\nsine  version 1, 10  Fits a sine fast.\n"
+
+
+def test_nothing_shipped_is_an_empty_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(saving, "_SHIPPED", tmp_path / "nowhere")
+    assert list_meta_losses() == []
+    assert capsys.readouterr().out == ""
+
+
+def test_loading_takes_milliseconds(make_loss, tmp_path):
+    folder = make_loss((40, 40)).export(tmp_path)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        load_meta_loss(folder)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.05

@@ -1,0 +1,177 @@
+"""A gRPC server in this process that answers as TF Serving documents it, where the real binary is not at hand.
+
+It loads versions by the server's route (`saved_model.loader.load`, then `Session.run` on the tensor names of the
+signature), replays their warm-up requests, serves the newest version alone, and looks for a newer one all the time.
+Codes and words of its errors are those of the server's `predict_util.cc`. It has no batching, REST or monitoring.
+"""
+
+import collections
+import concurrent.futures
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_log_pb2,
+    prediction_service_pb2_grpc,
+)
+
+MESSAGE_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class Refusal(Exception):
+    """A status other than OK: its code and words."""
+
+    def __init__(self, code, details):
+        super().__init__(details)
+        self.code, self.details = code, details
+
+
+class Servable:
+    """One loaded version.
+
+    Args:
+        path: Folder of the version.
+    """
+
+    def __init__(self, path):
+        self.version = int(path.name)
+        self.session = tf.compat.v1.Session(graph=tf.Graph())
+        with self.session.graph.as_default():
+            meta_graph = tf.compat.v1.saved_model.loader.load(self.session, ["serve"], str(path))
+        self.signatures = dict(meta_graph.signature_def)
+        self.num_warmed_up = 0
+        warmup = path / "assets.extra" / "tf_serving_warmup_requests"
+        for record in tf.data.TFRecordDataset(str(warmup)) if warmup.is_file() else []:
+            self.run(prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request)
+            self.num_warmed_up += 1
+
+    def run(self, request):
+        """Returns the `PredictResponse` to a `PredictRequest`; raises `Refusal`."""
+        name = request.model_spec.signature_name or "serving_default"
+        if name not in self.signatures:
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+        signature = self.signatures[name]
+        _check_inputs(signature, request)
+        feed = {info.name: tf.make_ndarray(request.inputs[key]) for key, info in signature.inputs.items()}
+        try:
+            outputs = self.session.run({key: info.name for key, info in signature.outputs.items()}, feed)
+        except (tf.errors.InvalidArgumentError, ValueError) as error:  # ValueError: the session's own shape check
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error).splitlines()[0]) from error
+        response = predict_pb2.PredictResponse(model_spec={"name": request.model_spec.name, "signature_name": name})
+        response.model_spec.version.value = self.version
+        for key, value in outputs.items():
+            response.outputs[key].CopyFrom(tf.make_tensor_proto(np.asarray(value)))
+        return response
+
+
+def _check_inputs(signature, request):
+    sent, expected = set(request.inputs), set(signature.inputs)
+    if len(sent) != len(expected):
+        listed = [",".join(sorted(names)) for names in (sent, expected, sent - expected, expected - sent)]
+        raise Refusal(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"input size does not match signature: {len(sent)}!={len(expected)} len({{{listed[0]}}}) != "
+            f"len({{{listed[1]}}}). Sent extra: {{{listed[2]}}}. Missing but required: {{{listed[3]}}}.",
+        )
+    for i, (key, info) in enumerate(sorted(signature.inputs.items())):
+        if key not in sent:
+            words = f"Signature input {key} not found in request and no default value provided."
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, words)
+        if request.inputs[key].dtype != info.dtype:
+            names = [tf.dtypes.as_dtype(dtype).name for dtype in (info.dtype, request.inputs[key].dtype)]
+            raise Refusal(
+                grpc.StatusCode.INVALID_ARGUMENT, f"Expects arg[{i}] to be {names[0]} but {names[1]} is provided"
+            )
+
+
+class InProcessServer(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Serves the newest version of each model; a context manager.
+
+    Args:
+        models: Mapping from model name to the folder that holds its versions.
+        num_threads: Number of requests that are answered at once.
+        poll: Seconds between two looks for a newer version.
+
+    Attributes:
+        address: `"127.0.0.1:<port>"`.
+        faults: Status codes that the next requests get instead of an answer.
+        delay: Seconds before each answer.
+        sizes: Batch sizes of the last thousand predict requests.
+    """
+
+    def __init__(self, models, num_threads=8, poll=0.2):
+        self.models, self.poll = {name: Path(folder) for name, folder in models.items()}, poll
+        self.faults, self.delay, self.sizes = [], 0.0, collections.deque(maxlen=1000)
+        self.servables = {name: Servable(_newest(folder)) for name, folder in self.models.items()}
+        self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(num_threads), options=MESSAGE_OPTIONS)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._stopped = threading.Event()
+
+    def __enter__(self):
+        self._server.start()
+        self._poller = threading.Thread(target=self._look_for_versions, daemon=True)
+        self._poller.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._stopped.set()
+        self._poller.join()
+        self._server.stop(grace=None).wait()
+
+    def Predict(self, request, context):
+        """The RPC of the same name."""
+
+        def answer():
+            servable = self._servable(request.model_spec)
+            if "y_pred" in request.inputs:
+                self.sizes.append(request.inputs["y_pred"].tensor_shape.dim[0].size)
+            return servable.run(request)
+
+        return self._answer(context, answer)
+
+    def GetModelMetadata(self, request, context):
+        """The RPC of the same name."""
+
+        def answer():
+            servable = self._servable(request.model_spec)
+            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec={"name": request.model_spec.name})
+            response.model_spec.version.value = servable.version
+            served = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+            response.metadata["signature_def"].Pack(served)
+            return response
+
+        return self._answer(context, answer)
+
+    def _answer(self, context, answer):
+        time.sleep(self.delay)
+        if self.faults:
+            context.abort(self.faults.pop(0), "a fault that was asked for")
+        try:
+            return answer()
+        except Refusal as refusal:
+            context.abort(refusal.code, refusal.details)
+
+    def _servable(self, spec):
+        servable = self.servables.get(spec.name)
+        wanted = f"Specific({spec.name}, {spec.version.value})" if spec.HasField("version") else f"Latest({spec.name})"
+        if servable is None or (spec.HasField("version") and spec.version.value != servable.version):
+            raise Refusal(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+        return servable
+
+    def _look_for_versions(self):
+        while not self._stopped.wait(self.poll):
+            for name, folder in self.models.items():
+                newest = _newest(folder)
+                if int(newest.name) > self.servables[name].version:
+                    self.servables[name] = Servable(newest)
+
+
+def _newest(folder):
+    return max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))

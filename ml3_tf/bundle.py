@@ -1,0 +1,130 @@
+"""The bundle of an artefact: what `load_meta_loss` rebuilds a loss from, without running a graph.
+
+::
+
+    assets.extra/meta_loss.json           mode, features, network, ... in a closed vocabulary
+    assets.extra/meta_loss.safetensors    weights
+    assets.extra/self_test.safetensors    a few inputs with values and gradients
+    assets.extra/manifest.json            size and SHA-256 of every file of the version
+"""
+
+import json
+from pathlib import Path
+
+from keras import ops
+
+from ml3_tf import architecture, manifest, self_test, strict_json, tensors
+from ml3_tf.errors import ArtefactError, CorruptArtefactError, UnsafeArtefactError
+from ml3_tf.meta_loss import FROM_NETWORK, MODES, MetaLoss
+
+MAX_FEATURES = 64
+_RATE = strict_json.Field(
+    f"null, '{FROM_NETWORK}' or a positive finite number",
+    lambda value: value in (None, FROM_NETWORK) or strict_json.POSITIVE.accepts(value),
+)
+_FEATURE = {"name": strict_json.TEXT, "width": strict_json.integer(1, architecture.MAX_WIDTH)}
+_META_LOSS = {
+    "name": strict_json.TEXT,
+    "mode": strict_json.one_of(*MODES),
+    "features": strict_json.LIST,
+    "input_scale": strict_json.optional(strict_json.LIST),
+    "learning_rate": _RATE,
+    "reduction": strict_json.one_of(None, "none", "sum", "sum_over_batch_size", "mean", "mean_with_sample_weight"),
+    "dtype": strict_json.one_of(*architecture.FLOATS),
+    "network": strict_json.OBJECT,
+}
+
+
+def describe(meta_loss):
+    """Returns the description of a loss, in the words that `read` knows.
+
+    Raises:
+        UnsafeArtefactError: The loss or its network cannot be described.
+    """
+    if type(meta_loss) is not MetaLoss:
+        raise UnsafeArtefactError(
+            f"Only a `MetaLoss` itself is exported: the methods of a subclass would be lost. Received: {meta_loss!r}"
+        )
+    return {
+        "name": meta_loss.name,
+        "mode": meta_loss.mode,
+        "features": [{"name": name, "width": width} for name, width in meta_loss.features.items()],
+        "input_scale": meta_loss.input_scale,
+        "learning_rate": meta_loss.learning_rate,
+        "reduction": meta_loss.reduction,
+        "dtype": meta_loss.dtype,
+        "network": architecture.describe(meta_loss.network),
+    }
+
+
+def write(meta_loss, version):
+    """Writes the bundle of a loss into the folder `version`, which holds all its other files already.
+
+    What was written is read back, so that no artefact is exported that would be refused.
+    """
+    version = Path(version)
+    weights = {name: ops.convert_to_numpy(variable) for name, variable in _weights(meta_loss).items()}
+    (version / "assets.extra").mkdir(exist_ok=True)
+    (version / manifest.DESCRIPTION).write_text(json.dumps(describe(meta_loss), indent=2) + "\n", encoding="utf-8")
+    (version / manifest.WEIGHTS).write_bytes(tensors.to_bytes(weights))
+    (version / manifest.SELF_TEST).write_bytes(self_test.record(meta_loss))
+    manifest.write(version)
+    read(version)
+
+
+def read(version, expected_sha256=None):
+    """Returns the `MetaLoss` of the bundle in the folder `version`.
+
+    Args:
+        version: The folder of one version.
+        expected_sha256: Optional SHA-256 of its `assets.extra/manifest.json`.
+
+    Raises:
+        ArtefactError: It is refused, see `ml3_tf.errors`.
+        OSError: A file cannot be read.
+    """
+    files = manifest.read(version, expected_sha256)
+    description = strict_json.parse(files[manifest.DESCRIPTION], source := f"{version}/{manifest.DESCRIPTION}")
+    check(description, source)
+    shapes = architecture.weight_shapes(description["network"])
+    if type(description["learning_rate"]) is not str and description["learning_rate"] is not None:
+        shapes["log_rate"] = ()
+    values = tensors.from_bytes(files[manifest.WEIGHTS], shapes, f"{version}/{manifest.WEIGHTS}")
+    meta_loss = _build(description, source)
+    for name, variable in _weights(meta_loss).items():
+        variable.assign(values[name])
+    self_test.check(meta_loss, files[manifest.SELF_TEST], f"{version}/{manifest.SELF_TEST}")
+    return meta_loss
+
+
+def check(description, source):
+    """Raises unless `description` is one of a loss within the limits; builds nothing."""
+    strict_json.check_fields(description, _META_LOSS, source, "the loss")
+    features, scale = description["features"], description["input_scale"] or []
+    if len(features) > MAX_FEATURES:
+        raise UnsafeArtefactError(f"'{source}': {len(features)} features. At most {MAX_FEATURES}.")
+    for index, feature in enumerate(features):
+        strict_json.check_fields(feature, _FEATURE, source, f"feature {index}")
+    if len({feature["name"] for feature in features}) < len(features):
+        raise CorruptArtefactError(f"'{source}': two features have the same name.")
+    for index, value in enumerate(scale):
+        strict_json.check_value(value, strict_json.POSITIVE, source, f"'input_scale' {index}")
+    architecture.check(description["network"], source)
+
+
+def _build(description, source):
+    features = {feature["name"]: feature["width"] for feature in description["features"]}
+    try:
+        network = architecture.build(description["network"])
+        return MetaLoss(**{**description, "features": features, "network": network})
+    except ArtefactError:
+        raise
+    except ValueError as error:  # each value is allowed, but they do not fit together
+        raise CorruptArtefactError(f"'{source}' describes no loss: {error}") from error
+
+
+def _weights(meta_loss):
+    weights = architecture.weights(meta_loss.network)
+    if meta_loss.learned_rate is not None:
+        weights["log_rate"] = meta_loss.learned_rate.log_rate
+    return weights

@@ -1,0 +1,54 @@
+"""Tests that a loss loads and trains with Keras on JAX and PyTorch, where there is no TensorFlow.
+
+`ML3_TF_JAX_PYTHON` and `ML3_TF_TORCH_PYTHON` name interpreters with Keras, NumPy, safetensors and that backend;
+without them, the running interpreter is tried, with TensorFlow blocked.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml3_tf import MetaLoss, self_test
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = {
+    "plain": {},
+    "per_output": {"mode": "per_output", "learning_rate": 0.1},
+    "network_rate": {"learning_rate": "network", "input_scale": [2.0, 0.5], "activation": "gelu"},
+}
+
+
+def run(python, backend, *arguments):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([python, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module", params=["jax", "torch"])
+def backend(request):
+    """A backend and an interpreter that has it; skipped where there is none."""
+    variable = f"ML3_TF_{request.param.upper()}_PYTHON"
+    python = os.environ.get(variable, sys.executable)
+    process = run(python, request.param, "-c", f"import {request.param}, keras, safetensors")
+    if process.returncode != 0:
+        reason = process.stderr.strip().splitlines()[-1]
+        if variable in os.environ:
+            pytest.fail(f"{variable}={python} cannot run Keras on {request.param}: {reason}")
+        pytest.skip(f"no {request.param} here ({reason}); {variable} can name an interpreter that has it")
+    return request.param, python
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_loads_and_trains_without_tensorflow(backend, kind, tmp_path):
+    loss = MetaLoss.mlp(**KINDS[kind])
+    folder = loss.export(tmp_path / "loss")
+    y_true, y_pred = np.random.default_rng(2).normal(size=(2, 16, 1)).astype("float32")
+    values, gradient = self_test.value_and_gradient(loss, y_true, y_pred)
+    np.savez(tmp_path / "expected.npz", y_true=y_true, y_pred=y_pred, loss=values, grad=gradient)
+    name, python = backend
+    process = run(python, name, ROOT / "tests" / "backend_probe.py", folder, tmp_path / "expected.npz")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == f"{name} trained"

@@ -1,0 +1,160 @@
+"""Tests of `ml3_tf.bundle`: honest losses of many kinds come back, tampered ones raise what is documented."""
+
+import random
+import shutil
+import time
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ml3_tf import MetaLoss, bundle, load_meta_loss, manifest, self_test
+from ml3_tf.errors import ArtefactError, CorruptArtefactError, UnsafeArtefactError
+
+FUZZ_SECONDS = 10
+HONEST = [
+    {"hidden_units": units, "activation": activation, **kwargs}
+    for units, activation in [((), None), ((3,), "tanh"), ((4, 2), "softplus"), ((40, 40), "silu")]
+    for kwargs in [
+        {},
+        {"mode": "per_output", "reduction": "sum"},
+        {"features": {"y_pred": 2, "a": 3, "b": 1}, "learning_rate": 0.3, "input_scale": [1, 2, 3, 4, 5, 6]},
+        {"learning_rate": "network", "dtype": "float64", "reduction": None},
+        {"dtype": "bfloat16", "output_activation": "sigmoid", "name": "my loss (é)"},
+    ]
+]
+
+
+@pytest.fixture
+def write_bundle(monkeypatch):
+    """A function that writes a version with files that nobody reads in place of the graph; it takes milliseconds."""
+
+    def write(meta_loss, version):
+        (version / "variables").mkdir(parents=True)
+        for name in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
+            (version / name).write_bytes(b"")
+        bundle.write(meta_loss, version)
+        return version
+
+    return write
+
+
+@pytest.mark.parametrize("kwargs", HONEST, ids=str)
+def test_honest_losses_come_back(kwargs, write_bundle, tmp_path):
+    loss = MetaLoss.mlp(**kwargs)
+    loaded = load_meta_loss(write_bundle(loss, tmp_path / "1"))
+    expected, received = loss.get_config(), loaded.get_config()
+    assert {**received, "network": None} == {**expected, "network": None}
+    for a, b in zip(loaded.trainable_variables, loss.trainable_variables, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert self_test.record(loaded) == self_test.record(loss)
+
+
+def test_subclass_is_not_described(make_loss):
+    class Doubled(MetaLoss):
+        pass
+
+    with pytest.raises(UnsafeArtefactError, match="methods of a subclass would be lost"):
+        bundle.describe(Doubled(make_loss().network))
+
+
+def test_what_would_not_load_is_not_written(write_bundle, tmp_path, monkeypatch, make_loss):
+    monkeypatch.setattr(self_test, "record", lambda loss: b"nothing")
+    with pytest.raises(CorruptArtefactError, match="self_test.safetensors"):
+        write_bundle(make_loss(), tmp_path / "1")
+
+
+@pytest.mark.parametrize(
+    "edit, error, words",
+    [
+        (lambda loss: loss.update(mode="per_planet"), UnsafeArtefactError, "expected 'mode' of the loss"),
+        (lambda loss: loss.update(reduction="os.system"), UnsafeArtefactError, "expected 'reduction'"),
+        (lambda loss: loss.update(call="lambda"), UnsafeArtefactError, "unknown keys .'call'"),
+        (lambda loss: loss.update(learning_rate=-1), CorruptArtefactError, "expected 'learning_rate'"),
+        (lambda loss: loss.update(learning_rate=True), CorruptArtefactError, "expected 'learning_rate'"),
+        (lambda loss: loss.update(learning_rate="network"), CorruptArtefactError, "unknown|describes no loss|lacks"),
+        (lambda loss: loss.update(input_scale=[0, 1]), CorruptArtefactError, "'input_scale' 0 to be a positive"),
+        (lambda loss: loss.update(input_scale=[1]), CorruptArtefactError, "describes no loss: `input_scale`"),
+        (lambda loss: loss.update(name="../../x"), CorruptArtefactError, "expected 'name' of the loss"),
+        (lambda loss: loss["features"].pop(), CorruptArtefactError, "describes no loss: `features`"),
+        (lambda loss: loss["features"].append(loss["features"][0]), CorruptArtefactError, "have the same name"),
+        (lambda loss: loss.update(features=loss["features"] * 50), UnsafeArtefactError, "100 features"),
+        (lambda loss: loss.update(network=[]), CorruptArtefactError, "expected 'network'"),
+    ],
+)
+def test_hostile_descriptions_are_refused(artefact, edit_json, edit, error, words):
+    edit_json(artefact, manifest.DESCRIPTION, edit)
+    with pytest.raises(ArtefactError if "|" in words else error, match=words):
+        load_meta_loss(artefact)
+
+
+def test_weights_of_another_loss_fail_the_self_test(artefact):
+    weights = safetensors.numpy.load((artefact / manifest.WEIGHTS).read_bytes())
+    changed = {name: np.asarray(-2 * values, order="C") for name, values in weights.items()}
+    (artefact / manifest.WEIGHTS).write_bytes(safetensors.numpy.save(changed))
+    manifest.write(artefact)
+    with pytest.raises(CorruptArtefactError, match="does not reproduce 'loss' of the self-test"):
+        load_meta_loss(artefact)
+
+
+def test_non_finite_weights_are_refused(artefact):
+    weights = safetensors.numpy.load((artefact / manifest.WEIGHTS).read_bytes())
+    weights["layers.0.bias"] = np.full_like(weights["layers.0.bias"], np.nan)
+    (artefact / manifest.WEIGHTS).write_bytes(safetensors.numpy.save(weights))
+    manifest.write(artefact)
+    with pytest.raises(CorruptArtefactError, match="values of 'layers.0.bias' are not finite"):
+        load_meta_loss(artefact)
+
+
+def test_refused_artefacts_run_no_graph_and_unpickle_nothing(artefact, monkeypatch):
+    import pickle
+
+    import tensorflow as tf
+
+    def never(*args, **kwargs):
+        raise AssertionError("this must not be called")
+
+    monkeypatch.setattr(tf.saved_model, "load", never)
+    monkeypatch.setattr(pickle, "loads", never)
+    monkeypatch.setattr(keras.saving, "deserialize_keras_object", never)
+    load_meta_loss(artefact)
+
+
+def mutate(data, generator):
+    """Returns `data` with one to three small changes: bits, cuts, copies and tokens that parsers stumble over."""
+    data = bytearray(data)
+    for _ in range(generator.randint(1, 3)):
+        start = generator.randrange(len(data) + 1)
+        kind = generator.randrange(4)
+        if kind == 0 and start < len(data):
+            data[start] ^= 1 << generator.randrange(8)
+        elif kind == 1:
+            del data[start : start + generator.randint(1, 20)]
+        elif kind == 2:
+            data[start:start] = data[start : start + generator.randint(1, 50)]
+        else:
+            tokens = [b"null", b"-1", b"1e999", b"{}", b"[]", b'"Lambda"', b"\xff", b'"', b"9" * 30, b"true", b"[" * 99]
+            data[start : start + generator.randint(0, 9)] = generator.choice(tokens)
+    return bytes(data)
+
+
+def test_mutated_bundles_raise_what_is_documented(artefact, pristine, tmp_path):
+    generator, counts = random.Random(0), {True: 0, False: 0}
+    names = (manifest.DESCRIPTION, manifest.WEIGHTS, manifest.SELF_TEST, manifest.MANIFEST)
+    end = time.monotonic() + FUZZ_SECONDS
+    while time.monotonic() < end:
+        name = generator.choice(names)
+        (artefact / name).write_bytes(mutate((pristine / name).read_bytes(), generator))
+        if name != manifest.MANIFEST:
+            manifest.write(artefact)
+        try:
+            loaded = load_meta_loss(artefact)
+        except ArtefactError:
+            counts[False] += 1
+        else:
+            assert isinstance(loaded, MetaLoss)
+            counts[True] += 1
+        shutil.copyfile(pristine / name, artefact / name)
+    assert counts[False] > 50
