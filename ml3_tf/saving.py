@@ -30,7 +30,8 @@ def export(meta_loss, directory):
     ::
 
         directory/1/saved_model.pb, fingerprint.pb, variables/    for TensorFlow and TF Serving
-        directory/1/assets.extra/                                 for `load_meta_loss`, see `ml3_tf.bundle`
+        directory/1/assets.extra/                                 for `load_meta_loss`, see `ml3_tf.bundle`,
+                                                                  and warm-up requests for TF Serving
 
     The SavedModel has two signatures with named inputs `y_true`, `y_pred` and a free batch size: `serving_default`
     gives `loss` `[batch]`, and `value_and_grad` gives `loss` and `grad`, the derivative of each example's loss with
@@ -189,6 +190,8 @@ def _check_exportable(meta_loss):
 def _write_saved_model(meta_loss, path):
     import tensorflow as tf
 
+    from ml3_tf.warmup import write_warmup_requests
+
     widths = list(meta_loss.features.values())
     true_width, pred_width = (None, None) if meta_loss.mode == PER_OUTPUT else (sum(widths[1:]), widths[0])
     signature = [
@@ -212,3 +215,4 @@ def _write_saved_model(meta_loss, path):
     archive.add_endpoint("serving_default", value, input_signature=signature)
     archive.add_endpoint("value_and_grad", value_and_grad, input_signature=signature)
     archive.write_out(str(path), verbose=False)
+    write_warmup_requests(path, meta_loss.name, true_width, pred_width, meta_loss.dtype)

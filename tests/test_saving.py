@@ -98,7 +98,7 @@ def test_export_writes_a_saved_model_with_the_bundle_beside_it(make_loss, tmp_pa
     version = make_loss().export(str(tmp_path / "new" / "sine"))
     assert version == tmp_path / "new" / "sine" / "1"
     files = {path for path in files_below(version) if (version / path).is_file()}
-    assert files == set(manifest.MAX_SIZES) - {"assets.extra/tf_serving_warmup_requests"}
+    assert files == set(manifest.MAX_SIZES)
     assert os.listdir(version.parent) == ["1"]
     assert version.stat().st_mode & 0o777 == 0o755  # readable for the user that a server runs as
 
