@@ -3,6 +3,11 @@ UV ?= uv
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
+# What a learned loss needs on the other backends of Keras, where there is no TensorFlow.
+ON_BACKENDS := keras==3.15.1 numpy==2.4.6 safetensors==0.8.0
+JAX ?= jax==0.10.2
+TORCH ?= torch==2.13.0
+
 # TensorFlow's start-up notices are hidden; TF_CPP_MIN_LOG_LEVEL=0 shows them.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -11,10 +16,10 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format bench lock clean
+.PHONY: help venv demo test test-backends lint format bench lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Settings: PYTHON=$(PYTHON) PYTEST_WORKERS=$(PYTEST_WORKERS) PYTEST_ARGS=... UV=$(UV)"
 
 venv: .venv/.installed ## .venv with the locked packages and this checkout, editable
@@ -24,6 +29,10 @@ demo: venv ## meta-learn a loss for sine regression (into results/demo, beside t
 
 test: lint ## lint, then the tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+test-backends: venv .venv-jax/.installed .venv-torch/.installed ## load and train a loss on JAX and PyTorch, without TensorFlow
+	@ML3_TF_JAX_PYTHON=$(CURDIR)/.venv-jax/bin/python ML3_TF_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python \
+		$(BIN)/python -m pytest tests/test_backends.py
 
 lint: venv ## ruff, changing nothing
 	@$(BIN)/ruff check --output-format concise .
@@ -42,7 +51,7 @@ lock: ## renew requirements.lock (needs uv; UPGRADE=1 takes the newest versions)
 		--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
 clean: ## remove .venv, builds and caches
-	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-jax .venv-torch build dist *.egg-info .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is written last: an interrupted install leaves none, and the next make starts again from an empty .venv.
@@ -57,4 +66,11 @@ clean: ## remove .venv, builds and caches
 
 .venv/.installed: .venv/.locked setup.py pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-jax/.installed .venv-torch/.installed: .venv-%/.installed: Makefile
+	@echo "Installing Keras on $* into .venv-$* ..."
+	@$(PYTHON) -m venv --clear .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --quiet --disable-pip-version-check --only-binary :all: \
+		$(ON_BACKENDS) "$(if $(filter jax,$*),$(JAX),$(TORCH))"
 	@touch $@

@@ -14,6 +14,12 @@ def map_over_tasks(function, inputs, vectorised=True):
 
     Returns:
         The results, `[N, ...]`, with static shapes.
+
+    Example:
+
+    >>> numbers = tf.constant([1.0, 2.0]), tf.constant([3.0, 4.0])
+    >>> map_over_tasks(lambda pair: pair[0] * pair[1], numbers).numpy().tolist()
+    [3.0, 8.0]
     """
     num_tasks = tf.nest.flatten(inputs)[0].shape[0]
     if vectorised and num_tasks > 1:  # for one task the vectorised form has no static shapes, which XLA needs
