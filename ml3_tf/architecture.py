@@ -34,12 +34,15 @@ class LayerType(NamedTuple):
         fields: Its constructor arguments that are kept, each with the values it may have.
         weights: Function of the description and the input width that gives the shape of each weight, by attribute.
         fixed: Attributes with the only value that can be described.
+        initial: Constructor arguments that keep a layer from drawing weights which the artefact's replace: a process
+            that draws its first random numbers waits longer for them than for the whole rest of loading.
     """
 
     layer: type
     fields: Mapping[str, strict_json.Field]
     weights: Callable[[dict, int], dict[str, tuple[int, ...]]] = lambda description, width: {}
     fixed: Mapping[str, object] = {}
+    initial: Mapping[str, object] = {}
 
 
 def _dense_weights(description, width):
@@ -63,6 +66,7 @@ LAYERS = {
         },
         _dense_weights,
         {"lora_enabled": False, "quantization_mode": None},
+        {"kernel_initializer": "zeros"},
     ),
     "Activation": LayerType(keras.layers.Activation, {"activation": _ACTIVATION}),
     "LayerNormalization": LayerType(
@@ -130,7 +134,8 @@ def build(description):
     layers = []
     for layer in description["layers"]:
         arguments = {name: value for name, value in layer.items() if name != "type"}
-        layers.append(LAYERS[layer["type"]].layer(**arguments))
+        kind = LAYERS[layer["type"]]
+        layers.append(kind.layer(**arguments, **kind.initial))
     inputs = keras.Input((description["input_width"],), dtype=description["input_dtype"])
     return keras.Sequential([inputs, *layers], name=description["name"])
 
