@@ -122,12 +122,14 @@ def test_curve(loss, rate, tasks, steps, seed):
 def tune_rate(step_counts, seed):
     """The best rate of the grid for MSE, on sines of their own, for each number of steps.
 
-    A rate at which the mean over these sines ends above its start is out: near the edge of divergence it may be best
-    after 100 steps and fail on the next sine.
+    Rates from which on the mean over these sines ends above its start are out, and so is the one below: at the edge of
+    divergence a rate may be the best on these sines and fail on the next.
     """
     tasks = next(iter(ml3_tf.sine_tasks(NUM_TUNING_TASKS, num_query=100, seed=task_seed("tune", seed))))
     curves = np.array([test_curve("mse", rate, tasks, max(step_counts), seed).mean(axis=1) for rate in RATES])
-    curves[~(curves[:, -1] < curves[:, 0])] = np.inf
+    diverged = ~(curves[:, -1] < curves[:, 0])
+    if diverged.any():
+        curves[max(diverged.argmax() - 1, 1) :] = np.inf
     return [RATES[np.argmin(curves[:, steps])] for steps in step_counts]
 
 
