@@ -39,7 +39,7 @@ def run_seeds(run_seed, seeds, config, output_dir, jobs=1):
     missing = [seed for seed in seeds if _read_kept(folder, seed, config) is None]
     if jobs == 1:
         for seed in missing:
-            print(f"seed {seed}", flush=True)
+            print(f"{run_seed.__name__} {seed}", flush=True)
             _run_and_keep(run_seed, seed, config, output_dir, verbose=1)
     elif missing:
         # Spawned, because a process that has imported TensorFlow must not be forked.

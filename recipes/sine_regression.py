@@ -6,7 +6,7 @@
 
 The learned loss is compared on 10 unseen sines per seed (amplitude .2 to 5, phase -pi to pi, x in [-5, 5]), on points
 that no regressor was trained on, with gradient descent on the mean squared error (MSE): at the same rate, which is
-the comparison of the paper, and at the best rate of a grid, tuned on 100 other sines. All methods start from the same
+the comparison of the paper, and at the best rate of a grid, tuned on 200 other sines. All methods start from the same
 fresh regressors, two ReLU layers of 40, and take full-batch SGD steps on 100 points.
 
 Two settings:
@@ -27,7 +27,8 @@ Metrics (`summary.json`, one value per seed; MSE on unseen points, mean over the
         the loss was trained for.
     test_mse_tuned_for_1000: the same for the rate that is best after 1,000 steps.
     train_mse_learned, train_mse_same_rate: on training sines, after one gradient step.
-    tuned_rate, tuned_rate_for_1000: the rates that the grid gave.
+
+    The tuned rates stand in "config", as tuned_rate and tuned_rate_at_end.
 
 Files: `summary.json`, `history.csv`, `figure.png`, and the learned loss of the first seed in `meta_loss/`.
 """
@@ -69,7 +70,7 @@ SETTINGS = {
 INNER_RATE = 1e-3
 RATES = [1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 7e-2, 1e-1]  # the grid for MSE
 NUM_TEST_TASKS = 10
-NUM_TUNING_TASKS = 100
+NUM_TUNING_TASKS = 200
 TEST_STEPS = 1000
 REPORTED_STEP = 100
 BASELINES = ("same_rate", "tuned")
@@ -119,18 +120,16 @@ def test_curve(loss, rate, tasks, steps, seed):
     return ml3_tf.meta_test(build_regressor, loss, keras.optimizers.SGD(rate), tasks, steps=steps, seed=seed)
 
 
-def tune_rate(step_counts, seed):
-    """The best rate of the grid for MSE, on sines of their own, for each number of steps.
+def tune_rates(_, config, output_dir, verbose):
+    """The rates of the grid that are best for MSE after the reported step and at the end, on sines of their own.
 
-    Rates from which on the mean over these sines ends above its start are out, and so is the one below: at the edge of
-    divergence a rate may be the best on these sines and fail on the next.
+    They are the same for all seeds: near the edge of divergence, a rate tuned on few sines fails on the next.
     """
-    tasks = next(iter(ml3_tf.sine_tasks(NUM_TUNING_TASKS, num_query=100, seed=task_seed("tune", seed))))
-    curves = np.array([test_curve("mse", rate, tasks, max(step_counts), seed).mean(axis=1) for rate in RATES])
-    diverged = ~(curves[:, -1] < curves[:, 0])
-    if diverged.any():
-        curves[max(diverged.argmax() - 1, 1) :] = np.inf
-    return [RATES[np.argmin(curves[:, steps])] for steps in step_counts]
+    tasks = next(iter(ml3_tf.sine_tasks(NUM_TUNING_TASKS, num_query=100, seed=task_seed("tune", 0))))
+    curves = [test_curve("mse", rate, tasks, config["test_steps"], 0).mean(axis=1) for rate in RATES]
+    scores = np.nan_to_num(np.array(curves), nan=np.inf)
+    best = [RATES[scores[:, step].argmin()] for step in (config["reported_step"], config["test_steps"])]
+    return {"tuned_rate": best[0], "tuned_rate_at_end": best[1]}
 
 
 def run_seed(seed, config, output_dir, verbose):
@@ -138,11 +137,14 @@ def run_seed(seed, config, output_dir, verbose):
     meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
 
     steps, reported = config["test_steps"], config["reported_step"]
-    rate, rate_for_all = tune_rate([reported, steps], seed)
     tasks = next(iter(ml3_tf.sine_tasks(NUM_TEST_TASKS, num_query=100, seed=task_seed("test", seed))))
-    methods = {"learned": (meta_loss, INNER_RATE), "same rate": ("mse", INNER_RATE), "tuned": ("mse", rate)}
+    methods = {
+        "learned": (meta_loss, INNER_RATE),
+        "same rate": ("mse", INNER_RATE),
+        "tuned": ("mse", config["tuned_rate"]),
+    }
     curves = {name: test_curve(*method, tasks, steps, seed).mean(axis=1) for name, method in methods.items()}
-    tuned_for_all = test_curve("mse", rate_for_all, tasks, steps, seed).mean(axis=1)[-1]
+    tuned_for_all = test_curve("mse", config["tuned_rate_at_end"], tasks, steps, seed).mean(axis=1)[-1]
 
     # Tasks of the training distribution; as many as the spread of one-step losses needs.
     train_tasks = {**config["train_tasks"], "num_tasks": 20, "seed": task_seed("train", seed)}
@@ -156,7 +158,6 @@ def run_seed(seed, config, output_dir, verbose):
     metrics |= {f"test_mse_{_key(name)}_{steps}": float(curve[steps]) for name, curve in curves.items()}
     metrics[f"test_mse_tuned_for_{steps}"] = float(tuned_for_all)
     metrics |= {f"train_mse_{_key(name)}": float(curve[1]) for name, curve in on_train.items()}
-    metrics |= {"tuned_rate": rate, f"tuned_rate_for_{steps}": rate_for_all}
     return {
         "metrics": metrics,
         "meta_train": {"learned": meta_train_curve, "same rate": [float(on_train["same rate"][-1])] * 2},
@@ -217,6 +218,8 @@ def main(
         inner_steps = min(config["inner_steps"], 5)
         config |= {"inner_steps": inner_steps, "outer_steps": 4, "test_steps": 20, "reported_step": 10, "smoke": True}
     numbers = range(first_seed, first_seed + seeds)
+    [tuned] = run_seeds(tune_rates, ["tuning"], config, output_dir)
+    config |= {name: tuned[name] for name in ("tuned_rate", "tuned_rate_at_end")}
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
     metrics = write_summary("sine_regression", command, numbers, results, config, output_dir)
     write_history(
