@@ -16,6 +16,8 @@ import tensorflow as tf
 
 import ml3_tf
 
+tf.get_logger().setLevel("ERROR")  # a recipe compiles many functions once each; TensorFlow warns of retracing
+
 
 def run_seeds(run_seed, seeds, config, output_dir, jobs=1):
     """Runs an experiment once for each seed, and keeps the result of each, so that an interrupted run resumes.
