@@ -27,7 +27,7 @@ def dense(**arguments):
         initializers.TruncatedNormal(stddev=0.2),
         "orthogonal",
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_draws_have_the_distribution_of_the_initializer(initializer):
     values = np.asarray(Learner(dense(kernel_initializer=initializer), seed=0).draw(16).trainable[0])
