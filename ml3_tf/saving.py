@@ -123,10 +123,8 @@ def list_meta_losses():
     Example:
 
     >>> import ml3_tf
-    >>> print("Shipped:")
-    ... names = ml3_tf.list_meta_losses()  # doctest: +ELLIPSIS
-    Shipped:
-    ...sine ...version ...
+    >>> names = ml3_tf.list_meta_losses()  # doctest: +ELLIPSIS
+    sine  version 1  A loss for regression ...
     """
     names = _shipped_names()
     for name in names:

@@ -52,10 +52,14 @@ def test_unlisted_files_are_refused(artefact, name):
 
 
 def test_known_file_that_is_not_listed_is_refused(artefact):
-    (artefact / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"")
-    refuses(artefact, UnsafeArtefactError, "warmup_requests' is not listed")
+    warmup = artefact / "assets.extra" / "tf_serving_warmup_requests"
+    requests = warmup.read_bytes()
+    warmup.unlink()
+    (artefact / manifest.MANIFEST).unlink()
     manifest.write(artefact)
     load_meta_loss(artefact)
+    warmup.write_bytes(requests)
+    refuses(artefact, UnsafeArtefactError, "warmup_requests' is not listed")
 
 
 def test_missing_file_is_refused(artefact):

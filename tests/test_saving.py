@@ -445,10 +445,10 @@ def test_configuration_with_code_is_refused(artefact, edit_json):
 
 
 def test_network_with_code_is_not_exported(make_loss, tmp_path):
-    doubled = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: 2 * x), make_loss().network])
-    with pytest.raises(
-        errors.UnsafeArtefactError, match="layer 'lambda' is a Lambda .* one chain of Dense, Activation"
-    ):
+    doubled = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Lambda(lambda x: 2 * x, name="code"), make_loss().network]
+    )
+    with pytest.raises(errors.UnsafeArtefactError, match="layer 'code' is a Lambda .* one chain of Dense, Activation"):
         MetaLoss(doubled).export(tmp_path / "loss")
     assert files_below(tmp_path) == []
 
