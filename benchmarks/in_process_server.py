@@ -150,9 +150,10 @@ class InProcessServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         return self._answer(context, answer)
 
     def _answer(self, context, answer):
+        fault = self.faults.pop(0) if self.faults else None  # before the delay: a late request keeps its own
         time.sleep(self.delay)
-        if self.faults:
-            context.abort(self.faults.pop(0), "a fault that was asked for")
+        if fault is not None:
+            context.abort(fault, "a fault that was asked for")
         try:
             return answer()
         except Refusal as refusal:
