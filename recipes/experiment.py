@@ -41,7 +41,7 @@ def run_seeds(run_seed, seeds, config, output_dir, jobs=1):
     missing = [seed for seed in seeds if _read_kept(folder, seed, config) is None]
     if jobs == 1:
         for seed in missing:
-            print(f"{run_seed.__name__} {seed}", flush=True)
+            print(f"{run_seed.__name__.replace('_', ' ')}: {seed}", flush=True)
             _run_and_keep(run_seed, seed, config, output_dir, verbose=1)
     elif missing:
         # Spawned, because a process that has imported TensorFlow must not be forked.
@@ -52,12 +52,12 @@ def run_seeds(run_seed, seeds, config, output_dir, jobs=1):
     return [_read_kept(folder, seed, config) for seed in seeds]
 
 
-def write_summary(recipe, arguments, seeds, results, config, output_dir):
+def write_summary(recipe, command, seeds, results, config, output_dir):
     """Writes `summary.json`; returns the metrics, name -> one value per seed."""
     metrics = {name: [result["metrics"][name] for result in results] for name in results[0]["metrics"]}
     summary = {
         "recipe": recipe,
-        "command": arguments,
+        "command": command,
         "seeds": list(seeds),
         "metrics": metrics,
         "config": config,
