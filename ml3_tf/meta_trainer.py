@@ -1,5 +1,6 @@
 """Meta-training a loss is `fit`."""
 
+import math
 import warnings
 
 import keras
@@ -21,6 +22,11 @@ class MetaTrainer(keras.Model):
 
     `unroll=1` is the paper's "after each inner gradient step"; `unroll=inner_steps`, the default, is back-propagation
     through the whole chain. Clip the outer gradient with the optimizer's own `clipnorm` or `global_clipnorm`.
+
+    **Shaping.** What only meta-training knows may shape the loss that it leaves behind: with an `extra_loss`, the task
+    loss is `beta L_T + gamma L_extra` (eq. 9). `L_extra` sees the trained learners' parameters and everything that a
+    task carries, e.g. a true frequency or inertia matrix as a further, named part of its data. The learned loss, which
+    sees predictions and targets alone, needs none of it.
 
     To learn a loss for something other than regression or classification, override `support` and `query`: they alone
     know what a task is.
@@ -75,6 +81,9 @@ class MetaTrainer(keras.Model):
         loss="mse",
         inner_optimizer="sgd",
         metrics=None,
+        extra_loss=None,
+        beta=1.0,
+        gamma=1.0,
         jit_compile=True,
         steps_per_execution=1,
         run_eagerly=False,
@@ -86,13 +95,17 @@ class MetaTrainer(keras.Model):
             loss: Task loss `L_T`, needed only while the loss is learned.
             inner_optimizer: Inner optimizer, moves the learners, differentiated through; see `InnerOptimizer`.
             metrics: Further metrics of the learners' predictions on the query points, after training.
+            extra_loss: Optional function `(parameters, data) -> [N]`, `L_extra` of each task: `parameters` are the
+                `Parameters` of the trained learners, `data` is the batch of tasks.
+            beta: Weight of `loss`. 0 leaves the extra loss alone.
+            gamma: Weight of `extra_loss`.
             jit_compile: Whether to compile the meta-gradient with XLA. It takes some seconds and pays from a few
                 hundred steps.
             steps_per_execution: Number of steps in one compiled call. 100 keeps Python out of the way.
             run_eagerly: Whether to run without graphs, for debugging.
 
         Raises:
-            ValueError: An inner optimizer that cannot be differentiated.
+            ValueError: An inner optimizer that cannot be differentiated; weights that leave no task loss.
         """
         super().compile(
             optimizer=optimizer, jit_compile=False, steps_per_execution=steps_per_execution, run_eagerly=run_eagerly
@@ -102,8 +115,14 @@ class MetaTrainer(keras.Model):
                 "Lion cannot be the `inner_optimizer` of meta-training: it steps by the sign of the gradient, whose "
                 "derivative is zero, so nothing can be learned through it. Use SGD, Adam or another smooth optimizer."
             )
+        if not (0 <= beta < math.inf and 0 <= gamma < math.inf and beta + (gamma if extra_loss else 0) > 0):
+            raise ValueError(
+                "The task loss is `beta * loss + gamma * extra_loss`: expected finite weights that are not negative, "
+                f"and one of them positive. Received: beta={beta}, gamma={gamma}, extra_loss={extra_loss}"
+            )
         self.inner_loop = InnerLoop(self.learner, self.meta_loss, inner_optimizer)
         self.task_loss = keras.losses.get(loss)
+        self.extra_loss, self.beta, self.gamma = extra_loss, beta, gamma
         self.optimizer.build(self.meta_loss.trainable_variables)
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._norm_mean = keras.metrics.Mean(name="meta_gradient_norm")
@@ -159,7 +178,10 @@ class MetaTrainer(keras.Model):
         """
         tasks = self.inner_loop.run(tasks, lambda parameters: self.support(parameters, data), steps)
         query = self.query(tasks.parameters, data)
-        return tf.reduce_mean(loss_of_each_task(self.task_loss, *query)), tasks, query
+        losses = self.beta * loss_of_each_task(self.task_loss, *query)
+        if self.extra_loss is not None:
+            losses += self.gamma * self._extra_losses(tasks.parameters, data, losses)
+        return tf.reduce_mean(losses), tasks, query
 
     def meta_gradient(self, tasks, data):
         """Differentiates the task loss through `unroll` inner steps, eq. 5 of ML3.
@@ -233,6 +255,16 @@ class MetaTrainer(keras.Model):
             return logs
 
         self.train_function = train_function
+
+    def _extra_losses(self, parameters, data, losses):
+        """`L_extra` of each task, eq. 9."""
+        extra = tf.convert_to_tensor(self.extra_loss(parameters, data))
+        if extra.shape != losses.shape:
+            raise ValueError(
+                f"`extra_loss` returns one value for each task, shape {tuple(losses.shape)}. Received: shape "
+                f"{tuple(extra.shape)}"
+            )
+        return tf.cast(extra, losses.dtype)
 
     def _apply_if_finite(self, gradients):
         """Moves phi, unless a gradient is not finite: a bad step is reported and never taken."""

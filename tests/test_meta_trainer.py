@@ -188,6 +188,55 @@ def test_sample_weights_of_tasks_count():
     np.testing.assert_allclose(phi_of(trainers[0]), phi_of(trainers[1]), rtol=1e-3, atol=1e-5)
 
 
+def squared_norm_beside_a_secret(parameters, data):
+    """An extra loss that looks at the learners' parameters and at a part of the tasks that no learner sees."""
+    return tf.reduce_sum(tf.square(parameters.trainable[0]), axis=[1, 2]) * data["secret"]
+
+
+def make_tasks_with_a_secret(secret):
+    return make_tasks(1).map(lambda tasks: {**tasks, "secret": tf.constant(secret)})
+
+
+def test_the_task_loss_is_shaped_by_eq_9():
+    """beta L_T + gamma L_extra; each part of it measured alone."""
+
+    def loss_of(**arguments):
+        trainer = make_trainer(**arguments)
+        return trainer.evaluate(make_tasks_with_a_secret([2.0, 3.0]), verbose=0, return_dict=True)["loss"]
+
+    plain = loss_of()
+    extra = loss_of(extra_loss=squared_norm_beside_a_secret, beta=0.0)
+    both = loss_of(extra_loss=squared_norm_beside_a_secret, beta=0.5, gamma=0.25)
+    assert extra > 0
+    np.testing.assert_allclose(both, 0.5 * plain + 0.25 * extra, rtol=1e-5)
+    trainer = make_trainer(extra_loss=squared_norm_beside_a_secret, beta=0.0)
+    theta = trainer._evaluated_learner.draw(2)
+    tasks = trainer.inner_loop.start(2, theta)
+    data = next(iter(make_tasks_with_a_secret([2.0, 3.0])))
+    loss, tasks, _ = trainer.adapt_and_score(tasks, data, 1)
+    norms = (tasks.parameters.trainable[0].numpy() ** 2).sum(axis=(1, 2))
+    np.testing.assert_allclose(loss, (norms @ [2.0, 3.0]) / 2, rtol=1e-5)
+
+
+def test_an_extra_loss_alone_moves_phi():
+    trainer = make_trainer(extra_loss=squared_norm_beside_a_secret, beta=0.0)
+    before = phi_of(trainer)
+    trainer.fit(make_tasks_with_a_secret([1.0, 1.0]), verbose=0)
+    assert not np.array_equal(before, phi_of(trainer))
+
+
+@pytest.mark.parametrize("arguments", [{"beta": 0.0}, {"beta": -1.0}, {"gamma": float("nan"), "extra_loss": len}])
+def test_weights_of_a_shaped_task_loss_are_checked(arguments):
+    with pytest.raises(ValueError, match="beta \\* loss"):
+        make_trainer(**arguments)
+
+
+def test_an_extra_loss_gives_one_value_for_each_task():
+    trainer = make_trainer(extra_loss=lambda parameters, data: tf.reduce_sum(parameters.trainable[0]))
+    with pytest.raises(ValueError, match=r"one value for each task, shape \(2,\)"):
+        trainer.fit(make_tasks(1), verbose=0)
+
+
 def test_weights_are_saved_and_restored(tmp_path):
     trainer, other = (
         make_trainer(MetaLoss.mlp((10,), learning_rate=0.5)),
