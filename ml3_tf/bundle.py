@@ -65,9 +65,10 @@ def write(meta_loss, version):
     version = Path(version)
     weights = {name: ops.convert_to_numpy(variable) for name, variable in _weights(meta_loss).items()}
     (version / "assets.extra").mkdir(exist_ok=True)
-    (version / manifest.DESCRIPTION).write_text(json.dumps(describe(meta_loss), indent=2) + "\n", encoding="utf-8")
+    description = describe(meta_loss)
+    (version / manifest.DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     (version / manifest.WEIGHTS).write_bytes(tensors.to_bytes(weights))
-    (version / manifest.SELF_TEST).write_bytes(self_test.record(meta_loss))
+    (version / manifest.SELF_TEST).write_bytes(self_test.record(meta_loss, description))
     manifest.write(version)
     read(version)
 
@@ -91,9 +92,9 @@ def read(version, expected_sha256=None):
         shapes["log_rate"] = ()
     values = tensors.from_bytes(files[manifest.WEIGHTS], shapes, f"{version}/{manifest.WEIGHTS}")
     meta_loss = _build(description, source)
+    self_test.check(description, values, files[manifest.SELF_TEST], f"{version}/{manifest.SELF_TEST}")
     for name, variable in _weights(meta_loss).items():
         variable.assign(values[name])
-    self_test.check(meta_loss, files[manifest.SELF_TEST], f"{version}/{manifest.SELF_TEST}")
     return meta_loss
 
 

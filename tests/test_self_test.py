@@ -5,14 +5,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf import MetaLoss, self_test
+from ml3_tf import MetaLoss, bundle, self_test, tensors
 from ml3_tf.errors import CorruptArtefactError
+
+
+def record(loss):
+    """The self-test of a loss, with the description and the weights of a bundle."""
+    description = bundle.describe(loss)
+    weights = {name: np.asarray(variable) for name, variable in bundle._weights(loss).items()}
+    return description, weights, self_test.record(loss, description)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"mode": "per_output"}, {"dtype": "float64"}, {"input_scale": [1e5, 1e-5]}])
 def test_the_same_loss_passes(make_loss, kwargs):
-    loss = make_loss(**kwargs)
-    self_test.check(loss, self_test.record(loss), "f")
+    self_test.check(*record(make_loss(**kwargs)), "f")
+
+
+def test_a_saturated_loss_passes(make_loss):
+    """Its slope is 0 in float32, and something tiny beyond."""
+    loss = make_loss(activation="tanh", output_activation="sigmoid")
+    loss.network.layers[0].bias.assign(np.full(5, 30.0))
+    description, weights, data = record(loss)
+    assert not np.any(self_test.value_and_gradient(loss, np.ones((4, 1)), np.ones((4, 1)))[1])
+    self_test.check(description, weights, data, "f")
 
 
 def test_gradient_is_that_of_each_example(make_loss):
@@ -27,19 +42,28 @@ def test_gradient_is_that_of_each_example(make_loss):
 
 @pytest.mark.parametrize("change", ["weights", "activation"])
 def test_another_function_fails(make_loss, change):
-    loss = make_loss()
-    data = self_test.record(loss)
+    description, weights, data = record(make_loss())
     if change == "weights":
-        loss.network.layers[0].kernel.assign(loss.network.layers[0].kernel * 1.1)
+        weights["layers.0.kernel"] = weights["layers.0.kernel"] * 1.1
     else:
-        loss.network.layers[0].activation = keras.activations.tanh
+        description["network"]["layers"][0]["activation"] = "tanh"
     with pytest.raises(CorruptArtefactError, match="'f': the rebuilt loss does not reproduce 'loss' of the self-test"):
-        self_test.check(loss, data, "f")
+        self_test.check(description, weights, data, "f")
+
+
+def test_another_gradient_fails(make_loss):
+    description, weights, data = record(make_loss(features={"y_pred": 2, "y_true": 1}))
+    shapes = {"y_true": (4, 1), "y_pred": (4, 2), "loss": (4,), "grad": (4, 2)}
+    arrays = tensors.from_bytes(data, shapes, "f")
+    data = tensors.to_bytes({**arrays, "grad": arrays["grad"][:, ::-1]})
+    with pytest.raises(CorruptArtefactError, match="does not reproduce 'grad' of the self-test"):
+        self_test.check(description, weights, data, "f")
 
 
 def test_loss_that_is_not_finite_at_the_inputs_is_not_recorded():
     network = keras.Sequential(
         [keras.Input((2,)), keras.layers.Rescaling(1e6), keras.layers.Dense(1, "exponential", use_bias=False)]
     )
+    loss = MetaLoss(network)
     with pytest.raises(ValueError, match="its 'loss' is not finite"):
-        self_test.record(MetaLoss(network))
+        self_test.record(loss, bundle.describe(loss))
