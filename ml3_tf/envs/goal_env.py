@@ -12,8 +12,8 @@ class GoalEnv(gymnasium.Env):
     its `reset`: `envs.set_attr("task", [{"state": ..., "goal": ...}, ...])`.
 
     No state ends an episode: all trajectories of a horizon are equally long. `info` holds `goal` and `distance`, the
-    reward is `-distance`. Actions beyond their limits are clipped. A subclass gives the spaces and the methods that raise
-    `NotImplementedError` here.
+    reward is `-distance`. Actions beyond their limits are clipped. A subclass gives the spaces and the methods that
+    raise `NotImplementedError` here.
 
     Args:
         state_space: `gymnasium.spaces.Box` of the states that an episode can start in.

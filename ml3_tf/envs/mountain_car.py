@@ -45,8 +45,9 @@ def mountain_car_step(states, actions, action_clip=tf.clip_by_value, state_clip=
 
     Example:
 
-    >>> mountain_car_step(tf.constant([[-0.55, 0.0]]), tf.constant([[0.25]])).numpy().round(4).tolist()
-    [[-0.5391, 0.1089]]
+    >>> states = mountain_car_step(tf.constant([[-0.55, 0.0]]), tf.constant([[0.25]]))
+    >>> print(states.numpy().round(3))
+    [[-0.536  0.14 ]]
     """
     position, velocity = states[..., 0], states[..., 1]
     force = action_clip(actions[..., 0], -MAX_FORCE, MAX_FORCE)
