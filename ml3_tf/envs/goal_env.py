@@ -24,7 +24,8 @@ class GoalEnv(gymnasium.Env):
 
     Raises:
         ValueError: In `reset` and `step`: a state, goal or action of another width, not finite or beyond its limits.
-        RuntimeError: In `step`: the simulation diverged. Nothing should be learned from the episode.
+        FloatingPointError: In `step`: the simulation diverged. Nothing should be learned from the episode.
+        RuntimeError: In `step`: no `reset` came before it.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -101,7 +102,7 @@ class GoalEnv(gymnasium.Env):
         state = self.next_state(np.clip(action, self.action_space.low, self.action_space.high))
         if not np.all(np.isfinite(state)):
             received, self.state = self.state, None
-            raise RuntimeError(
+            raise FloatingPointError(
                 f"The simulation diverged: no finite state follows state={received} and action={action}. "
                 "Learn nothing from this episode; call `reset`."
             )

@@ -176,7 +176,7 @@ def test_simulation_that_diverges_ends_the_episode_with_an_error(env, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(env, "next_state", lambda action: np.array([0.0, np.inf, 0.0, 0.0]))
         with pytest.raises(
-            RuntimeError, match=r"diverged: no finite state follows state=\[0.* Learn nothing from this"
+            FloatingPointError, match=r"diverged: no finite state follows state=\[0.* Learn nothing from this"
         ):
             env.step([0.0, 0.0])
     with pytest.raises(RuntimeError, match="`step` was called before `reset`, or after the simulation diverged"):

@@ -103,7 +103,7 @@ def test_diverged_simulation_is_reported_and_a_reset_mends_it(env, tmp_path, mon
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log file
     env.reset(seed=0)
     env.data.qvel[0] = 1e12
-    with pytest.raises(RuntimeError, match="The simulation diverged: .* call `reset`"):
+    with pytest.raises(FloatingPointError, match="The simulation diverged: .* call `reset`"):
         env.step([0.0, 0.0])
     env.reset(options={"state": np.zeros(4)})
     state, *_ = env.step([0.0, 0.0])
