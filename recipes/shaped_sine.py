@@ -170,12 +170,12 @@ def meta_train(method, config, seed, verbose):
     return meta_loss, history.history["loss"], landscapes
 
 
-def landscape(loss):
+def landscape(loss, shown=SHOWN_FREQUENCIES):
     """The loss over omega for each of the shown sines, on a fixed set of points: list `[nu, omega]`."""
     x = np.random.default_rng(0).uniform(-5, 5, (NUM_POINTS, 1)).astype("float32")
     y_pred = np.sin(GRID[:, np.newaxis, np.newaxis] * x).astype("float32")
     curves = []
-    for nu in SHOWN_FREQUENCIES:
+    for nu in shown:
         y = np.sin(nu * x)
         if isinstance(loss, ml3_tf.MetaLoss):
             y_true = np.concatenate([y, x] if "x" in loss.features else [y], axis=-1)
@@ -186,14 +186,17 @@ def landscape(loss):
     return curves
 
 
-def frequencies(loss, rate, tasks, steps):
+def frequencies(loss, rate, task_sets, steps):
     """omega of each learner before the first step and after each, `[steps + 1, N]`; every method takes this path."""
     loop = InnerLoop(Learner(build_learner), loss, keras.optimizers.SGD(rate))
-    step = tf.function(lambda state: loop.step(state, lambda _: tasks["support"]))
-    states = [loop.start(len(tasks["frequency"]))]
-    for _ in range(steps):
-        states.append(step(states[-1]))
-    return np.array([state.parameters.trainable[0] for state in states])
+    step = tf.function(lambda state, support: loop.step(state, lambda _: support))
+    results = []
+    for tasks in task_sets:
+        states = [loop.start(len(tasks["frequency"]))]
+        for _ in range(steps):
+            states.append(step(states[-1], tasks["support"]))
+        results.append(np.array([state.parameters.trainable[0] for state in states]))
+    return results
 
 
 def recovered(omega, tasks):
@@ -211,28 +214,23 @@ def tune_rate(_, config, output_dir, verbose):
     It is the same for all seeds. Of equal shares the smaller rate counts, which is further from divergence.
     """
     tasks = draw_tasks(config["num_tuning_tasks"], "tune", 0, with_x=False)
-    shares = [recovered(frequencies("mse", rate, tasks, INNER_STEPS), tasks)[-1] for rate in RATES]
+    shares = [recovered(*frequencies("mse", rate, [tasks], INNER_STEPS), tasks)[-1] for rate in RATES]
     return {"tuned_rate": RATES[int(np.argmax(shares))], "shares": [float(share) for share in shares]}
 
 
 def score(name, loss, rate, with_x, seed, config):
     """The metrics of one method, and its share of frequencies recovered at each step."""
     num_tasks, steps = config["num_test_tasks"], config["test_steps"]
-    metrics = {}
-    for suffix, kwargs in TEST_SETS.items():
-        tasks = draw_tasks(num_tasks, "test", seed, with_x, **kwargs)
-        omega = frequencies(loss, rate, tasks, steps)
-        shares = recovered(omega, tasks)
-        metrics[f"recovered_{name}{suffix}"] = float(shares[INNER_STEPS])
-        if not suffix:
-            curve = shares.tolist()
-            x, y = tasks["query"]
-            errors = np.abs(omega[INNER_STEPS] - tasks["frequency"])
-            metrics[f"recovered_{name}_{steps}"] = float(shares[steps])
-            metrics[f"frequency_error_{name}"] = float(errors.mean())
-            y_pred = np.sin(omega[INNER_STEPS][:, np.newaxis, np.newaxis] * x)
-            metrics[f"test_mse_{name}"] = float(np.mean((y_pred - y) ** 2))
-    return metrics, curve
+    task_sets = [draw_tasks(num_tasks, "test", seed, with_x, **kwargs) for kwargs in TEST_SETS.values()]
+    omegas = frequencies(loss, rate, task_sets, steps)
+    curves = [recovered(omega, tasks) for omega, tasks in zip(omegas, task_sets)]
+    metrics = {f"recovered_{name}{suffix}": float(curve[INNER_STEPS]) for suffix, curve in zip(TEST_SETS, curves)}
+    metrics[f"recovered_{name}_{steps}"] = float(curves[0][steps])
+    omega, tasks = omegas[0][INNER_STEPS], task_sets[0]
+    metrics[f"frequency_error_{name}"] = float(np.mean(np.abs(omega - tasks["frequency"])))
+    x, y = tasks["query"]
+    metrics[f"test_mse_{name}"] = float(np.mean((np.sin(omega[:, np.newaxis, np.newaxis] * x) - y) ** 2))
+    return metrics, curves[0].tolist()
 
 
 def run_seed(seed, config, output_dir, verbose):

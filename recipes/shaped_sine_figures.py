@@ -64,6 +64,32 @@ def draw_figure(results, grid, shown, inner_steps):
     return figure
 
 
+def draw_landscapes(learned, baseline, grid, shown):
+    """The figure of a model card: the shaped loss over omega beside MSE, one panel for each true frequency.
+
+    Args:
+        learned: Landscapes `[nu, G]` of the learned loss.
+        baseline: Those of MSE.
+        grid: omega, `[G]`.
+        shown: The true frequencies.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(14, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True)
+    for ax, nu, *curves in zip(axes, shown, learned, baseline):
+        for label, color, style, values in zip(("learned", "MSE"), ("C0", "C1"), ("-", ":"), curves):
+            ax.plot(grid, standardised(values), color=color, linestyle=style, linewidth=2, label=label)
+        _mark(ax, nu)
+        ax.set(xlabel="omega", title=f"nu = {nu:g}")
+    axes[0].set_ylabel("loss, 0 to 1")
+    style_axes(axes)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=TEXT_SIZE, frameon=False)
+    return figure
+
+
 def write_animation(landscapes, grid, shown, path):
     """Writes a GIF of the landscapes `[frames, nu, omega]` while the loss is learned; the last frame stays longer."""
     frames = [_frame(curves, grid, shown, index / (len(landscapes) - 1)) for index, curves in enumerate(landscapes)]

@@ -112,7 +112,7 @@ def test_tasks_are_sines_of_both_signs_on_points_of_their_own(kwargs, low, high)
     np.testing.assert_allclose(tasks["query"][1], np.sin(nu[:, None, None] * tasks["query"][0]), atol=1e-5)
     assert low <= np.abs(nu).min() < low + 0.2 and high - 0.2 < np.abs(nu).max() <= high
     assert 0.4 < np.mean(nu > 0) < 0.6
-    assert not np.intersect1d(x, tasks["query"][0]).size
+    assert not np.intersect1d(x[0], tasks["query"][0][0]).size
 
 
 def test_noise_lies_on_what_is_seen_and_not_on_what_is_scored():
@@ -140,7 +140,7 @@ def test_mse_recovers_a_frequency_near_the_start_and_fit_takes_the_same_steps():
     x = np.random.default_rng(0).uniform(-5, 5, (1, 64, 1)).astype("float32")
     y = np.sin(0.2 * x)
     tasks = {"support": (tf.constant(x), tf.constant(y)), "frequency": tf.constant([0.2])}
-    omega = shaped_sine.frequencies("mse", 0.05, tasks, 10)
+    [omega] = shaped_sine.frequencies("mse", 0.05, [tasks], 10)
     assert shaped_sine.recovered(omega, tasks).tolist() == [1.0] * 11
     model = shaped_sine.build_learner()
     model.compile(keras.optimizers.SGD(0.05), "mse")
