@@ -13,6 +13,7 @@ shaped: a per-set loss. A network of (y_pred, y, x) gives learned features of ea
 unshaped: the same network and training, with the squared error on 64 other points of the sine as task loss.
 per_point: the loss of the paper and of its reference, which scores each point by itself; shaped, and trained alike.
 shaped_without_x: the shaped per-set loss of (y_pred, y), the inputs that the text of the paper names.
+shaped_on_noise: the shaped per-set loss, meta-trained on y with normal noise of standard deviation .1.
 mse: gradient descent on the squared error at the same rate.
 mse_tuned: the same at the rate of a grid that recovers most of 200 other frequencies.
 
@@ -22,7 +23,7 @@ Departures from the paper: its text names the inputs (y_pred, y), its reference 
 of 32 sines (the reference has 4), fresh points for each, cosine decay of the outer rate, a clipped outer gradient, and
 wider smooth networks that start near zero. As in the reference, the loss is moved after each inner step (unroll 1).
 
-Metrics (`summary.json`, one value per seed), for each METHOD of the six above:
+Metrics (`summary.json`, one value per seed), for each METHOD of the seven above:
     recovered_METHOD: share of the 100 frequencies in [-5, 5] recovered after ten steps.
     recovered_METHOD_50: the same after 50 steps, five times as many as in meta-training.
     recovered_METHOD_beyond: the same as the first for |nu| in [5, 7], beyond all that was trained on.
@@ -56,6 +57,8 @@ INNER_RATE = 1.0
 CONFIG = {
     "hidden_units": [64, 64],
     "score_units": [64],
+    # Every input counts double: without that, some seeds stay for hundreds of steps where the loss knows nothing yet.
+    "input_scale": 0.5,
     "rate_of_loss": 10.0,  # the first learned rate: a step has to cross up to 5, the loss starts near zero
     "output_stddev": 0.1,
     "num_tasks": 32,
@@ -66,11 +69,14 @@ CONFIG = {
     "num_test_tasks": 100,
     "num_tuning_tasks": 200,
 }
-METHODS = {  # of the learned losses: mode, features, weights of eq. 9
-    "shaped": ("per_set", {"y_pred": 1, "y": 1, "x": 1}, {"beta": 0.0, "gamma": 1.0}),
-    "unshaped": ("per_set", {"y_pred": 1, "y": 1, "x": 1}, {"beta": 1.0, "gamma": 0.0}),
-    "per_point": ("per_sample", {"y_pred": 1, "y": 1, "x": 1}, {"beta": 0.0, "gamma": 1.0}),
-    "shaped_without_x": ("per_set", {"y_pred": 1, "y": 1}, {"beta": 0.0, "gamma": 1.0}),
+SHAPED = {"beta": 0.0, "gamma": 1.0}  # the weights of eq. 9
+UNSHAPED = {"beta": 1.0, "gamma": 0.0}
+METHODS = {  # the learned losses
+    "shaped": {"mode": "per_set", "weights": SHAPED},
+    "unshaped": {"mode": "per_set", "weights": UNSHAPED},
+    "per_point": {"mode": "per_sample", "weights": SHAPED},
+    "shaped_without_x": {"mode": "per_set", "weights": SHAPED, "with_x": False},
+    "shaped_on_noise": {"mode": "per_set", "weights": SHAPED, "noise": 0.1},
 }
 TEST_SETS = {"": {}, "_beyond": {"frequency": (5.0, 7.0)}, "_noise": {"noise": 0.1}}
 RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0]  # the grid for MSE
@@ -129,11 +135,13 @@ def frequency_loss(parameters, data):
 
 
 def build_loss(method, config):
-    mode, features, _ = METHODS[method]
+    with_x = METHODS[method].get("with_x", True)
+    features = {"y_pred": 1, "y": 1, "x": 1} if with_x else {"y_pred": 1, "y": 1}
     return ml3_tf.MetaLoss.mlp(
         config["hidden_units"],
-        mode=mode,
+        mode=METHODS[method]["mode"],
         features=features,
+        input_scale=[config["input_scale"]] * len(features),
         score_units=config["score_units"],
         learning_rate=config["rate_of_loss"],
         output_initializer=keras.initializers.RandomNormal(stddev=config["output_stddev"]),
@@ -144,7 +152,6 @@ def build_loss(method, config):
 def meta_train(method, config, seed, verbose):
     """Returns the learned loss, the task loss of each epoch, and the landscapes between epochs `[., nu, omega]`."""
     keras.utils.set_random_seed(seed)
-    _, features, weights = METHODS[method]
     meta_loss = build_loss(method, config)
     trainer = ml3_tf.MetaTrainer(build_learner, meta_loss, inner_steps=INNER_STEPS, unroll=1, seed=seed)
     steps = config["outer_steps"]
@@ -154,14 +161,19 @@ def meta_train(method, config, seed, verbose):
         optimizer=keras.optimizers.Adam(schedule, global_clipnorm=config["clip_norm"]),
         loss="mse",
         extra_loss=frequency_loss,
-        **weights,
+        **METHODS[method]["weights"],
         inner_optimizer=keras.optimizers.SGD(INNER_RATE),
         jit_compile="smoke" not in config,
         steps_per_execution=min(steps_per_epoch, 10),
     )
     landscapes = [landscape(meta_loss)]
     history = trainer.fit(
-        frequency_tasks(config["num_tasks"], task_seed("train", seed), with_x="x" in features),
+        frequency_tasks(
+            config["num_tasks"],
+            task_seed("train", seed),
+            METHODS[method].get("with_x", True),
+            noise=METHODS[method].get("noise", 0.0),
+        ),
         steps_per_epoch=steps_per_epoch,
         epochs=steps // steps_per_epoch,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: landscapes.append(landscape(meta_loss)))],
@@ -235,11 +247,11 @@ def score(name, loss, rate, with_x, seed, config):
 
 def run_seed(seed, config, output_dir, verbose):
     metrics, meta_train_curves, meta_test_curves, landscapes = {}, {}, {}, {}
-    for name, (_, features, _) in METHODS.items():
+    for name, method in METHODS.items():
         if verbose:
             print(f"{name.replace('_', ' ')} loss", flush=True)
         loss, meta_train_curves[name], landscapes[name] = meta_train(name, config, seed, verbose)
-        scores, meta_test_curves[name] = score(name, loss, INNER_RATE, "x" in features, seed, config)
+        scores, meta_test_curves[name] = score(name, loss, INNER_RATE, method.get("with_x", True), seed, config)
         metrics |= scores
         if name == "shaped":
             loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
@@ -313,6 +325,7 @@ def print_metrics(metrics):
         "shaped": "shaped loss, per set",
         "per_point": "shaped loss, per point",
         "shaped_without_x": "shaped loss, per set, without x",
+        "shaped_on_noise": "shaped loss, per set, learned on noise",
         "unshaped": "unshaped loss, per set",
         "mse": "MSE at the same rate",
         "mse_tuned": "MSE at its best rate",
