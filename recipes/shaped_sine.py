@@ -1,7 +1,7 @@
 """Meta-learn a loss that finds the frequency of a sine, shaped by the true frequency (ML3, section 4.4, figure 5a, b).
 
-    python recipes/shaped_sine.py                          one seed, one to three minutes
-    python recipes/shaped_sine.py --seeds 10 --jobs 2      the reported run
+    python recipes/shaped_sine.py                          one seed, about three minutes on a busy core
+    python recipes/shaped_sine.py --seeds 10               the reported run, half an hour; --jobs 2 takes two cores
 
 A learner with one weight, f(x) = sin(omega x), starts at omega = .1 and takes ten full-batch SGD steps of rate 1.0 on
 64 points of y = sin(nu x), nu and x in [-5, 5]. The squared error has many local minima in omega. While a loss is
@@ -18,6 +18,13 @@ mse: gradient descent on the squared error at the same rate.
 mse_tuned: the same at the rate of a grid that recovers most of 200 other frequencies.
 
 A frequency counts as recovered where |omega - nu| <= .1.
+
+Shaped losses recover nearly all frequencies, per set somewhat more than per point, also beyond those trained on;
+what matters is the shaping: unshaped losses recover no more than a tuned MSE, and two of ten drive omega far away.
+Without x little is learned, probably because a prediction no longer tells at which x it was made once omega has moved.
+Noise on y, which the losses have not seen, misleads them; learned on noise, they recover most frequencies.
+
+The settings were chosen on seeds 100 to 112, the scale of the inputs after one of the seeds 0 to 3 had failed without.
 
 Departures from the paper: its text names the inputs (y_pred, y), its reference also gives x, as is done here. Batches
 of 32 sines (the reference has 4), fresh points for each, cosine decay of the outer rate, a clipped outer gradient, and
@@ -44,14 +51,13 @@ import numpy as np
 import tensorflow as tf
 import tyro
 from experiment import command_line, print_table, run_seeds, write_history, write_summary
-from shaped_sine_figures import draw_figure, write_animation
+from shaped_sine_figures import draw_figure, landscape, write_animation
+from shaped_sine_tasks import build_learner, draw_tasks, frequency_tasks, task_seed
 
 import ml3_tf
 from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner
 
-FIRST_FREQUENCY = 0.1
-NUM_POINTS = 64
 INNER_STEPS = 10
 INNER_RATE = 1.0
 CONFIG = {
@@ -81,52 +87,7 @@ METHODS = {  # the learned losses
 TEST_SETS = {"": {}, "_beyond": {"frequency": (5.0, 7.0)}, "_noise": {"noise": 0.1}}
 RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0]  # the grid for MSE
 TOLERANCE = 0.1
-SHOWN_FREQUENCIES = (-2.0, 4.0)  # of the landscapes
-GRID = np.linspace(-7, 7, 281)  # omega of the landscapes
 NUM_EPOCHS = 20  # points of the meta-training curve, and frames of the animation
-
-
-class Sine(keras.layers.Layer):
-    """f(x) = sin(omega x): one weight, which always starts at .1."""
-
-    def build(self, input_shape):
-        self.omega = self.add_weight(initializer=keras.initializers.Constant(FIRST_FREQUENCY), name="omega")
-
-    def call(self, inputs):
-        return keras.ops.sin(self.omega * inputs)
-
-
-def build_learner():
-    return keras.Sequential([keras.Input((1,)), Sine()])
-
-
-def frequency_tasks(num_tasks, seed, with_x=True, frequency=(0.0, 5.0), noise=0.0):
-    """Sines `y = sin(nu x)`, drawn without end; abs(nu) is uniform in `frequency`, its sign is random.
-
-    What a loss may look at stands in `y_true`, `(y, x)` or `y`; the true nu `[N]`, for `L_extra`, under "frequency".
-    """
-
-    def draw(seed):
-        seeds = tf.random.split(seed, 4)
-        sign = tf.sign(tf.random.stateless_uniform((num_tasks,), seeds[0], -1, 1))
-        nu = sign * tf.random.stateless_uniform((num_tasks,), seeds[1], *frequency)
-        x = tf.random.stateless_uniform((num_tasks, 2 * NUM_POINTS, 1), seeds[2], -5, 5)
-        y = tf.sin(nu[:, tf.newaxis, tf.newaxis] * x)
-        noisy = y + noise * tf.random.stateless_normal(y.shape, seeds[3])
-        y_true = tf.concat([noisy, x] if with_x else [noisy], axis=-1)
-        return {
-            "support": (x[:, :NUM_POINTS], y_true[:, :NUM_POINTS]),
-            "query": (x[:, NUM_POINTS:], y[:, NUM_POINTS:]),
-            "frequency": nu,
-        }
-
-    seeds = tf.data.Dataset.counter().map(lambda count: tf.stack([tf.constant(seed, count.dtype), count]))
-    return seeds.map(draw).prefetch(tf.data.AUTOTUNE)
-
-
-def task_seed(purpose, seed):
-    """Training, tuning and test tasks come from streams of their own."""
-    return 3 * seed + ["train", "tune", "test"].index(purpose)
 
 
 def frequency_loss(parameters, data):
@@ -182,22 +143,6 @@ def meta_train(method, config, seed, verbose):
     return meta_loss, history.history["loss"], landscapes
 
 
-def landscape(loss, shown=SHOWN_FREQUENCIES):
-    """The loss over omega for each of the shown sines, on a fixed set of points: list `[nu, omega]`."""
-    x = np.random.default_rng(0).uniform(-5, 5, (NUM_POINTS, 1)).astype("float32")
-    y_pred = np.sin(GRID[:, np.newaxis, np.newaxis] * x).astype("float32")
-    curves = []
-    for nu in shown:
-        y = np.sin(nu * x)
-        if isinstance(loss, ml3_tf.MetaLoss):
-            y_true = np.concatenate([y, x] if "x" in loss.features else [y], axis=-1)
-            values = loss.call(np.broadcast_to(y_true, (len(GRID), *y_true.shape)), y_pred)
-        else:
-            values = np.mean((y_pred - y) ** 2, axis=-1)
-        curves.append(np.mean(values, axis=-1).round(5).tolist())
-    return curves
-
-
 def frequencies(loss, rate, task_sets, steps):
     """omega of each learner before the first step and after each, `[steps + 1, N]`; every method takes this path."""
     loop = InnerLoop(Learner(build_learner), loss, keras.optimizers.SGD(rate))
@@ -214,10 +159,6 @@ def frequencies(loss, rate, task_sets, steps):
 def recovered(omega, tasks):
     """Share of the tasks whose frequency is recovered, for each step."""
     return np.mean(np.abs(omega - tasks["frequency"].numpy()) <= TOLERANCE, axis=1)
-
-
-def draw_tasks(num_tasks, purpose, seed, with_x, **kwargs):
-    return next(iter(frequency_tasks(num_tasks, task_seed(purpose, seed), with_x, **kwargs)))
 
 
 def tune_rate(_, config, output_dir, verbose):
@@ -306,8 +247,8 @@ def main(
         output_dir,
     )
     figure_path, animation_path = Path(output_dir) / "figure.png", Path(output_dir) / "landscape.gif"
-    draw_figure(results, GRID, SHOWN_FREQUENCIES, INNER_STEPS).savefig(figure_path)
-    write_animation(results[0]["landscapes"]["shaped"], GRID, SHOWN_FREQUENCIES, animation_path)
+    draw_figure(results, INNER_STEPS).savefig(figure_path)
+    write_animation(results[0]["landscapes"]["shaped"], animation_path)
     exported = _newest(Path(output_dir) / "seeds" / f"meta_loss_{first_seed}")
     loss_path = ml3_tf.load_meta_loss(exported).export(Path(output_dir) / "meta_loss")
     print_metrics(metrics)

@@ -5,9 +5,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+import ml3_tf
 from ml3_tf.figure_style import TEXT_SIZE, style_axes
 from ml3_tf.plotting import plot_learning_curve
 
+GRID = np.linspace(-7, 7, 281)  # omega
+SHOWN_FREQUENCIES = (-2.0, 4.0)
+NUM_POINTS = 64
 # name -> label, colour, line style; the same in all panels
 STYLES = {
     "shaped": ("shaped, per set", "C0", "-"),
@@ -22,25 +26,39 @@ LANDSCAPES = ("shaped", "unshaped", "mse")
 FRAME_MILLISECONDS = 250
 
 
-def draw_figure(results, grid, shown, inner_steps):
+def landscape(loss, shown=SHOWN_FREQUENCIES):
+    """The values of a loss over `GRID` for each true frequency, on one set of points: list `[nu, omega]`."""
+    x = np.random.default_rng(0).uniform(-5, 5, (NUM_POINTS, 1)).astype("float32")
+    y_pred = np.sin(GRID[:, np.newaxis, np.newaxis] * x).astype("float32")
+    curves = []
+    for nu in shown:
+        y = np.sin(nu * x)
+        if isinstance(loss, ml3_tf.MetaLoss):
+            y_true = np.concatenate([y, x] if "x" in loss.features else [y], axis=-1)
+            values = loss.call(np.broadcast_to(y_true, (len(GRID), *y_true.shape)), y_pred)
+        else:
+            values = np.mean((y_pred - y) ** 2, axis=-1)
+        curves.append(np.mean(values, axis=-1).round(5).tolist())
+    return curves
+
+
+def draw_figure(results, inner_steps):
     """Landscapes of the first seed for two sines, and the share of frequencies recovered against steps.
 
     Args:
         results: One result of `run_seed` for each seed.
-        grid: omega, `[G]`.
-        shown: The true frequencies of the landscapes.
         inner_steps: Number of steps in meta-training, marked in the curves.
 
     Returns:
         `matplotlib.figure.Figure`.
     """
     figure = Figure(figsize=(14, 4.6), dpi=150, layout="constrained")
-    *landscapes, curves = figure.subplots(1, len(shown) + 1, width_ratios=[1] * len(shown) + [1.25])
-    for index, (ax, nu) in enumerate(zip(landscapes, shown)):
+    *landscapes, curves = figure.subplots(1, 3, width_ratios=[1, 1, 1.25])
+    for index, (ax, nu) in enumerate(zip(landscapes, SHOWN_FREQUENCIES)):
         for name in LANDSCAPES:
             label, color, style = STYLES[name]
             values = standardised(results[0]["landscapes"][name][-1][index])
-            ax.plot(grid, values, color=color, linestyle=style, linewidth=2, label=label)
+            ax.plot(GRID, values, color=color, linestyle=style, linewidth=2, label=label)
         _mark(ax, nu)
         ax.set(xlabel="omega", ylabel="loss, 0 to 1", title=f"(a{index + 1}) loss landscape, nu = {nu:g}")
     for name, (label, color, style) in STYLES.items():
@@ -65,23 +83,13 @@ def draw_figure(results, grid, shown, inner_steps):
     return figure
 
 
-def draw_landscapes(learned, baseline, grid, shown):
-    """The figure of a model card: the shaped loss over omega beside MSE, one panel for each true frequency.
-
-    Args:
-        learned: Landscapes `[nu, G]` of the learned loss.
-        baseline: Those of MSE.
-        grid: omega, `[G]`.
-        shown: The true frequencies.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-    """
+def draw_landscapes(loss, shown):
+    """The figure of a model card: a learned loss over omega beside MSE, one panel for each true frequency."""
     figure = Figure(figsize=(14, 3.6), dpi=150, layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True)
-    for ax, nu, *curves in zip(axes, shown, learned, baseline):
+    for ax, nu, *curves in zip(axes, shown, landscape(loss, shown), landscape("mse", shown)):
         for label, color, style, values in zip(("learned", "MSE"), ("C0", "C1"), ("-", ":"), curves):
-            ax.plot(grid, standardised(values), color=color, linestyle=style, linewidth=2, label=label)
+            ax.plot(GRID, standardised(values), color=color, linestyle=style, linewidth=2, label=label)
         _mark(ax, nu)
         ax.set(xlabel="omega", title=f"nu = {nu:g}")
     axes[0].set_ylabel("loss, 0 to 1")
@@ -91,9 +99,9 @@ def draw_landscapes(learned, baseline, grid, shown):
     return figure
 
 
-def write_animation(landscapes, grid, shown, path):
+def write_animation(landscapes, path):
     """Writes a GIF of the landscapes `[frames, nu, omega]` while the loss is learned; the last frame stays longer."""
-    frames = [_frame(curves, grid, shown, index / (len(landscapes) - 1)) for index, curves in enumerate(landscapes)]
+    frames = [_frame(curves, index / (len(landscapes) - 1)) for index, curves in enumerate(landscapes)]
     durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [10 * FRAME_MILLISECONDS]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
 
@@ -109,10 +117,10 @@ def _mark(ax, nu):
     ax.set_xticks([-6, -3, 0, 3, 6])
 
 
-def _frame(curves, grid, shown, share):
+def _frame(curves, share):
     figure = Figure(figsize=(7, 2.8), dpi=80, layout="constrained")
-    for ax, nu, values in zip(figure.subplots(1, len(shown)), shown, curves):
-        ax.plot(grid, standardised(values), color=STYLES["shaped"][1], linewidth=2)
+    for ax, nu, values in zip(figure.subplots(1, len(curves)), SHOWN_FREQUENCIES, curves):
+        ax.plot(GRID, standardised(values), color=STYLES["shaped"][1], linewidth=2)
         _mark(ax, nu)
         ax.set(xlabel="omega", ylim=(-0.05, 1.05), title=f"nu = {nu:g}")
     style_axes(figure.axes)

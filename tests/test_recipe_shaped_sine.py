@@ -77,7 +77,7 @@ def test_the_exported_loss_is_the_shaped_one_of_the_first_seed(run):
     losses = [ml3_tf.load_meta_loss(run[0] / name) for name in ("meta_loss", "seeds/meta_loss_0", "seeds/meta_loss_1")]
     assert [loss.mode for loss in losses] == ["per_set"] * 3
     assert losses[0].name == "shaped_sine"
-    curves = [shaped_sine.landscape(loss) for loss in losses]
+    curves = [shaped_sine_figures.landscape(loss) for loss in losses]
     assert curves[0] == curves[1] != curves[2]
 
 
@@ -150,9 +150,9 @@ def test_mse_recovers_a_frequency_near_the_start_and_fit_takes_the_same_steps():
 
 
 def test_the_landscape_of_mse_is_lowest_at_the_true_frequency():
-    for nu, curve in zip(shaped_sine.SHOWN_FREQUENCIES, shaped_sine.landscape("mse")):
-        assert len(curve) == len(shaped_sine.GRID)
-        np.testing.assert_allclose(shaped_sine.GRID[np.argmin(curve)], nu, atol=1e-9)
+    for nu, curve in zip(shaped_sine_figures.SHOWN_FREQUENCIES, shaped_sine_figures.landscape("mse")):
+        assert len(curve) == len(shaped_sine_figures.GRID)
+        np.testing.assert_allclose(shaped_sine_figures.GRID[np.argmin(curve)], nu, atol=1e-9)
 
 
 def test_a_flat_landscape_is_drawn():
