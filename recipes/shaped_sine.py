@@ -13,7 +13,7 @@ shaped: a per-set loss. A network of (y_pred, y, x) gives learned features of ea
 unshaped: the same network and training, with the squared error on 64 other points of the sine as task loss.
 per_point: the loss of the paper and of its reference, which scores each point by itself; shaped, and trained alike.
 shaped_without_x: the shaped per-set loss of (y_pred, y), the inputs that the text of the paper names.
-shaped_on_noise: the shaped per-set loss, meta-trained on y with normal noise of standard deviation .1.
+noise_trained: the shaped per-set loss, meta-trained on y with normal noise of standard deviation .1.
 mse: gradient descent on the squared error at the same rate.
 mse_tuned: the same at the rate of a grid that recovers most of 200 other frequencies.
 
@@ -82,7 +82,7 @@ METHODS = {  # the learned losses
     "unshaped": {"mode": "per_set", "weights": UNSHAPED},
     "per_point": {"mode": "per_sample", "weights": SHAPED},
     "shaped_without_x": {"mode": "per_set", "weights": SHAPED, "with_x": False},
-    "shaped_on_noise": {"mode": "per_set", "weights": SHAPED, "noise": 0.1},
+    "noise_trained": {"mode": "per_set", "weights": SHAPED, "noise": 0.1},
 }
 TEST_SETS = {"": {}, "_beyond": {"frequency": (5.0, 7.0)}, "_noise": {"noise": 0.1}}
 RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0]  # the grid for MSE
@@ -266,7 +266,7 @@ def print_metrics(metrics):
         "shaped": "shaped loss, per set",
         "per_point": "shaped loss, per point",
         "shaped_without_x": "shaped loss, per set, without x",
-        "shaped_on_noise": "shaped loss, per set, learned on noise",
+        "noise_trained": "shaped loss, per set, learned on noise",
         "unshaped": "unshaped loss, per set",
         "mse": "MSE at the same rate",
         "mse_tuned": "MSE at its best rate",

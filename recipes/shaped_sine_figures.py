@@ -17,7 +17,7 @@ STYLES = {
     "shaped": ("shaped, per set", "C0", "-"),
     "per_point": ("shaped, per point", "C4", "--"),
     "shaped_without_x": ("shaped, without x", "C5", (0, (1, 1))),
-    "shaped_on_noise": ("shaped, learned on noise", "C9", (0, (3, 1, 1, 1))),
+    "noise_trained": ("shaped, learned on noise", "C9", (0, (3, 1, 1, 1))),
     "unshaped": ("unshaped, per set", "C3", "-."),
     "mse": ("MSE, same rate", "C1", ":"),
     "mse_tuned": ("MSE, best rate", "C2", (0, (5, 2))),

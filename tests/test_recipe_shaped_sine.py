@@ -20,7 +20,7 @@ import shaped_sine_figures  # noqa: E402
 
 import ml3_tf  # noqa: E402
 
-METHODS = ["shaped", "unshaped", "per_point", "shaped_without_x", "shaped_on_noise", "mse", "mse_tuned"]
+METHODS = ["shaped", "unshaped", "per_point", "shaped_without_x", "noise_trained", "mse", "mse_tuned"]
 NAMES = [
     *(f"recovered_{method}{suffix}" for method in METHODS for suffix in ("", "_50", "_beyond", "_noise")),
     *(f"{kind}_{method}" for method in METHODS for kind in ("frequency_error", "test_mse")),
