@@ -61,14 +61,16 @@ class MetaLoss(keras.losses.Loss):
 
     **Modes.** `"per_sample"` scores the whole vector of an example. `"per_output"` scores each pair of components
     `(y_pred[i], y_true[i])` with the same network and takes the mean, so that a loss learned on two outputs trains a
-    model with ten. `"per_set"` scores all examples together: `network` gives learned features of each example, their
-    mean over the set goes through `score_network`, and every example receives that one score. It is for tasks where a
-    single example says too little about which way to go. The set is the second-to-last axis of `y_pred`: a batch in
-    `fit`, the examples of each task in meta-training (with `tf.distribute`, those of one replica). Sample weights and
-    masks weigh the mean too, so that an example of weight zero leaves the set. It has a price: the score depends on
-    how the examples lie, so it extrapolates worse than a score of single examples; full batches, or batches about as
-    large as in meta-training, are what it knows; and a server must not put the requests of different clients into one
-    batch, which would be one set.
+    model with ten. `"per_set"` scores all examples together, see below.
+
+    **Sets.** Where a single example says too little about which way to go, a per-set loss looks at all: `network`
+    gives learned features of each example, their mean over the set goes through `score_network`, and every example
+    receives that one score. The set is the second-to-last axis of `y_pred`: a batch in `fit`, the examples of each
+    task in meta-training (with `tf.distribute`, those of one replica). Sample weights and masks weigh the mean too, so
+    that an example of weight zero leaves the set. What it has learned holds for sets like those it was learned on:
+    train on full batches, or on batches about as large, and expect extrapolation, to examples that lie elsewhere or
+    are fewer, to cost accuracy. A server must not put the requests of several clients into one batch, which would be
+    one set.
 
     **Learned learning rate.** A learned loss may scale itself, and thereby the step of whoever minimises it. With
     `learning_rate=0.1` the loss is multiplied by a positive scalar that starts at .1 and is learned with the network.

@@ -99,10 +99,13 @@ def test_truncated_gradient_is_a_share_of_the_full_one(tracked):
 # Finite differences
 
 
-def meta_gradient_of_an_mlp(optimizer, steps, network=None):
+def meta_gradient_of_an_mlp(optimizer, steps, network=None, **kwargs):
     """A function phi -> (task loss, meta-gradient), and phi, for a small network in float64."""
     keras.utils.set_random_seed(3)
-    meta_loss = MetaLoss.mlp((6, 6), dtype="float64") if network is None else MetaLoss(network, dtype="float64")
+    if network is None:
+        meta_loss = MetaLoss.mlp((6, 6), dtype="float64", **kwargs)
+    else:
+        meta_loss = MetaLoss(network, dtype="float64")
     loop = InnerLoop(Learner(lambda: build_mlp("float64"), seed=1), meta_loss, optimizer)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 2, 7, 1))
@@ -147,6 +150,13 @@ def relative_errors(differentiate, phi, h=1e-6):
 )
 def test_meta_gradient_is_that_of_finite_differences(optimizer, steps):
     assert max(relative_errors(*meta_gradient_of_an_mlp(optimizer, steps))) < 1e-6
+
+
+@pytest.mark.parametrize(("learning_rate", "steps"), [(0.3, 5), ("network", 1)], ids=str)
+def test_meta_gradient_of_a_per_set_loss_is_that_of_finite_differences(learning_rate, steps):
+    """One step with a rate of the network: no gradient flows from the rate to y_pred, nor on to the steps before."""
+    kwargs = {"mode": "per_set", "score_units": (4,), "learning_rate": learning_rate}
+    assert max(relative_errors(*meta_gradient_of_an_mlp(optimizers.SGD(0.5), steps, **kwargs))) < 1e-6
 
 
 @keras.saving.register_keras_serializable("ml3_tf_tests")
