@@ -73,8 +73,8 @@ class MetaLoss(keras.losses.Loss):
     **Learned learning rate.** A learned loss may scale itself, and thereby the step of whoever minimises it. With
     `learning_rate=0.1` the loss is multiplied by a positive scalar that starts at .1 and is learned with the network.
     With `learning_rate="network"` the network has a second output whose softplus is the rate of each example; no
-    gradient flows from the rate to `y_pred`, so it scales a step and never bends it. Where meta-training unrolls several
-    steps, the meta-gradient leaves out how earlier steps moved the rates of later ones.
+    gradient flows from the rate to `y_pred`, so it scales a step and never bends it. Where meta-training unrolls
+    several steps, the meta-gradient leaves out how earlier steps moved the rates of later ones.
 
     Args:
         network: Built Keras model, `[batch, width of all features] -> [batch, 1]` (`[batch, 2]` with

@@ -126,7 +126,7 @@ def list_meta_losses():
 
     >>> import ml3_tf
     >>> names = ml3_tf.list_meta_losses()  # doctest: +ELLIPSIS
-    sine ... version 1  A loss for regression ...
+    digits ... version 1 ...
     """
     names = _shipped_names()
     for name in names:
