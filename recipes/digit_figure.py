@@ -1,0 +1,75 @@
+"""The figure of `digits.py`."""
+
+import numpy as np
+from digit_images import SIZE, load_images, view
+from matplotlib.figure import Figure
+
+from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.plotting import NAMED_COLORS, plot_learning_curve
+
+METHODS = {
+    "learned": "learned loss",
+    "same_rate": "cross-entropy, same rate",
+    "tuned": "cross-entropy, best rate",
+}
+
+
+def draw_figure(results, config):
+    """Digits, meta-training, and meta-test on unseen pairs and on ten digits, as figure 2 of the paper."""
+    figure = Figure(figsize=(14, 7), dpi=150, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.05, hspace=0.05)
+    (digits, *accuracies), (meta_training, *cross_entropies) = figure.subplots(2, 3)
+    draw_digits(config, digits)
+    draw_meta_training(results, config, meta_training)
+    for prefix, axes, title in (("", 0, "new images of unseen pairs"), ("ten_class_", 1, "new images of all ten digits")):
+        draw_methods(results, prefix, 1, accuracies[axes])
+        draw_methods(results, prefix, 0, cross_entropies[axes])
+        accuracies[axes].set(title=f"({'bc'[axes]}) {title}", ylabel="accuracy")
+        cross_entropies[axes].set(title=f"({'ef'[axes]}) {title}", ylabel="cross-entropy (nats)")
+    for ax in (*accuracies, *cross_entropies):
+        ax.axvline(config["inner_steps"], color="0.5", linewidth=1, linestyle=":")
+    style_axes([digits, *accuracies, meta_training, *cross_entropies])
+    digits.grid(False)
+    handles = {line.get_label(): line for line in accuracies[0].lines[: len(METHODS)]}
+    figure.legend(handles.values(), handles, loc="outside lower right", ncols=3, fontsize=TEXT_SIZE, frameon=False)
+    return figure
+
+
+def draw_digits(config, ax):
+    """The pair of meta-training above, with some of its views; the unseen pairs below."""
+    train, _ = load_images(config["data"], config["data_path"])
+    first = [train.x[train.y == digit][0] for digit in range(10)]
+    rows = [[view(first[digit][np.newaxis], index)[0] for index in (0, 1, 6)] for digit in config["train_pair"]]
+    seen = np.hstack([image for row in zip(*rows) for image in row])
+    unseen = np.hstack([first[digit] for pair in config["test_pairs"] for digit in pair])
+    width = max(seen.shape[1], unseen.shape[1])
+    gap = np.zeros((SIZE // 2, width, 1))
+    strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in (seen, unseen)]
+    ax.imshow(np.vstack([strips[0], gap, strips[1]]), cmap="gray_r")
+    ax.set(title="(a) digits", xticks=[], yticks=[SIZE / 2, 2 * SIZE], yticklabels=["seen,\nturned", "unseen"])
+    ax.spines[:].set_visible(False)
+
+
+def draw_meta_training(results, config, ax):
+    ax.set_yscale("log")
+    for (head, settings), style in zip(config["heads"].items(), LINE_STYLES):
+        curves = [result["meta_train"][head] for result in results]
+        steps = (np.arange(len(curves[0])) + 1) * settings["outer_steps"] / len(curves[0])
+        plot_learning_curve(curves, ax, label=f"{head} classes", color=NAMED_COLORS["learned"], steps=steps)
+        ax.lines[-1].set_linestyle(style)
+    ax.set(title="(d) meta-training, seen pair", xlabel="outer iterations", ylabel="cross-entropy (nats)")
+    ax.legend(fontsize=TEXT_SIZE - 1, frameon=False)
+
+
+def draw_methods(results, prefix, quantity, ax):
+    """One curve for each method over the gradient steps; `quantity` is 0 for cross-entropy and 1 for accuracy."""
+    ax.set_xscale("log")
+    if quantity == 0:
+        ax.set_yscale("log")
+    for name, style in zip(METHODS, LINE_STYLES):
+        curves = np.array([result["meta_test"][prefix][name][quantity] for result in results])[:, 1:]
+        steps = np.arange(1, curves.shape[1] + 1)  # step 0, the same for all, has no place on a logarithmic axis
+        color = NAMED_COLORS[name.replace("_", " ")]
+        plot_learning_curve(curves, ax, label=METHODS[name], color=color, steps=steps)
+        ax.lines[-1].set_linestyle(style)
+    ax.set_xlabel("gradient steps")
