@@ -21,7 +21,10 @@ def draw_figure(results, config):
     (digits, *accuracies), (meta_training, *cross_entropies) = figure.subplots(2, 3)
     draw_digits(config, digits)
     draw_meta_training(results, config, meta_training)
-    for prefix, axes, title in (("", 0, "new images of unseen pairs"), ("ten_class_", 1, "new images of all ten digits")):
+    for prefix, axes, title in (
+        ("", 0, "new images of unseen pairs"),
+        ("ten_class_", 1, "new images of all ten digits"),
+    ):
         draw_methods(results, prefix, 1, accuracies[axes])
         draw_methods(results, prefix, 0, cross_entropies[axes])
         accuracies[axes].set(title=f"({'bc'[axes]}) {title}", ylabel="accuracy")
