@@ -59,19 +59,19 @@ from ml3_tf.learner import Learner
 
 TRAIN_PAIR = (4, 7)  # no two of their quarter turns and mirror images look alike
 TEST_PAIRS = ((0, 6), (1, 8), (2, 3), (5, 9))
-TUNING_PAIRS = ((0, 9), (1, 2), (3, 5), (6, 8))
+TUNING_PAIRS = [[0, 9], [1, 2], [3, 5], [6, 8]]
 TEN_DIGITS = tuple(range(10))
 RATE_PER_CLASS = 5e-3  # a per-output loss is a mean over classes: the rate makes up for it
 RATES = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5]  # the grid for cross-entropy
 REPORTED_STEPS = (10, 30, 100, 300)
 TUNED_STEPS = 100
 PER_CLASS = 50  # images in training, and as many in testing
-EPOCHS = 10  # of meta-training; in each, all heads take their turn
 
 CONFIG = {
     "meta_loss": {"activation": "silu", "learning_rate": 30.0, "input_scale": [0.1, 1.0]},
     "output_stddev": 1e-4,  # start from a loss that moves nobody: a random one diverges
     "inner_steps": 20,
+    "epochs": 50,  # in each, tasks of two and of ten classes take their turn: rarer turns undo each other
     "clip_norm": 0.5,
     "heads": {  # tasks of meta-training, by their number of classes
         "2": {"outer_rate": 1e-3, "outer_steps": 150, "num_tasks": 2, "per_class": 16},
@@ -83,13 +83,15 @@ CONFIG = {
 }
 SMOKE = {
     "inner_steps": 2,
+    "epochs": 2,
     "heads": {
-        "2": {"outer_rate": 1e-3, "outer_steps": 10, "num_tasks": 1, "per_class": 2},
-        "10": {"outer_rate": 3e-3, "outer_steps": 10, "num_tasks": 1, "per_class": 1},
+        "2": {"outer_rate": 1e-3, "outer_steps": 2, "num_tasks": 1, "per_class": 2},
+        "10": {"outer_rate": 3e-3, "outer_steps": 2, "num_tasks": 1, "per_class": 1},
     },
     "test_learners": 1,
     "tuning_learners": 1,
-    "test_steps": 30,
+    "test_steps": 10,
+    "tuning_pairs": TUNING_PAIRS[:1],
     "rates": RATES[2:4],
 }
 
@@ -131,13 +133,13 @@ def meta_train(images, pair, config, seed, verbose):
     images_of_pair = [images.x[images.y == digit] for digit in pair]
     trainers = {head: compile_trainer(meta_loss, int(head), config, seed) for head in config["heads"]}
     curves = {head: [] for head in trainers}
-    for epoch in range(EPOCHS):
+    for epoch in range(config["epochs"]):
         for head, trainer in trainers.items():
             settings = config["heads"][head]
             sizes = int(head), settings["num_tasks"], settings["per_class"]
             history = trainer.fit(
                 meta_train_tasks(images_of_pair, *sizes, seed=[stream("train", seed), epoch]),
-                steps_per_epoch=settings["outer_steps"] // EPOCHS,
+                steps_per_epoch=settings["outer_steps"] // config["epochs"],
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 verbose=verbose,
@@ -200,7 +202,7 @@ def tune_rates(_, config, output_dir, verbose):
     train, held_out = split(load_images(config["data"], config["data_path"])[0])
     learners, steps = config["tuning_learners"], min(TUNED_STEPS, config["test_steps"])
     best = []
-    for groups, num_learners in ((TUNING_PAIRS, learners), ([TEN_DIGITS], 2 * learners)):
+    for groups, num_learners in ((config["tuning_pairs"], learners), ([TEN_DIGITS], 2 * learners)):
         tasks = draw_tasks(train, held_out, groups, PER_CLASS, num_learners, stream("tune", 0))
         scores = [
             learning_curves("categorical_crossentropy", rate, tasks, steps, 0)[0].mean() for rate in config["rates"]
@@ -293,6 +295,7 @@ def main(
         "data_path": None if data_path is None else str(data_path),
         "train_pair": list(train_pair),
         "test_pairs": [list(pair) for pair in test_pairs],
+        "tuning_pairs": TUNING_PAIRS,
         "rates": RATES,
         **CONFIG,
     }
