@@ -1,7 +1,7 @@
 """The figure of `digits.py`."""
 
 import numpy as np
-from digit_images import SIZE, load_images, view
+from digit_images import load_images, view
 from matplotlib.figure import Figure
 
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
@@ -39,17 +39,18 @@ def draw_figure(results, config):
 
 
 def draw_digits(config, ax):
-    """The pair of meta-training above, with some of its views; the unseen pairs below."""
+    """Above the pair of meta-training and some of its views, below the unseen pairs."""
     train, _ = load_images(config["data"], config["data_path"])
-    first = [train.x[train.y == digit][0] for digit in range(10)]
-    rows = [[view(first[digit][np.newaxis], index)[0] for index in (0, 1, 6)] for digit in config["train_pair"]]
-    seen = np.hstack([image for row in zip(*rows) for image in row])
-    unseen = np.hstack([first[digit] for pair in config["test_pairs"] for digit in pair])
-    width = max(seen.shape[1], unseen.shape[1])
-    gap = np.zeros((SIZE // 2, width, 1))
-    strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in (seen, unseen)]
-    ax.imshow(np.vstack([strips[0], gap, strips[1]]), cmap="gray_r")
-    ax.set(title="(a) digits", xticks=[], yticks=[SIZE / 2, 2 * SIZE], yticklabels=["seen,\nturned", "unseen"])
+    first = [np.pad(train.x[train.y == digit][:1], ((0, 0), (3, 3), (3, 3), (0, 0))) for digit in range(10)]
+    seen = [view(first[digit], index)[0] for index in (0, 1, 6, 7) for digit in config["train_pair"]]
+    unseen = [first[digit][0] for pair in config["test_pairs"] for digit in pair]
+    blank = np.zeros_like(unseen[0])
+    rows = [np.hstack(row + [blank] * (max(len(seen), len(unseen)) - len(row))) for row in (seen, unseen)]
+    height = len(blank)
+    ax.imshow(np.vstack([rows[0], np.zeros_like(rows[0][: height // 2]), rows[1]]), cmap="gray_r")
+    ax.set(
+        title="(a) digits", xticks=[], yticks=[0.5 * height, 2 * height], yticklabels=["seen,\nturned", "unseen\npairs"]
+    )
     ax.spines[:].set_visible(False)
 
 
