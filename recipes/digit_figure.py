@@ -30,11 +30,13 @@ def draw_figure(results, config):
         accuracies[axes].set(title=f"({'bc'[axes]}) {title}", ylabel="accuracy")
         cross_entropies[axes].set(title=f"({'ef'[axes]}) {title}", ylabel="cross-entropy (nats)")
     for ax in (*accuracies, *cross_entropies):
-        ax.axvline(config["inner_steps"], color="0.5", linewidth=1, linestyle=":")
+        label = f"the {config['inner_steps']} steps of meta-training"
+        ax.axvline(config["inner_steps"], color="0.5", linewidth=1, linestyle=":", label=label)
     style_axes([digits, *accuracies, meta_training, *cross_entropies])
     digits.grid(False)
-    handles = {line.get_label(): line for line in accuracies[0].lines[: len(METHODS)]}
-    figure.legend(handles.values(), handles, loc="outside lower right", ncols=3, fontsize=TEXT_SIZE, frameon=False)
+    digits.tick_params(length=0)
+    handles, labels = accuracies[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", ncols=4, fontsize=TEXT_SIZE, frameon=False)
     return figure
 
 
