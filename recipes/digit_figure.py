@@ -70,8 +70,7 @@ def draw_meta_training(results, config, ax):
 def draw_methods(results, prefix, quantity, ax):
     """One curve for each method over the gradient steps; `quantity` is 0 for cross-entropy and 1 for accuracy."""
     ax.set_xscale("log")
-    if quantity == 0:
-        ax.set_yscale("log")
+    ax.set_yscale("log" if quantity == 0 else "linear")
     for name, style in zip(METHODS, LINE_STYLES):
         curves = np.array([result["meta_test"][prefix][name][quantity] for result in results])[:, 1:]
         steps = np.arange(1, curves.shape[1] + 1)  # step 0, the same for all, has no place on a logarithmic axis
@@ -79,3 +78,5 @@ def draw_methods(results, prefix, quantity, ax):
         plot_learning_curve(curves, ax, label=METHODS[name], color=color, steps=steps)
         ax.lines[-1].set_linestyle(style)
     ax.set_xlabel("gradient steps")
+    if quantity == 1:
+        ax.set_ylim(top=1.01)  # the band of a standard deviation knows no bound

@@ -58,6 +58,21 @@ def load_images(data="digits", path=None):
     return _prepare(*arrays[:2], white=255), _prepare(*arrays[2:], white=255)
 
 
+def check_pairs(train_pair, test_pairs):
+    """Raises unless each pair is of two different digits and no test pair shares a digit with the training pair."""
+    if not test_pairs:
+        raise ValueError("`test_pairs` is empty: give at least one pair of digits that the loss is tested on.")
+    for pair in (train_pair, *test_pairs):
+        if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(range(10)):
+            raise ValueError(f"A pair is two different digits from 0 to 9. Received: {tuple(pair)}")
+    shared = [tuple(pair) for pair in test_pairs if set(pair) & set(train_pair)]
+    if shared:
+        raise ValueError(
+            "A test pair must not share a digit with the pair that the loss is learned on. Received: "
+            f"train_pair={tuple(train_pair)}, and of test_pairs {shared}"
+        )
+
+
 def split(images):
     """Two thirds of the images, and the others."""
     at = 2 * len(images.y) // 3

@@ -47,15 +47,13 @@ from typing import Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tyro
 from digit_figure import METHODS, draw_figure
-from digit_images import SIZE, draw_tasks, load_images, meta_train_tasks, split
+from digit_images import check_pairs, draw_tasks, load_images, meta_train_tasks, split
 from experiment import command_line, print_table, run_seeds, write_history, write_summary
+from lenet import build_lenet, learning_curves, steps_to
 
 import ml3_tf
-from ml3_tf.inner_loop import InnerLoop
-from ml3_tf.learner import Learner
 
 TRAIN_PAIR = (4, 7)  # no two of their quarter turns and mirror images look alike
 TEST_PAIRS = ((0, 6), (1, 8), (2, 3), (5, 9))
@@ -94,24 +92,6 @@ SMOKE = {
     "tuning_pairs": TUNING_PAIRS[:1],
     "rates": RATES[2:4],
 }
-
-
-def build_lenet(num_classes):
-    """LeNet-5 with the layer sizes of LeCun et al. (1998) and a softmax; its input is `SIZE` pixels to a side."""
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((SIZE, SIZE, 1)),
-            layers.Conv2D(6, 5, padding="same", activation="tanh"),
-            layers.AveragePooling2D(2),
-            layers.Conv2D(16, 5, activation="tanh"),
-            layers.AveragePooling2D(2),
-            layers.Flatten(),
-            layers.Dense(120, activation="tanh"),
-            layers.Dense(84, activation="tanh"),
-            layers.Dense(num_classes, activation="softmax"),
-        ]
-    )
 
 
 def rate_for(num_classes):
@@ -164,35 +144,6 @@ def compile_trainer(meta_loss, num_classes, config, seed):
     return trainer
 
 
-def learning_curves(loss, rate, tasks, steps, seed):
-    """Trains fresh LeNets, one for each task; every method takes this path.
-
-    Returns:
-        Cross-entropy and accuracy on the query images, each `[steps + 1, N]`, before the first step and after each.
-    """
-    x, y = tasks["query"]
-    learner = Learner(lambda: build_lenet(y.shape[-1]), stream("test", seed))
-    loop = InnerLoop(learner, loss, keras.optimizers.SGD(rate))
-
-    def scores(state):
-        y_pred = loop.predict(state.parameters, x)
-        cross_entropy = keras.losses.categorical_crossentropy(y, y_pred)
-        accuracy = keras.metrics.categorical_accuracy(y, y_pred)
-        return tf.stack([tf.reduce_mean(cross_entropy, axis=1), tf.reduce_mean(accuracy, axis=1)])
-
-    @tf.function
-    def step(state):
-        state = loop.step(state, lambda _: tasks["support"])
-        return state, scores(state)
-
-    state = loop.start(len(x))
-    curves = [scores(state)]
-    for _ in range(steps):
-        state, values = step(state)
-        curves.append(values)
-    return np.stack(curves, axis=1)
-
-
 def tune_rates(_, config, output_dir, verbose):
     """The rates of the grid at which cross-entropy is least, on average over 100 steps: for two classes and for ten.
 
@@ -205,7 +156,8 @@ def tune_rates(_, config, output_dir, verbose):
     for groups in (config["tuning_pairs"], [TEN_DIGITS]):
         tasks = draw_tasks(train, held_out, groups, PER_CLASS, config["tuning_learners"], stream("tune", 0))
         scores = [
-            learning_curves("categorical_crossentropy", rate, tasks, steps, 0)[0].mean() for rate in config["rates"]
+            learning_curves("categorical_crossentropy", rate, tasks, steps, stream("tune", 0))[0].mean()
+            for rate in config["rates"]
         ]
         best.append(config["rates"][int(np.argmin(np.nan_to_num(scores, nan=np.inf)))])
     return {"tuned_rate": best[0], "tuned_rate_ten": best[1]}
@@ -229,7 +181,8 @@ def run_seed(seed, config, output_dir, verbose):
             **({"learned_rate_of_two": (meta_loss, rate_for(2))} if ten else {}),
         }
         curves[prefix] = {
-            name: learning_curves(*method, tasks, config["test_steps"], seed) for name, method in methods.items()
+            name: learning_curves(*method, tasks, config["test_steps"], stream("test", seed))
+            for name, method in methods.items()
         }
     return {
         "metrics": all_metrics(curves),
@@ -252,12 +205,6 @@ def all_metrics(curves):
                     metrics[f"{prefix}cross_entropy_{name}_{step}"] = float(cross_entropy[step].mean())
             metrics[f"{prefix}steps_to_90_{name}"] = float(steps_to(0.9, accuracy).mean())
     return metrics
-
-
-def steps_to(threshold, accuracy):
-    """The first step at which each learner of `[steps + 1, N]` reaches the threshold; the last step if none does."""
-    reached = accuracy >= threshold
-    return np.where(reached.any(axis=0), reached.argmax(axis=0), len(accuracy) - 1)
 
 
 def main(
@@ -288,7 +235,7 @@ def main(
         The metrics, name -> one value per seed.
     """
     command = command_line(main, locals())
-    check_digits(train_pair, test_pairs)
+    check_pairs(train_pair, test_pairs)
     load_images(data, data_path)  # fails before anything is written
     config = {
         "data": data,
@@ -317,21 +264,6 @@ def main(
         f"    model.compile(optimizer=keras.optimizers.SGD({RATE_PER_CLASS} * num_classes), loss=loss)"
     )
     return metrics
-
-
-def check_digits(train_pair, test_pairs):
-    """Raises unless each pair is of two different digits and no test pair shares a digit with the training pair."""
-    if not test_pairs:
-        raise ValueError("`test_pairs` is empty: give at least one pair of digits that the loss is tested on.")
-    for pair in (train_pair, *test_pairs):
-        if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(TEN_DIGITS):
-            raise ValueError(f"A pair is two different digits from 0 to 9. Received: {tuple(pair)}")
-    shared = [tuple(pair) for pair in test_pairs if set(pair) & set(train_pair)]
-    if shared:
-        raise ValueError(
-            "A test pair must not share a digit with the pair that the loss is learned on. Received: "
-            f"train_pair={tuple(train_pair)}, and of test_pairs {shared}"
-        )
 
 
 def history_rows(seeds, results):
