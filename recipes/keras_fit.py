@@ -48,7 +48,7 @@ from ml3_tf.plotting import NAMED_COLORS, plot_learning_curve
 
 RATES = {"digits": 5e-2, "diabetes": 1e-3}  # those that the losses were learned for: 5e-3 per class, and 1e-3
 GRIDS = {
-    "digits": [5e-2, 1e-1, 2e-1, 3e-1, 5e-1],
+    "digits": [5e-2, 1e-1, 2e-1, 3e-1, 5e-1, 7e-1, 1.0],
     "diabetes": [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
 }
 EPOCHS = {"digits": 30, "diabetes": 100}
