@@ -23,7 +23,11 @@ the cross-entropy on other images through all of them.
 
 Departures from the paper, which says "one pair to train, other pairs to test, LeNet" and little else: turned and
 mirrored digits in meta-training; probabilities as the loss's input (its reference: logarithms of both probabilities
-at once, which fits two classes only); 20 inner steps instead of one; ten classes; a tuned baseline.
+at once, which fits two classes only); 20 inner steps instead of one; ten classes; a tuned baseline. The settings were
+chosen on training images of the tuning pairs and of the ten digits, with seeds from 100 on. Logarithms of
+single probabilities were tried as inputs: they know no bound, and some learners diverged beyond the trained steps.
+More or faster meta-training is not better here: learners then reach the edge of divergence, and the meta-gradient with
+them, as the late spikes of panel (d) of the figure show.
 
 Metrics (`summary.json`, one value per seed; METHOD is `learned`, `same_rate` or `tuned`; STEPS is 10, 30, 100 or 300
 gradient steps, of which 300 is 15 times what the loss was trained for):
