@@ -15,9 +15,9 @@ and data that they were not learned with.
     on sine curves. At most 100 epochs.
 
 Each is compared with the usual loss, cross-entropy or mean squared error (MSE), at the same rate and at the best rate
-of a grid, tuned once with seeds that are not reported. All use plain SGD. Early stopping ends a run whose metric on
-the validation data no longer improves, and keeps the best weights. It watches a *metric*, never the loss: a learned
-loss has a scale of its own.
+of a grid, tuned once with seeds that are not reported, for the best validation value and not for speed. All use plain
+SGD. Early stopping ends a run whose metric on the validation data no longer improves, and keeps the best weights. It
+watches a *metric*, never the loss: a learned loss has a scale of its own.
 
 Metrics (`summary.json`, one value per seed; METHOD is `learned`, `same_rate` or `tuned`):
     digits_accuracy_METHOD: share of correct classes on the test images, at the best epoch.
@@ -213,7 +213,7 @@ def draw_figure(results, config):
     figure = Figure(figsize=(14, 4), dpi=150, layout="constrained")
     figure.get_layout_engine().set(wspace=0.05)
     axes = figure.subplots(1, 2)
-    labels = {"digits": "share of errors, validation", "diabetes": "MSE / variance, validation"}
+    labels = {"digits": "share of errors, best so far", "diabetes": "MSE / variance, best so far"}
     for task, ax in zip(LOAD, axes):
         ax.set_yscale("log")
         usual = {"digits": "cross-entropy", "diabetes": "MSE"}[task]
@@ -225,7 +225,7 @@ def draw_figure(results, config):
             epochs = np.arange(1, config["epochs"][task] + 1)
             plot_learning_curve(curves, ax, label=label, color=NAMED_COLORS[name], steps=epochs)
             ax.lines[-1].set_linestyle(style)
-        ax.set(xlabel="epochs", ylabel=labels[task], title=task)
+        ax.set(xlabel="epochs", ylabel=labels[task], title=f"{task}, validation data")
         ax.legend(fontsize=TEXT_SIZE - 1, frameon=False)
     style_axes(axes)
     return figure
