@@ -1,0 +1,78 @@
+"""The recipe for plain Keras at toy size."""
+
+import csv
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "recipes"))
+
+import keras_fit  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras_fit")
+    return folder, keras_fit.main(seeds=2, smoke=True, output_dir=folder)
+
+
+def test_it_writes_what_a_recipe_writes(run):
+    folder, metrics = run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["recipe"] == "keras_fit"
+    assert summary["command"] == "python recipes/keras_fit.py --seeds 2 --smoke"
+    assert summary["metrics"] == metrics
+    assert {"digits_accuracy_learned", "diabetes_rmse_tuned", "diabetes_epochs_same_rate"} <= set(metrics)
+    assert all(len(values) == 2 and np.isfinite(values).all() for values in metrics.values())
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert {row["run"] for row in rows} >= {"digits_learned", "diabetes_tuned"}
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((folder / "logs").glob("*.csv"))) == 2 * 6 + 2  # two seeds of six runs, and one rate tuned for each
+
+
+def test_every_metric_is_explained(run):
+    for name in run[1]:
+        for method in keras_fit.METHODS:
+            name = name.replace(f"_{method}", "_METHOD")
+        assert f"{name}:" in keras_fit.__doc__
+
+
+def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
+    folder, metrics = run
+    (folder / "seeds" / "seed_1.json").unlink()
+    ran = []
+    run_seed = keras_fit.run_seed
+    monkeypatch.setattr(keras_fit, "run_seed", lambda seed, *rest: ran.append(seed) or run_seed(seed, *rest))
+    assert keras_fit.main(seeds=2, smoke=True, output_dir=folder) == metrics
+    assert ran == [1]
+
+
+def test_other_settings_do_not_mix(run):
+    with pytest.raises(ValueError, match="made with other settings .*epochs.* Choose another --output-dir"):
+        keras_fit.main(output_dir=run[0])
+
+
+@pytest.mark.parametrize("train", keras_fit.TRAIN.values(), ids=keras_fit.TRAIN)
+def test_nothing_in_the_training_code_is_ours(train):
+    """The page to copy from: a learned loss needs no code but the line that loads it."""
+    assert "ml3_tf" not in inspect.getsource(train)
+
+
+def test_the_parts_of_the_data_are_apart():
+    data = keras_fit.load_diabetes(seed=0)
+    x_train, y_train = data["train"]
+    assert [len(data[part][0]) for part in ("train", "validation", "test")] == [264, 89, 89]
+    assert len(np.unique(np.concatenate([data[part][0] for part in ("train", "validation", "test")]), axis=0)) == 442
+    assert np.allclose(x_train.mean(axis=0), 0, atol=1e-5) and np.allclose(y_train.std(), 1)
+    assert not np.array_equal(x_train, keras_fit.load_diabetes(seed=1)["train"][0])
+
+
+def test_a_run_that_diverged_counts_as_the_worst():
+    assert keras_fit.best_value("diabetes", {"val_mse": [np.nan, np.nan]}) == -np.inf
+    assert keras_fit.best_value("diabetes", {"val_mse": [2.0, 0.5, np.nan]}) == -0.5
+    assert keras_fit.best_value("digits", {"val_accuracy": [0.1, 0.9, 0.8]}) == 0.9
