@@ -24,7 +24,8 @@ class GoalEnv(gymnasium.Env):
 
     Raises:
         ValueError: In `reset` and `step`: a state, goal or action of another width, not finite or beyond its limits.
-        RuntimeError: In `step`: the simulation diverged. Nothing should be learned from the episode.
+        FloatingPointError: In `step`: the simulation diverged. Nothing should be learned from the episode.
+        RuntimeError: In `step`: no `reset` came before it.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -35,6 +36,7 @@ class GoalEnv(gymnasium.Env):
         self.state_space = state_space
         self.goal_space = goal_space
         self.action_space = action_space
+        self._finite_actions = gymnasium.spaces.Box(-np.inf, np.inf, action_space.shape, np.float64)
         self.observation_space = observation_space or gymnasium.spaces.Box(
             state_space.low.astype(np.float32), state_space.high.astype(np.float32)
         )
@@ -67,6 +69,10 @@ class GoalEnv(gymnasium.Env):
         """What the policy sees, float32."""
         return self.state.astype(np.float32)
 
+    def info(self):
+        """What `reset` and `step` tell beside the observation."""
+        return {"goal": self.goal.astype(np.float32), "distance": float(self.distance())}
+
     def check_goal(self, goal):
         """Returns the goal as an array, or raises a `ValueError` about one that cannot be reached."""
         return checked("goal", goal, self.goal_space, "Outside lies what cannot be reached.")
@@ -85,24 +91,23 @@ class GoalEnv(gymnasium.Env):
         state = self.draw_state() if state is None else checked("state", state, self.state_space)
         self.goal = goal
         self.start(state)
-        return self.observation(), self._info()
+        return self.observation(), self.info()
 
     def step(self, action):
         if self.state is None:
             raise RuntimeError(
                 "`step` was called before `reset`, or after the simulation diverged. Call `reset` first."
             )
-        space = self.action_space
-        action = checked("action", action, gymnasium.spaces.Box(-np.inf, np.inf, space.shape, np.float64))
-        state = self.next_state(np.clip(action, space.low, space.high))
+        action = checked("action", action, self._finite_actions)
+        state = self.next_state(np.clip(action, self.action_space.low, self.action_space.high))
         if not np.all(np.isfinite(state)):
             received, self.state = self.state, None
-            raise RuntimeError(
+            raise FloatingPointError(
                 f"The simulation diverged: no finite state follows state={received} and action={action}. "
                 "Learn nothing from this episode; call `reset`."
             )
         self.state = state
-        info = self._info()
+        info = self.info()
         return self.observation(), -info["distance"], False, False, info
 
     def render(self):
@@ -110,9 +115,6 @@ class GoalEnv(gymnasium.Env):
             gymnasium.logger.warn("Nothing is drawn: make the environment with render_mode='rgb_array'.")
             return None
         return self.draw_frame()
-
-    def _info(self):
-        return {"goal": self.goal.astype(np.float32), "distance": float(self.distance())}
 
 
 def checked(name, value, space, remedy=""):

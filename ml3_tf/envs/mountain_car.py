@@ -47,7 +47,7 @@ def mountain_car_step(states, actions, action_clip=tf.clip_by_value, state_clip=
 
     >>> states = mountain_car_step(tf.constant([[-0.55, 0.0]]), tf.constant([[0.25]]))
     >>> print(states.numpy().round(3))
-    [[-0.536  0.14 ]]
+    [[-0.536  0.141]]
     """
     position, velocity = states[..., 0], states[..., 1]
     force = action_clip(actions[..., 0], -MAX_FORCE, MAX_FORCE)

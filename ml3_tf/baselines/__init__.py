@@ -1,0 +1,1 @@
+"""What a learned loss is measured against."""

@@ -1,0 +1,105 @@
+"""Tests of `ml3_tf.baselines.optimal_control`: rollouts, derivatives and one backward pass."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ml3_tf.baselines.optimal_control import Plan, Problem, Trajectory
+
+NUM_TASKS, HORIZON, NUM_STATES, NUM_CONTROLS = 3, 4, 2, 1
+
+
+def dynamics(states, controls):
+    x, v = tf.unstack(states, axis=-1)
+    return tf.stack([x + 0.1 * v, v + 0.1 * (tf.sin(x) + controls[..., 0] * tf.cos(v))], -1)
+
+
+def running_cost(states, controls):
+    return tf.exp(states[..., 0]) * controls[..., 0] ** 2 + states[..., 1] ** 4
+
+
+def final_cost(states):
+    return tf.exp(states[..., 0] * states[..., 1])
+
+
+@pytest.fixture
+def problem():
+    initial_states = np.random.default_rng(0).normal(size=(NUM_TASKS, NUM_STATES))
+    return Problem(dynamics, running_cost, final_cost, initial_states, np.array([-0.5]), np.array([0.5]))
+
+
+@pytest.fixture
+def trajectory():
+    generator = np.random.default_rng(1)
+    states = generator.normal(size=(NUM_TASKS, HORIZON + 1, NUM_STATES))
+    return Trajectory(states, generator.normal(size=(NUM_TASKS, HORIZON, NUM_CONTROLS)), None)
+
+
+def plan(trajectory, seed=2):
+    generator = np.random.default_rng(seed)
+    shape = trajectory.controls.shape
+    return Plan(generator.normal(size=shape), generator.normal(size=(*shape, NUM_STATES)), None, None, None)
+
+
+def test_rollout_is_the_loop_over_time(problem, trajectory):
+    steps = plan(trajectory)
+    result = problem.rollout(trajectory, steps, 0.3)
+    for n in range(NUM_TASKS):
+        state, cost = problem.initial_states[n], 0.0
+        for t in range(HORIZON):
+            control = trajectory.controls[n, t] + 0.3 * steps.feedforward[n, t]
+            control = np.clip(control + steps.gains[n, t] @ (state - trajectory.states[n, t]), -0.5, 0.5)
+            np.testing.assert_allclose(result.controls[n, t], control, atol=1e-12)
+            cost += running_cost(state, control)
+            state = dynamics(state, control).numpy()
+            np.testing.assert_allclose(result.states[n, t + 1], state, atol=1e-12)
+        np.testing.assert_allclose(result.costs[n], cost + final_cost(state), atol=1e-12)
+
+
+def test_derivatives_equal_finite_differences(problem, trajectory):
+    l_z, l_zz, f_z, v_x, v_xx = (tensor.numpy() for tensor in problem.derivatives(*trajectory[:2]))
+    z = np.concatenate([trajectory.states[:, :-1], trajectory.controls], -1)
+    last = trajectory.states[:, -1]
+
+    def cost(z):
+        return running_cost(*np.split(z, [NUM_STATES], -1)).numpy()
+
+    for i in range(NUM_STATES + NUM_CONTROLS):
+        h = 1e-6 * np.eye(NUM_STATES + NUM_CONTROLS)[i]
+        states = [dynamics(*np.split(z + s * h, [NUM_STATES], -1)).numpy() for s in (1, -1)]
+        np.testing.assert_allclose(f_z[..., i], (states[0] - states[1]) / 2e-6, atol=1e-7)
+        np.testing.assert_allclose(l_z[..., i], (cost(z + h) - cost(z - h)) / 2e-6, atol=1e-6)
+        gradients = [problem.derivatives(*arrange(z + s * h, last))[0].numpy() for s in (1, -1)]
+        np.testing.assert_allclose(l_zz[..., i], (gradients[0] - gradients[1]) / 2e-6, atol=1e-6)
+    for i in range(NUM_STATES):
+        h = 1e-6 * np.eye(NUM_STATES)[i]
+        difference = (final_cost(last + h) - final_cost(last - h)) / 2e-6
+        np.testing.assert_allclose(v_x[:, i], difference, rtol=1e-6)
+        gradients = [problem.derivatives(*arrange(z, last + s * h))[3].numpy() for s in (1, -1)]
+        np.testing.assert_allclose(v_xx[..., i], (gradients[0] - gradients[1]) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+def arrange(z, last):
+    states, controls = np.split(z, [NUM_STATES], -1)
+    return np.concatenate([states, last[:, None]], 1), controls
+
+
+def test_backward_pass_expects_the_decrease_that_a_short_step_brings(problem, trajectory):
+    stay = Plan(np.zeros_like(trajectory.controls), np.zeros((*trajectory.controls.shape, NUM_STATES)), *[None] * 3)
+    start = problem.rollout(trajectory, stay, 0.0)
+    regularisation = np.ones(NUM_TASKS)
+    result = problem.backward(start.controls, regularisation, *problem.derivatives(*start[:2]))
+    steps = Plan(*(tensor.numpy() for tensor in result))
+    assert np.all(steps.solved) and np.all(steps.slope < 0)
+    after = problem.rollout(start, steps, 1e-4)
+    np.testing.assert_allclose(start.costs - after.costs, steps.expected_decrease(1e-4), rtol=1e-2)
+
+
+def test_backward_pass_says_where_there_is_no_minimum(trajectory):
+    def concave(states, controls):
+        return -tf.reduce_sum(controls**2, -1) * tf.constant([[1.0], [-1.0], [1.0]], tf.float64)
+
+    initial_states = trajectory.states[:, 0]
+    problem = Problem(dynamics, concave, lambda x: 0.0 * x[:, 0], initial_states, np.array([-1.0]), np.array([1.0]))
+    *_, solved = problem.backward(trajectory.controls, np.zeros(3), *problem.derivatives(*trajectory[:2]))
+    assert solved.numpy().tolist() == [False, True, False]
