@@ -1,4 +1,4 @@
-"""The figure and the animation of `mountain_car.py`."""
+"""The figures and the animation of `mountain_car.py`."""
 
 import gymnasium
 import numpy as np
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import ml3_tf.envs  # noqa: F401 - registers the environment
-from ml3_tf.envs.mountain_car import GOAL, INTERMEDIATE_GOAL, MAX_POSITION, MIN_POSITION, START, TIME_STEP
+from ml3_tf.envs.mountain_car import GOAL, INTERMEDIATE_GOAL, MAX_FORCE, MAX_POSITION, MIN_POSITION, START, TIME_STEP
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 
 COLORS = {"shaped": "C0", "unshaped": "C1", "paper_setting": "C2", "ilqr": "0.35"}
@@ -80,3 +80,48 @@ def write_animation(path, file):
         frames.append(Image.fromarray(env.render()).quantize(32))
     durations = [round(1000 * TIME_STEP)] * (len(frames) - 1) + [1000]
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
+
+
+def draw_loss(loss):
+    """What the loss wants: the force that it likes best in each state, and its value against the force in three.
+
+    Args:
+        loss: A `MetaLoss` of force, state and final distance.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(14, 4.4), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 3)
+    forces = np.linspace(-MAX_FORCE, MAX_FORCE, 51)
+    positions, velocities = np.linspace(MIN_POSITION, MAX_POSITION, 86), np.linspace(-1.5, 1.5, 61)
+    for ax, distance, title in (
+        (axes[0], 1.4, "(a) force preferred"),
+        (axes[1], 0.05, "(b) force preferred"),
+    ):
+        states = np.stack(np.meshgrid(positions, velocities), -1)
+        values = _values(loss, states, forces, distance)
+        extent = (MIN_POSITION, MAX_POSITION, -1.5, 1.5)
+        image = ax.imshow(forces[values.argmin(-1)], extent=extent, origin="lower", aspect="auto", cmap="RdBu_r")
+        ax.plot(*GOAL, "*", color="black", markersize=13, markerfacecolor="white", clip_on=False)
+        ax.plot(*START, "s", color="black", markersize=9, markerfacecolor="white")
+        ax.set(title=f"{title}, {distance} from the goal", xlabel="position (m)", ylabel="velocity (m/s)")
+    figure.colorbar(image, ax=axes[:2], label="force (N)")
+    places = {"start": START, "on the way back": (-0.7, 0.5), "at the goal": GOAL}
+    for (name, state), style in zip(places.items(), LINE_STYLES):
+        values = _values(loss, np.array(state), forces, 0.05 if name == "at the goal" else 1.4)
+        axes[2].plot(forces, values - values.min(), label=name, linestyle=style, linewidth=2)
+    axes[2].set(title="(c) loss against force", xlabel="force (N)", ylabel="loss, from its least value")
+    axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False)
+    style_axes(axes)
+    for ax in axes[:2]:
+        ax.grid(False)
+    return figure
+
+
+def _values(loss, states, forces, distance):
+    """The loss of each force in each state, `[..., forces]`."""
+    shape = (*states.shape[:-1], len(forces), 1)
+    rest = np.concatenate([np.broadcast_to(states[..., np.newaxis, :], (*shape[:-1], 2)), np.full(shape, distance)], -1)
+    y_pred = np.broadcast_to(forces[:, np.newaxis], shape)
+    return np.asarray(loss.call(rest.reshape(-1, 3), y_pred.reshape(-1, 1))).reshape(shape[:-1])

@@ -1,5 +1,7 @@
 """What the recipe `mountain_car.py` is about: its policies, task losses and starts, and iLQR as its baseline."""
 
+import itertools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,11 +11,12 @@ from ml3_tf.envs.mountain_car import GOAL, INTERMEDIATE_GOAL, MAX_FORCE, MAX_POS
 
 HORIZON = 35
 SHAPED_STEPS = 15  # states that belong to the intermediate goal, the first one included
-CHANGE = (0.4, 0.6)  # between these shares of meta-training the weights and starts go from begin to end
+CHANGE = (0.3, 0.45)  # between these shares of meta-training the weights and starts go from begin to end
 STRICT_DISTANCE = 0.1
 RANDOM_STARTS = (-0.6, -0.4)
 RANDOM_CENTRE = -0.5  # m, of the wider starts of meta-training
-ILQR_WEIGHTS = {"control": 1e-3, "end": 10.0}
+ILQR_WEIGHTS = (1e-2, 0.1, 10.0)  # of the squared force, of the squared distance along the way, and at the end
+ILQR_GRID = list(itertools.product((1e-4, 1e-2, 1.0), (0.0, 0.1, 1.0), (1.0, 10.0, 100.0, 1000.0)))
 
 
 def build_policy(config):
@@ -109,13 +112,14 @@ def starts_of(kind, seed, number):
     return np.stack([positions, np.zeros(number)], 1)
 
 
-def plan(starts, control=ILQR_WEIGHTS["control"], end=ILQR_WEIGHTS["end"]):
+def plan(starts, weights=ILQR_WEIGHTS):
     """iLQR with the true model, from zero force, for all starts at once."""
-    goal = tf.constant(GOAL, tf.float64)
+    goal, (control, path, end) = tf.constant(GOAL, tf.float64), weights
+    squared_distance = lambda states: tf.reduce_sum((states - goal) ** 2, -1)
     return ilqr(
         mountain_car_step,
-        running_cost=lambda states, forces: control * tf.reduce_sum(forces**2, -1),
-        final_cost=lambda states: end * tf.reduce_sum((states - goal) ** 2, -1),
+        running_cost=lambda states, forces: control * tf.reduce_sum(forces**2, -1) + path * squared_distance(states),
+        final_cost=lambda states: end * squared_distance(states),
         initial_states=starts,
         controls=np.zeros((len(starts), HORIZON, 1)),
         lower=-MAX_FORCE,
