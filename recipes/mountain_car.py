@@ -19,7 +19,7 @@ Methods:
     ilqr: control-limited iLQR with the true model, from zero force. It plans each trajectory anew.
 
 A policy of the first two is a network of one tanh layer (64 units) whose output is squashed, `.25 N tanh(z)`. Each
-outer step draws 16 fresh policies and starts and trains them for 20 steps; phi moves after each. The states that an
+outer step draws 24 fresh policies and starts and trains them for 20 steps; phi moves after each. The states that an
 inner step visits count as data, as in the environment, so meta-training teaches what meta-test does. After 30 % of
 meta-training the task loss begins to care for where a rollout ends, and starts are drawn from a wider range.
 
@@ -79,7 +79,7 @@ IMPROVED = {
     "inner_steps": 20,
     "inner_rate": 1.0,
     "inner_clipnorm": 0.5,
-    "num_tasks": 16,
+    "num_tasks": 24,
     "outer_steps": 800,
     "outer_rate": 3e-3,
     "cosine_decay": True,

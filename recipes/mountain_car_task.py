@@ -13,6 +13,7 @@ HORIZON = 35
 SHAPED_STEPS = 15  # states that belong to the intermediate goal, the first one included
 CHANGE = (0.3, 0.45)  # between these shares of meta-training the weights and starts go from begin to end
 STRICT_DISTANCE = 0.1
+END_WIDTH = 0.1  # final distances below it count little more
 RANDOM_STARTS = (-0.6, -0.4)
 RANDOM_CENTRE = -0.5  # m, of the wider starts of meta-training
 ILQR_WEIGHTS = (1e-2, 0.1, 10.0)  # of the squared force, of the squared distance along the way, and at the end
@@ -67,7 +68,7 @@ class TaskLoss:
             cost += self.config["shaping_weight"] * self.path_weight * norm(states[..., :begin, :] - INTERMEDIATE_GOAL)
         # A logarithm: the last tenths count, and an episode that ends far away does not drown the others.
         end = tf.reduce_sum(tf.square(states[..., -1, :] - trajectory.goal), -1)
-        cost += self.end_weight * 0.5 * tf.math.log(end + 0.05**2)
+        cost += self.end_weight * 0.5 * tf.math.log(end + END_WIDTH**2)
         saturation = tf.reduce_mean((trajectory.actions / MAX_FORCE) ** 4, [-2, -1])
         return cost + self.config["saturation_weight"] * saturation
 

@@ -92,7 +92,7 @@ def test_the_end_counts_late():
     config = {"path_weight": [1.0, 0.0], "end_weight": [0.0, 2.0], "saturation_weight": 0.0}
     trajectory, cost = rollout(0.0, config, progress=1.0)
     distance = np.linalg.norm(trajectory.states[0, 0, -1].numpy() - mountain_car_task.GOAL)
-    np.testing.assert_allclose(cost, 2.0 * np.log(np.hypot(distance, 0.05)), rtol=1e-5)
+    np.testing.assert_allclose(cost, 2.0 * np.log(np.hypot(distance, mountain_car_task.END_WIDTH)), rtol=1e-5)
 
 
 def test_scores_are_those_of_their_definitions():
