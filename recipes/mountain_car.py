@@ -282,6 +282,7 @@ def main(
     write_animation(results[0]["paths"][methods[0]], output_dir / "car.gif")
     loss_path = _export_first(output_dir, methods[0], first_seed)
 
+    first = METHODS[methods[0]]
     rows = [("final distance", "final_distance"), ("reached the flag", "reach_rate"), ("strict", "strict_rate")]
     print_table(
         metrics,
@@ -297,7 +298,8 @@ def main(
         f"it ends at the goal with {weightings['share']:.0%} of the weightings."
         f"\nFigure: {output_dir / 'figure.png'}, {output_dir / 'car.gif'}\nLearned loss: {loss_path}"
         f'\n\nUse it with any policy:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
-        "    policy.compile(optimizer=keras.optimizers.SGD(1.0, clipnorm=0.5), loss=loss)"
+        f"    optimizer = keras.optimizers.SGD({first['inner_rate']}, clipnorm={first['inner_clipnorm']})\n"
+        "    policy.compile(optimizer=optimizer, loss=loss)"
     )
     return metrics
 

@@ -39,7 +39,7 @@ def test_it_writes_what_a_recipe_writes(run):
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert len(rows) == 2 * 4 * 3  # starts, rollouts, policies
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert Image.open(folder / "car.gif").n_frames == mountain_car_task.HORIZON + 1
+    assert 20 < Image.open(folder / "car.gif").n_frames <= mountain_car_task.HORIZON + 1  # equal frames are one
     loss = ml3_tf.load_meta_loss(folder / "meta_loss")
     assert loss.features == mountain_car.FEATURES
 
@@ -61,7 +61,7 @@ def test_every_metric_is_explained(run):
 
 
 def test_an_improved_loss_is_learned_in_a_few_steps():
-    config = {**mountain_car.METHODS["shaped"], "outer_steps": 2, "inner_steps": 2, "num_tasks": 2}
+    config = {**mountain_car.METHODS["shaped"], "outer_steps": 2, "inner_steps": 2, "num_tasks": 2, "smoke": True}
     losses = [mountain_car.meta_train(config, seed=0, verbose=0) for _ in range(2)]
     assert losses[0][1] == losses[1][1]  # the same seed gives the same numbers
     for pair in zip(*(loss.network.get_weights() for loss, _ in losses)):
@@ -80,7 +80,7 @@ def rollout(force, config, progress=0.0):
 
 def test_the_shaped_cost_is_that_of_the_paper():
     """Norms over the first 15 states and the others, as computed by hand with NumPy: 1.45 + 7.18, 1.66 + 6.71."""
-    plain = {"saturation_weight": 0.0}
+    plain = {"saturation_weight": 0.0, "shaping_weight": 1.0}
     np.testing.assert_allclose(rollout(-0.25, plain)[1], 1.45 + 7.18, atol=0.02)
     np.testing.assert_allclose(rollout(0.0, plain)[1], 1.66 + 6.71, atol=0.02)
     trajectory, cost = rollout(0.0, {**plain, "shaped": False})
