@@ -195,6 +195,16 @@ def meta_test_in_env(
 
     Raises:
         ValueError: `steps` is not positive, or the environments do not fit the policy, see `rollout_env`.
+
+    Example:
+
+    >>> import gymnasium, ml3_tf, ml3_tf.envs
+    >>> from ml3_tf.policies import GaussianPolicy
+    >>> env = gymnasium.make_vec("ml3_tf/MountainCarGoal-v0", num_envs=3, vectorization_mode="sync")
+    >>> loss = ml3_tf.MetaLoss.mlp((10,), features={"action": 1, "state": 2, "goal": 2})
+    >>> policy = lambda: GaussianPolicy(2, 1, hidden_units=(8,), action_limit=0.25)
+    >>> meta_test_in_env(policy, loss, "sgd", env, steps=2, horizon=5).states.shape
+    (3, 3, 6, 2)
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1. Received: steps={steps}")

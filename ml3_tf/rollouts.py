@@ -22,6 +22,12 @@ class Trajectory(NamedTuple):
         rewards: `[..., T]`, of each transition; zeros where there is no reward.
         goal: `[..., G]`; of width 0 where there is none.
         mask: `[..., T]`, 1 for a transition that happened, 0 after the end of an episode, where its last state stands.
+
+    Example:
+
+    >>> stay = lambda states, actions: states
+    >>> rollout_model(lambda states: 0 * states, stay, tf.ones((3, 2)), horizon=4).rewards.shape
+    TensorShape([3, 4])
     """
 
     states: tf.Tensor
@@ -106,6 +112,14 @@ def rollout_env(policy, env, horizon, seed=None, options=None):
         ValueError: A horizon below 1, an environment that is no vector or starts anew within a step, observations that
             the policy does not take, actions that the environment does not take.
         FloatingPointError: The simulator diverged.
+
+    Example:
+
+    >>> import gymnasium, ml3_tf.envs
+    >>> env = gymnasium.make_vec("ml3_tf/MountainCarGoal-v0", num_envs=3, vectorization_mode="sync")
+    >>> trajectory = rollout_env(lambda states: 0.2 * np.sign(states[:, 1:]), env, horizon=35)
+    >>> trajectory.states.shape, trajectory.goal.shape
+    ((3, 36, 2), (3, 2))
     """
     _check_horizon(horizon)
     _check_env(env)

@@ -1,7 +1,7 @@
 """Meta-learn a loss that drives a weak car up its hill, in a model, and train fresh policies with it in the real
 environment (ML3, section 5.1 and figure 6, a and b).
 
-    python recipes/mountain_car.py                             one seed, about two minutes
+    python recipes/mountain_car.py                             one seed, about one minute
     python recipes/mountain_car.py --seeds 10 --jobs 2         the reported run
     python recipes/mountain_car.py --setting paper             the paper's own setting alone
 

@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+import gymnasium
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -116,3 +118,23 @@ def test_the_results_hold_what_is_promised():
     assert np.median(metrics["random_start_strict_rate_shaped"]) >= 0.8
     for other in ("unshaped", "paper_setting"):
         assert (metrics["final_distance_shaped"] < metrics[f"final_distance_{other}"]).all()
+
+
+@pytest.mark.skipif(not (ROOT / "savedmodels" / "mountain_car").is_dir(), reason="no shipped loss")
+def test_the_shipped_loss_drives_a_fresh_policy_in_plain_keras():
+    """Algorithm 5 as its model card says: no trainer, model, reward or task loss."""
+    keras.utils.set_random_seed(0)
+    policy = mountain_car_task.build_policy(mountain_car.METHODS["shaped"])
+    policy.compile(keras.optimizers.SGD(1.0, clipnorm=0.5), loss=ml3_tf.load_meta_loss("mountain_car"))
+    env, distances = gymnasium.make("ml3_tf/MountainCarGoal-v0"), []
+    for _ in range(11):
+        state, info = env.reset()
+        states = []
+        for _ in range(mountain_car_task.HORIZON):
+            states.append(state)
+            state, _, _, _, info = env.step(policy(state[np.newaxis])[0].numpy())
+        states = np.stack(states)
+        distances.append(info["distance"])
+        policy.train_on_batch(states, np.column_stack([states, np.full(len(states), info["distance"])]))
+    assert distances[0] > 1
+    assert distances[10] < mountain_car_task.STRICT_DISTANCE
