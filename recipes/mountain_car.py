@@ -272,8 +272,8 @@ def main(
     output_dir, numbers = Path(output_dir), range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
     ilqr_config = {"num_policies": config["num_policies"], "num_weightings": 2 if smoke else len(ILQR_GRID)}
-    planned = run_seeds(run_ilqr, numbers, ilqr_config, output_dir / "ilqr", jobs)
-    [weightings] = run_seeds(run_weightings, ["weightings"], ilqr_config, output_dir / "ilqr")
+    planned = run_seeds(run_ilqr, numbers, ilqr_config, output_dir / "seeds" / "ilqr", jobs)
+    [weightings] = run_seeds(run_weightings, ["weightings"], ilqr_config, output_dir / "seeds" / "ilqr")
     for result, plans in zip(results, planned):
         result["metrics"] |= {**plans["metrics"], "ilqr_weightings": weightings["share"]}
     metrics = write_summary("mountain_car", command, numbers, results, config, output_dir)

