@@ -15,7 +15,8 @@ from keras import ops
 
 from ml3_tf import architecture, manifest, self_test, strict_json, tensors
 from ml3_tf.errors import ArtefactError, CorruptArtefactError, UnsafeArtefactError
-from ml3_tf.meta_loss import FROM_NETWORK, MODES, MetaLoss
+from ml3_tf.layout import FROM_NETWORK, MODES
+from ml3_tf.meta_loss import MetaLoss
 
 MAX_FEATURES = 64
 _RATE = strict_json.Field(
@@ -32,6 +33,7 @@ _META_LOSS = {
     "reduction": strict_json.one_of(None, "none", "sum", "sum_over_batch_size", "mean", "mean_with_sample_weight"),
     "dtype": strict_json.one_of(*architecture.FLOATS),
     "network": strict_json.OBJECT,
+    "score_network": strict_json.optional(strict_json.OBJECT),
 }
 
 
@@ -54,6 +56,7 @@ def describe(meta_loss):
         "reduction": meta_loss.reduction,
         "dtype": meta_loss.dtype,
         "network": architecture.describe(meta_loss.network),
+        "score_network": meta_loss.score_network and architecture.describe(meta_loss.score_network),
     }
 
 
@@ -86,8 +89,10 @@ def read(version, expected_sha256=None):
     """
     files = manifest.read(version, expected_sha256)
     description = strict_json.parse(files[manifest.DESCRIPTION], source := f"{version}/{manifest.DESCRIPTION}")
+    if type(description) is dict:
+        description.setdefault("score_network", None)  # the first artefacts of this format knew no per-set losses
     check(description, source)
-    shapes = architecture.weight_shapes(description["network"])
+    shapes = _by_name({name: architecture.weight_shapes(network) for name, network in _networks(description)})
     if type(description["learning_rate"]) is not str and description["learning_rate"] is not None:
         shapes["log_rate"] = ()
     values = tensors.from_bytes(files[manifest.WEIGHTS], shapes, f"{version}/{manifest.WEIGHTS}")
@@ -110,14 +115,27 @@ def check(description, source):
         raise CorruptArtefactError(f"'{source}': two features have the same name.")
     for index, value in enumerate(scale):
         strict_json.check_value(value, strict_json.POSITIVE, source, f"'input_scale' {index}")
-    architecture.check(description["network"], source)
+    for _, network in _networks(description):
+        architecture.check(network, source)
+
+
+def _networks(description):
+    """Pairs of a prefix for the names of weights, and the description of a network."""
+    networks = {"": description["network"], "score.": description["score_network"]}
+    return [(prefix, network) for prefix, network in networks.items() if network is not None]
+
+
+def _by_name(weights):
+    """Prefix -> name -> weight, as prefix and name -> weight."""
+    return {prefix + name: weight for prefix, named in weights.items() for name, weight in named.items()}
 
 
 def _build(description, source):
     features = {feature["name"]: feature["width"] for feature in description["features"]}
     try:
-        network = architecture.build(description["network"])
-        return MetaLoss(**{**description, "features": features, "network": network})
+        names = [name for name in ("network", "score_network") if description[name] is not None]
+        networks = {name: architecture.build(description[name]) for name in names}
+        return MetaLoss(**{**description, "features": features, **networks})
     except ArtefactError:
         raise
     except ValueError as error:  # each value is allowed, but they do not fit together
@@ -125,7 +143,8 @@ def _build(description, source):
 
 
 def _weights(meta_loss):
-    weights = architecture.weights(meta_loss.network)
+    networks = {"": meta_loss.network, "score.": meta_loss.score_network}
+    weights = _by_name({prefix: architecture.weights(network) for prefix, network in networks.items() if network})
     if meta_loss.learned_rate is not None:
         weights["log_rate"] = meta_loss.learned_rate.log_rate
     return weights

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ml3_tf.layout import PER_SET
 from ml3_tf.meta_loss import MetaLoss
 
 GRID_SIZE = 41  # points to a side; odd, so that a symmetric range holds zero
@@ -148,7 +149,8 @@ def value_and_gradient(loss, y_true, y_pred, fixed=None):
         Pair `(value, gradient)` of float arrays in the shape of the points.
 
     Raises:
-        ValueError: `fixed` has an unknown feature or a wrong width, or does not leave one prediction and one target.
+        ValueError: A per-set loss; `fixed` has an unknown feature or a wrong width, or does not leave one prediction
+            and one target.
 
     Example:
         >>> value, gradient = value_and_gradient("mse", [0.0, 1.0], 3.0)
@@ -156,6 +158,12 @@ def value_and_gradient(loss, y_true, y_pred, fixed=None):
         ([9.0, 4.0], [6.0, 4.0])
     """
     loss = keras.losses.get(loss)
+    if getattr(loss, "mode", None) == PER_SET:
+        raise ValueError(
+            "A per-set loss scores examples together, so there is no value or gradient of one prediction and one "
+            f"target. Received: '{loss.name}' with mode='{PER_SET}'. Draw it along a parameter of the learner instead, "
+            "as recipes/shaped_sine.py does."
+        )
     features = loss.features if isinstance(loss, MetaLoss) else {"y_pred": 1, "y_true": 1}
     y_true, y_pred = np.broadcast_arrays(np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float))
     pred_template, true_template = _templates(features, fixed or {})

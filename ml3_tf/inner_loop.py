@@ -116,7 +116,9 @@ def loss_of_each_task(loss, y_true, y_pred, sample_weight=None):
         `[N]`.
     """
     dtype = getattr(loss, "dtype", y_pred.dtype)
-    values = getattr(loss, "call", loss)(tf.cast(y_true, dtype), tf.cast(y_pred, dtype))  # [N, B, ...]
+    # The weights of a per-set loss weigh its sets, too.
+    weights = {"sample_weight": sample_weight} if getattr(loss, "pools_examples", False) else {}
+    values = getattr(loss, "call", loss)(tf.cast(y_true, dtype), tf.cast(y_pred, dtype), **weights)  # [N, B, ...]
     over_examples = list(range(1, values.shape.rank))
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     if sample_weight is not None:

@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ml3_tf.explain import check_range, explain, value_and_gradient
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.meta_loss import PER_OUTPUT, MetaLoss
+from ml3_tf.layout import PER_OUTPUT
+from ml3_tf.meta_loss import MetaLoss
 
 REGRESSION = "regression"
 CLASSIFICATION = "classification"

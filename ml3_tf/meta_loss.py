@@ -6,10 +6,9 @@ import math
 import keras
 from keras import ops
 
-PER_SAMPLE = "per_sample"
-PER_OUTPUT = "per_output"
-MODES = (PER_SAMPLE, PER_OUTPUT)
-FROM_NETWORK = "network"
+from ml3_tf import layout
+from ml3_tf.example_sets import WithCall, pool, weights_of_examples
+from ml3_tf.layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET
 
 
 @keras.saving.register_keras_serializable("ml3_tf")
@@ -60,17 +59,28 @@ class MetaLoss(keras.losses.Loss):
 
     **Modes.** `"per_sample"` scores the whole vector of an example. `"per_output"` scores each pair of components
     `(y_pred[i], y_true[i])` with the same network and takes the mean, so that a loss learned on two outputs trains a
-    model with ten.
+    model with ten. `"per_set"` scores all examples together, see below.
+
+    **Sets.** Where a single example says too little about which way to go, a per-set loss looks at all: `network`
+    gives learned features of each example, their mean over the set goes through `score_network`, and every example
+    receives that one score. The set is the second-to-last axis of `y_pred`: a batch in `fit`, the examples of each
+    task in meta-training (with `tf.distribute`, those of one replica). Sample weights and masks weigh the mean too, so
+    that an example of weight zero leaves the set. What it has learned holds for sets like those it was learned on:
+    train on full batches, or on batches about as large, and expect extrapolation, to examples that lie elsewhere or
+    are fewer, to cost accuracy. A server must not put the requests of several clients into one batch, which would be
+    one set.
 
     **Learned learning rate.** A learned loss may scale itself, and thereby the step of whoever minimises it. With
     `learning_rate=0.1` the loss is multiplied by a positive scalar that starts at .1 and is learned with the network.
     With `learning_rate="network"` the network has a second output whose softplus is the rate of each example; no
-    gradient flows from the rate to `y_pred`, so it scales a step and never bends it.
+    gradient flows from the rate to `y_pred`, so it scales a step and never bends it. Where meta-training unrolls
+    several steps, the meta-gradient leaves out how earlier steps moved the rates of later ones.
 
     Args:
         network: Built Keras model, `[batch, width of all features] -> [batch, 1]` (`[batch, 2]` with
-            `learning_rate="network"`). It should be smooth in its inputs (see `MetaLoss.mlp`).
-        mode: `"per_sample"` or `"per_output"`.
+            `learning_rate="network"`), or `-> [batch, number of learned features]` in mode `"per_set"`. It should be
+            smooth in its inputs (see `MetaLoss.mlp`).
+        mode: `"per_sample"`, `"per_output"` or `"per_set"`.
         features: Mapping from feature name to width. The first is the prediction, the others are the slices of
             `y_true`, in order. `"per_output"` takes two features of width 1.
         input_scale: Optional sequence with one positive divisor per network input, e.g. the spread of a velocity.
@@ -78,6 +88,8 @@ class MetaLoss(keras.losses.Loss):
         reduction: As in every Keras loss.
         name: Optional name.
         dtype: As in every Keras loss: the dtype in which `y_true` and `y_pred` arrive at the network.
+        score_network: In mode `"per_set"` alone, the built Keras model that maps the pooled learned features to the
+            score, `-> [batch, 1]` (`[batch, 2]` with `learning_rate="network"`).
 
     Raises:
         ValueError: A mode, layout or scale that does not fit the network; at call time, shapes that do not fit the
@@ -104,14 +116,16 @@ class MetaLoss(keras.losses.Loss):
         reduction="sum_over_batch_size",
         name="meta_loss",
         dtype=None,
+        score_network=None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.network = network
+        self.score_network = score_network
         self.mode = mode
         self.features = {"y_pred": 1, "y_true": 1} if features is None else dict(features)
         self.input_scale = None if input_scale is None else [float(scale) for scale in input_scale]
         self.learning_rate = learning_rate
-        self._check_layout()
+        layout.check(self)
         scalar_rate = learning_rate is not None and learning_rate != FROM_NETWORK
         self.learned_rate = LearnedRate(learning_rate, dtype=self.dtype) if scalar_rate else None
 
@@ -124,6 +138,7 @@ class MetaLoss(keras.losses.Loss):
         output_initializer="glorot_uniform",
         features=None,
         dtype=None,
+        score_units=(40,),
         **kwargs,
     ):
         """Returns a `MetaLoss` around a fully connected network; the defaults are the paper's two layers of 40.
@@ -132,6 +147,8 @@ class MetaLoss(keras.losses.Loss):
         piecewise linear activation (ReLU) makes the first a step function of the prediction and its derivative zero
         almost everywhere, which leaves flat regions where nothing is learned; hence the smooth default. The last layer
         has no bias: a constant added to a loss moves no learner.
+
+        In mode `"per_set"` the last hidden layer is what is pooled, and a second network of `score_units` follows.
 
         Args:
             hidden_units: Widths of the hidden layers.
@@ -142,6 +159,7 @@ class MetaLoss(keras.losses.Loss):
                 learned.
             features: Feature layout, see `MetaLoss`.
             dtype: Dtype of the loss and of the network.
+            score_units: Widths of the hidden layers behind the pooling; mode `"per_set"` alone.
             **kwargs: Further arguments of `MetaLoss`.
 
         Returns:
@@ -152,47 +170,90 @@ class MetaLoss(keras.losses.Loss):
         >>> MetaLoss.mlp(features={"y_pred": 2, "state": 4, "goal": 2}).network.input_shape
         (None, 8)
         """
-        layout = {"y_pred": 1, "y_true": 1} if features is None else features
+        widths = {"y_pred": 1, "y_true": 1} if features is None else features
         outputs = 2 if kwargs.get("learning_rate") == FROM_NETWORK else 1
         dtype = dtype or keras.config.floatx()
         dense = functools.partial(keras.layers.Dense, dtype=dtype)
-        hidden = [dense(units, activation=activation) for units in hidden_units]
+
+        def chain(num_inputs, units, last):
+            hidden = [dense(number, activation=activation) for number in units]
+            return keras.Sequential([keras.Input((num_inputs,), dtype=dtype), *hidden, *last])
+
         output = dense(outputs, output_activation, use_bias=False, kernel_initializer=output_initializer)
-        network = keras.Sequential([keras.Input((sum(layout.values()),), dtype=dtype), *hidden, output])
-        return cls(network, features=features, dtype=dtype, **kwargs)
+        if kwargs.get("mode") != PER_SET:
+            network = chain(sum(widths.values()), hidden_units, [output])
+            return cls(network, features=features, dtype=dtype, **kwargs)
+        if not hidden_units:
+            raise ValueError(
+                "A per-set loss pools the outputs of its last hidden layer: expected at least one width in "
+                f"`hidden_units`. Received: hidden_units={hidden_units}"
+            )
+        network = chain(sum(widths.values()), hidden_units, [])
+        score_network = chain(hidden_units[-1], score_units, [output])
+        return cls(network, features=features, dtype=dtype, score_network=score_network, **kwargs)
+
+    @property
+    def layers(self):
+        """What holds the weights: the network, the score network of a per-set loss, and the scalar rate if any."""
+        return [layer for layer in (self.network, self.score_network, self.learned_rate) if layer is not None]
 
     @property
     def trainable_variables(self):
-        """The variables phi that meta-training moves: those of the network, then the scalar rate if there is one."""
-        rate = self.learned_rate.trainable_variables if self.learned_rate else []
-        return [*self.network.trainable_variables, *rate]
+        """The variables phi that meta-training moves: those of the networks, then the scalar rate if there is one."""
+        return [variable for layer in self.layers for variable in layer.trainable_variables]
 
-    def call(self, y_true, y_pred):
+    @property
+    def pools_examples(self):
+        """Whether the value of an example depends on the others, and on the weights that they have."""
+        return self.mode == PER_SET
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """The reduced loss, as Keras computes it; a per-set loss weighs the examples of its sets in `call` as well."""
+        if not self.pools_examples:
+            return super().__call__(y_true, y_pred, sample_weight)
+        mask = getattr(y_pred, "_keras_mask", None)  # where Keras keeps it
+        rows = layout.with_width(y_pred, self.dtype)
+        weights = weights_of_examples(rows, sample_weight, mask)
+        call = functools.partial(self.call, sample_weight=weights)
+        return WithCall(call, name=self.name, reduction=self.reduction, dtype=self.dtype)(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred, sample_weight=None):
         """Returns one value per example.
 
         Args:
             y_true: `[..., width]`, everything but the prediction, in the order of `features`.
             y_pred: `[..., width]`, the prediction.
+            sample_weight: Optional `[...]`, how much each example counts in its set. Read in mode `"per_set"` alone:
+                elsewhere weights multiply the values, which is left to Keras.
 
         Returns:
             `[...]`, the loss of each example.
         """
-        y_true, y_pred = self._check_shapes(_with_width(y_true, self.dtype), _with_width(y_pred, self.dtype))
+        y_true, y_pred = layout.with_width(y_true, self.dtype), layout.with_width(y_pred, self.dtype)
+        layout.check_shapes(self, y_true, y_pred)
         if self.mode == PER_OUTPUT:
             return ops.mean(self._score(ops.stack([y_pred, y_true], axis=-1)), axis=-1)
-        return self._score(ops.concatenate([y_pred, y_true], axis=-1))
+        inputs = ops.concatenate([y_pred, y_true], axis=-1)
+        if self.mode == PER_SAMPLE:
+            return self._score(inputs)
+        scores = self._score(inputs, weights_of_examples(y_pred, sample_weight))
+        return ops.broadcast_to(ops.expand_dims(scores, -1), ops.shape(inputs)[:-1])
 
-    def _score(self, inputs):
-        """M_phi of each feature vector: `[..., F] -> [...]`, times the learned rate."""
+    def _score(self, inputs, weights=None):
+        """M_phi of each feature vector, or of each set of them, times the learned rate: `[..., F] -> [...]`."""
         if self.input_scale is not None:
             inputs = inputs / ops.convert_to_tensor(self.input_scale, dtype=inputs.dtype)
-        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        values = self.network(rows)[:, 0]
+        values = self._apply_networks(inputs, weights)[..., 0]
         if self.learning_rate == FROM_NETWORK:
-            values = values * ops.softplus(self.network(ops.stop_gradient(rows))[:, 1])
-        elif self.learned_rate is not None:
-            values = self.learned_rate(values)
-        return values if len(inputs.shape) == 2 else ops.reshape(values, ops.shape(inputs)[:-1])
+            return values * ops.softplus(self._apply_networks(ops.stop_gradient(inputs), weights)[..., 1])
+        return self.learned_rate(values) if self.learned_rate is not None else values
+
+    def _apply_networks(self, inputs, weights):
+        """`[..., F] -> [..., outputs]`; per set `[..., B, F] -> [..., outputs]`."""
+        outputs = _apply_to_rows(self.network, inputs)
+        if self.score_network is None:
+            return outputs
+        return _apply_to_rows(self.score_network, pool(outputs, weights))
 
     def export(self, directory):
         """Writes the loss as the next version of a SavedModel, `directory/1`, `directory/2`, ...
@@ -222,79 +283,19 @@ class MetaLoss(keras.losses.Loss):
             "input_scale": self.input_scale,
             "learning_rate": self.learning_rate,
             "dtype": self.dtype,
+            "score_network": self.score_network and keras.saving.serialize_keras_object(self.score_network),
         }
 
     @classmethod
     def from_config(cls, config):
-        network = keras.saving.deserialize_keras_object(config["network"])
-        return cls(**{**config, "network": network})
-
-    def _check_layout(self):
-        if self.mode not in MODES:
-            raise ValueError(f"Unknown `mode`. Expected one of {MODES}. Received: mode={self.mode!r}")
-        widths = list(self.features.values())
-        if len(widths) < 2 or any(not isinstance(width, int) or width < 1 for width in widths):
-            raise ValueError(
-                "`features` maps at least two names, the prediction and one slice of `y_true`, to positive integer "
-                f"widths. Received: features={self.features}"
-            )
-        if self.mode == PER_OUTPUT and widths != [1, 1]:
-            raise ValueError(
-                "A per-output loss scores pairs (y_pred[i], y_true[i]): expected two `features` of width 1. "
-                f"Received: features={self.features}. Use mode='per_sample' for wider features."
-            )
-        rate = self.learning_rate
-        if not (rate is None or rate == FROM_NETWORK or (isinstance(rate, (int, float)) and 0 < rate < math.inf)):
-            raise ValueError(f"Expected `learning_rate` None, a positive float or 'network'. Received: {rate!r}")
-        if not getattr(self.network, "built", False):
-            raise ValueError("`network` has no weights yet. Give it a `keras.Input`, or call it once.")
-        if not hasattr(self.network, "input_shape"):
-            raise ValueError(
-                "`network` must be a Sequential or functional Keras model. "
-                f"Received: {type(self.network).__name__}, whose widths and configuration Keras does not know."
-            )
-        outputs = 2 if rate == FROM_NETWORK else 1
-        expected = (sum(widths), outputs)
-        received = (self.network.input_shape[-1], self.network.output_shape[-1])
-        if received != expected:
-            raise ValueError(
-                f"`network` must map {expected[0]} inputs (the widths of {self.features}) to {outputs} output(s) with "
-                f"learning_rate={rate!r}. Received a network from {received[0]} to {received[1]}."
-            )
-        scale = self.input_scale
-        if scale is not None and (len(scale) != sum(widths) or any(not 0 < value < math.inf for value in scale)):
-            raise ValueError(
-                f"`input_scale` needs one positive finite divisor for each of the {sum(widths)} network inputs. "
-                f"Received: input_scale={scale}"
-            )
-
-    def _check_shapes(self, y_true, y_pred):
-        """Raises where Keras would broadcast; returns the two tensors."""
-        names = list(self.features)
-        pred_width, true_width = self.features[names[0]], sum(self.features[name] for name in names[1:])
-        shapes = f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}"
-        if self.mode == PER_OUTPUT:
-            if y_true.shape[-1] != y_pred.shape[-1]:
-                raise ValueError(
-                    "A per-output loss needs as many targets as predictions on the last axis (one-hot labels, not "
-                    f"indices). Received: {shapes}."
-                )
-        elif y_pred.shape[-1] != pred_width or y_true.shape[-1] != true_width:
-            raise ValueError(
-                f"The last axes must have the widths of this loss's features {self.features}: {true_width} for y_true "
-                f"({', '.join(names[1:])}, side by side) and {pred_width} for y_pred. Received: {shapes}."
-            )
-        pairs = list(zip(y_true.shape[:-1], y_pred.shape[:-1], strict=False))
-        if len(y_true.shape) != len(y_pred.shape) or any(a is not None and b is not None and a != b for a, b in pairs):
-            raise ValueError(f"y_true and y_pred must describe the same examples. Received: {shapes}.")
-        if any(size == 0 for pair in pairs for size in pair):
-            raise ValueError(f"The batch is empty: a loss needs at least one example. Received: {shapes}.")
-        return y_true, y_pred
+        names = ("network", "score_network")
+        networks = {name: keras.saving.deserialize_keras_object(config[name]) for name in names if config.get(name)}
+        return cls(**{**config, **networks})
 
 
-def _with_width(values, dtype):
-    """`values` in `dtype` with a feature axis: `[batch]` becomes `[batch, 1]`, as Keras does for targets."""
-    values = ops.convert_to_tensor(values, dtype=dtype)
-    if len(values.shape) == 0:
-        raise ValueError("A loss scores batches: expected shape [batch, width]. Received a scalar.")
-    return ops.expand_dims(values, -1) if len(values.shape) == 1 else values
+def _apply_to_rows(network, inputs):
+    """A network of `[batch, width]`, applied to `[..., width]`."""
+    rank = len(inputs.shape)
+    rows = inputs if rank == 2 else ops.reshape(inputs, (-1, inputs.shape[-1]))
+    outputs = network(rows)
+    return outputs if rank == 2 else ops.reshape(outputs, (*ops.shape(inputs)[:-1], outputs.shape[-1]))

@@ -70,7 +70,7 @@ class MetaTrainer(keras.Model):
         self.inner_steps = inner_steps
         self.unroll = unroll
         # Phi is what this model trains. The learner's template is no layer of it, so that its weights stay out.
-        self._phi_layers = [layer for layer in (meta_loss.network, meta_loss.learned_rate) if layer is not None]
+        self._phi_layers = meta_loss.layers
         self._query_metrics = []
         self._non_finite = tf.Variable(tf.zeros(len(meta_loss.trainable_variables), tf.bool), trainable=False)
         self.built = True

@@ -11,8 +11,9 @@ import math
 
 import numpy as np
 
+from ml3_tf.layout import FROM_NETWORK, PER_OUTPUT, PER_SET
+
 STEP = 1e-30
-FROM_NETWORK = "network"
 
 
 def value_and_derivative(description, weights, y_true, y_pred, direction):
@@ -34,28 +35,29 @@ def value_and_derivative(description, weights, y_true, y_pred, direction):
 
 
 def _loss(description, weights, y_true, y_pred):
-    if description["mode"] == "per_output":
+    if description["mode"] == PER_OUTPUT:
         return np.mean(_score(description, weights, np.stack([y_pred, y_true], axis=-1)), axis=-1)
-    return _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
+    scores = _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
+    return np.broadcast_to(scores, len(y_pred))  # of a set, each example has the one score
 
 
 def _score(description, weights, inputs):
-    """As `MetaLoss` scores: `[..., F] -> [...]`."""
+    """As `MetaLoss` scores: `[..., F] -> [...]`, or a set of examples `[B, F] -> []`."""
     if description["input_scale"] is not None:
         inputs = inputs / np.array(description["input_scale"])
-    outputs = _network(description["network"], weights, inputs)
+    outputs = _network(description["network"], weights, "", inputs)
+    if description["mode"] == PER_SET:
+        outputs = _network(description["score_network"], weights, "score.", np.mean(outputs, axis=0))
     values, rate = outputs[..., 0], description["learning_rate"]
     if rate == FROM_NETWORK:
         return values * _softplus(outputs[..., 1].real)  # no gradient flows from the rate
     return values if rate is None else values * np.exp(np.float64(weights["log_rate"]))
 
 
-def _network(description, weights, x):
+def _network(description, weights, prefix, x):
     for index, layer in enumerate(description["layers"]):
-        prefix = f"layers.{index}."
-        own = {
-            name.removeprefix(prefix): w.astype(np.float64) for name, w in weights.items() if name.startswith(prefix)
-        }
+        start = f"{prefix}layers.{index}."
+        own = {name.removeprefix(start): w.astype(np.float64) for name, w in weights.items() if name.startswith(start)}
         x = LAYERS[layer["type"]](layer, own, x)
     return x
 

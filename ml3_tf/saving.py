@@ -10,7 +10,7 @@ import numpy as np
 
 from ml3_tf import bundle, manifest
 from ml3_tf.errors import UnsafeArtefactError
-from ml3_tf.meta_loss import PER_OUTPUT
+from ml3_tf.layout import PER_OUTPUT
 
 DEFAULT_META_LOSS = "sine"
 # An installed wheel carries `savedmodels/` inside the package, a checkout beside it.
@@ -35,8 +35,10 @@ def export(meta_loss, directory):
 
     The SavedModel has two signatures with named inputs `y_true`, `y_pred` and a free batch size: `serving_default`
     gives `loss` `[batch]`, and `value_and_grad` gives `loss` and `grad`, the derivative of each example's loss with
-    respect to its `y_pred`. The version is written beside its place, read back, and renamed into it, so that a reader,
-    or a crash, never sees half of it. What only training uses is not kept: initializers, regularizers, constraints.
+    respect to its `y_pred`. To a per-set loss a request is one set: its `grad` is the derivative of the sum of the
+    losses, and a server must not batch requests. The version is written beside its place, read back, and renamed into
+    it, so that a reader, or a crash, never sees half of it. What only training uses is not kept: initializers,
+    regularizers, constraints.
 
     Args:
         meta_loss: A `MetaLoss` around a chain of the layers in `ml3_tf.architecture.LAYERS`.
@@ -124,7 +126,7 @@ def list_meta_losses():
 
     >>> import ml3_tf
     >>> names = ml3_tf.list_meta_losses()  # doctest: +ELLIPSIS
-    sine  version 1  A loss for regression ...
+    digits ... version 1 ...
     """
     names = _shipped_names()
     for name in names:
@@ -176,8 +178,7 @@ def _check_exportable(meta_loss):
             "A SavedModel is written by TensorFlow: export with KERAS_BACKEND=tensorflow. "
             f"Received: {keras.backend.backend()}. What was exported loads on every backend."
         )
-    rate = meta_loss.learned_rate.weights if meta_loss.learned_rate else []
-    for variable in [*meta_loss.network.weights, *rate]:
+    for variable in [variable for layer in meta_loss.layers for variable in layer.weights]:
         if not np.all(np.isfinite(variable.numpy())):
             raise ValueError(
                 f"A loss with non-finite weights is not exported. Received: NaN or infinity in '{variable.path}'."
@@ -207,9 +208,8 @@ def _write_saved_model(meta_loss, path):
         return {"loss": loss, "grad": tape.gradient(loss, y_pred)}
 
     archive = keras.export.ExportArchive()
-    archive.track(meta_loss.network)
-    if meta_loss.learned_rate is not None:
-        archive.track(meta_loss.learned_rate)
+    for layer in meta_loss.layers:
+        archive.track(layer)
     archive.add_endpoint("serving_default", value, input_signature=signature)
     archive.add_endpoint("value_and_grad", value_and_grad, input_signature=signature)
     archive.write_out(str(path), verbose=False)

@@ -63,6 +63,7 @@ class RemoteMetaLoss(keras.losses.Loss):
         retries: Number of further attempts after a server that is away, late or exhausted; the pause between them
             doubles from .1 s to 5 s, with jitter.
         max_batch_size: Larger batches are sent in parts. It must not exceed `max_batch_size` of a server that batches.
+            For a per-set loss, to which a part is a set of its own, it must not be smaller than the batches.
         reduction: As in every Keras loss.
         name: Optional name.
         dtype: As in every Keras loss; what is sent has the dtype of the signature.

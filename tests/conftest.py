@@ -16,7 +16,8 @@ def make_loss():
     def make(hidden_units=(5,), **kwargs):
         loss = MetaLoss.mlp(hidden_units, **kwargs)
         generator = np.random.default_rng(0)
-        loss.network.set_weights([generator.normal(size=weights.shape) for weights in loss.network.get_weights()])
+        for network in filter(None, [loss.network, loss.score_network]):
+            network.set_weights([generator.normal(size=weights.shape) for weights in network.get_weights()])
         if loss.learned_rate is not None:
             loss.learned_rate.log_rate.assign(-0.7)
         return loss

@@ -19,6 +19,7 @@ KINDS = {
     "plain": {},
     "per_output": {"mode": "per_output", "learning_rate": 0.1},
     "network_rate": {"learning_rate": "network", "input_scale": [2.0, 0.5], "activation": "gelu"},
+    "per_set": {"mode": "per_set", "score_units": (4,), "learning_rate": 0.1},
 }
 
 

@@ -22,7 +22,9 @@ HONEST = [
         {"features": {"y_pred": 2, "a": 3, "b": 1}, "learning_rate": 0.3, "input_scale": [1, 2, 3, 4, 5, 6]},
         {"learning_rate": "network", "dtype": "float64", "reduction": None},
         {"dtype": "bfloat16", "output_activation": "sigmoid", "name": "my loss (é)"},
+        {"mode": "per_set", "score_units": (3, 2), "learning_rate": 0.3},
     ]
+    if units or kwargs.get("mode") != "per_set"
 ]
 
 
@@ -45,12 +47,44 @@ def test_honest_losses_come_back(kwargs, write_bundle, tmp_path):
     loss = MetaLoss.mlp(**kwargs)
     loaded = load_meta_loss(write_bundle(loss, tmp_path / "1"))
     expected, received = loss.get_config(), loaded.get_config()
-    assert {**received, "network": None} == {**expected, "network": None}
+    without_networks = {"network": None, "score_network": None}
+    assert {**received, **without_networks} == {**expected, **without_networks}
     for a, b in zip(loaded.trainable_variables, loss.trainable_variables, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     description = bundle.describe(loss)
     assert self_test.record(loaded, description) == self_test.record(loss, description)
+
+
+def test_an_artefact_from_before_score_networks_loads(artefact, edit_json):
+    expected = load_meta_loss(artefact)
+    edit_json(artefact, manifest.DESCRIPTION, lambda loss: loss.pop("score_network"))
+    description = bundle.describe(expected)
+    assert self_test.record(load_meta_loss(artefact), description) == self_test.record(expected, description)
+
+
+@pytest.mark.parametrize(
+    "edit, error, words",
+    [
+        (lambda loss: loss.update(score_network=None), UnsafeArtefactError, "unknown keys .'score.layers.0.bias'"),
+        (lambda loss: loss.pop("score_network"), UnsafeArtefactError, "unknown keys .'score.layers.0.bias'"),
+        (lambda loss: loss.update(score_network=[]), CorruptArtefactError, "expected 'score_network'"),
+        (lambda loss: loss.update(mode="per_sample"), CorruptArtefactError, "describes no loss"),
+        (
+            lambda loss: loss["score_network"]["layers"][0].update(type="Lambda"),
+            UnsafeArtefactError,
+            "expected 'type' of layer 0 to be one of",
+        ),
+        (lambda loss: loss["score_network"].update(input_width=6), CorruptArtefactError, "score.layers.0.kernel"),
+    ],
+    ids=["null", "missing", "list", "other_mode", "code", "width"],
+)
+def test_hostile_score_networks_are_refused(write_bundle, tmp_path, make_loss, edit_json, edit, error, words):
+    version = write_bundle(make_loss(mode="per_set", score_units=(4,)), tmp_path / "1")
+    load_meta_loss(version)
+    edit_json(version, manifest.DESCRIPTION, edit)
+    with pytest.raises(error, match=words):
+        load_meta_loss(version)
 
 
 def test_subclass_is_not_described(make_loss):

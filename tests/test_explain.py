@@ -238,6 +238,12 @@ def test_per_output_loss_is_a_plane_too():
 WIDE = {"y_pred": 2, "state": 2, "goal": 2}
 
 
+def test_per_set_loss_is_refused():
+    loss = MetaLoss.mlp((3,), mode="per_set")
+    with pytest.raises(ValueError, match="scores examples together.* Received: 'meta_loss' with mode='per_set'"):
+        explain(loss)
+
+
 def test_fixed_features_stand_in_their_place():
     loss = MetaLoss.mlp(features=WIDE)
     fixed = {"y_pred": [None, 0.1], "state": [0.2, 0.3], "goal": [0.4, None]}

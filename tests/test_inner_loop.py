@@ -99,10 +99,13 @@ def test_truncated_gradient_is_a_share_of_the_full_one(tracked):
 # Finite differences
 
 
-def meta_gradient_of_an_mlp(optimizer, steps, network=None):
+def meta_gradient_of_an_mlp(optimizer, steps, network=None, **kwargs):
     """A function phi -> (task loss, meta-gradient), and phi, for a small network in float64."""
     keras.utils.set_random_seed(3)
-    meta_loss = MetaLoss.mlp((6, 6), dtype="float64") if network is None else MetaLoss(network, dtype="float64")
+    if network is None:
+        meta_loss = MetaLoss.mlp((6, 6), dtype="float64", **kwargs)
+    else:
+        meta_loss = MetaLoss(network, dtype="float64")
     loop = InnerLoop(Learner(lambda: build_mlp("float64"), seed=1), meta_loss, optimizer)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 2, 7, 1))
@@ -147,6 +150,13 @@ def relative_errors(differentiate, phi, h=1e-6):
 )
 def test_meta_gradient_is_that_of_finite_differences(optimizer, steps):
     assert max(relative_errors(*meta_gradient_of_an_mlp(optimizer, steps))) < 1e-6
+
+
+@pytest.mark.parametrize(("learning_rate", "steps"), [(0.3, 5), ("network", 1)], ids=str)
+def test_meta_gradient_of_a_per_set_loss_is_that_of_finite_differences(learning_rate, steps):
+    """One step with a rate of the network: no gradient flows from the rate to y_pred, nor on to the steps before."""
+    kwargs = {"mode": "per_set", "score_units": (4,), "learning_rate": learning_rate}
+    assert max(relative_errors(*meta_gradient_of_an_mlp(optimizers.SGD(0.5), steps, **kwargs))) < 1e-6
 
 
 @keras.saving.register_keras_serializable("ml3_tf_tests")
@@ -199,27 +209,29 @@ def convolutional():
 LEARNERS = {"dense": with_batch_norm, "dropout": with_dropout, "gru": recurrent, "conv": convolutional}
 
 
+@pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "unweighted"])
+@pytest.mark.parametrize("mode", ["per_sample", "per_set"])
 @pytest.mark.parametrize("name", LEARNERS)
-def test_a_run_equals_compile_and_train_on_batch(name):
-    """Weights, moving statistics and dropout masks, with sample weights, are those of Keras."""
+def test_a_run_equals_compile_and_train_on_batch(name, mode, weighted):
+    """Weights, moving statistics and dropout masks, with and without sample weights, are those of Keras."""
     keras.utils.set_random_seed(0)
     model = LEARNERS[name]()
-    meta_loss = MetaLoss.mlp((5,))
+    meta_loss = MetaLoss.mlp((5,), mode=mode)
     rng = np.random.default_rng(0)
     x, y = (
         rng.normal(size=(1, 8, *model.input_shape[1:])).astype("float32"),
         rng.normal(size=(1, 8, 1)).astype("float32"),
     )
-    weights = rng.uniform(size=(1, 8)).astype("float32")
+    weights = rng.uniform(size=(1, 8)).astype("float32") if weighted else None
     learner = Learner(model)
     loop = InnerLoop(learner, meta_loss, optimizers.Adam(0.01))
     start = loop.start(1, learner.copies(model, 1))
-    end = tf.function(lambda start: loop.run(start, lambda _: (x, y, weights), 3))(start)
+    end = tf.function(lambda start: loop.run(start, lambda _: (x, y, weights) if weighted else (x, y), 3))(start)
     prediction = loop.predict(end.parameters, x)
 
     model.compile(optimizer=optimizers.Adam(0.01), loss=meta_loss)
     for _ in range(3):
-        model.train_on_batch(x[0], y[0], sample_weight=weights[0])
+        model.train_on_batch(x[0], y[0], sample_weight=weights[0] if weighted else None)
     for variable, value in zip(model.trainable_variables, end.parameters.trainable):
         np.testing.assert_allclose(value[0], variable.numpy(), rtol=1e-4, atol=2e-6)
     for variable, value in zip(model.non_trainable_variables, end.parameters.state):
@@ -295,6 +307,18 @@ def test_few_steps_laid_out_equal_many_in_a_loop(monkeypatch, jit_compile):
 
 
 # Reductions
+
+
+def test_weights_reach_the_sets_of_a_per_set_loss(make_loss):
+    """In each task the weighted loss is that of Keras on the task's examples; weights of zero leave an example out."""
+    loss = make_loss(mode="per_set", reduction="mean_with_sample_weight")
+    y_true, y_pred = np.random.default_rng(0).normal(size=(2, 3, 6, 1)).astype("float32")
+    weights = np.array([[1, 0, 0, 2, 1, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]], "float32")
+    values = loss_of_each_task(loss, y_true, tf.constant(y_pred), weights)
+    np.testing.assert_allclose(values, [loss(*task) for task in zip(y_true, y_pred, weights)], rtol=1e-5)
+    np.testing.assert_allclose(values[1], loss(y_true[1], y_pred[1]), rtol=1e-5)
+    y_pred[0, 1:3] = 100.0
+    np.testing.assert_allclose(loss_of_each_task(loss, y_true, tf.constant(y_pred), weights), values, rtol=1e-5)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size", "mean_with_sample_weight"])

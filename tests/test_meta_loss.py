@@ -19,6 +19,14 @@ KINDS = {
     "network_rate": {"learning_rate": "network"},
     "float64": {"dtype": "float64"},
 }
+_PER_SET = {"mode": "per_set", "score_units": (4,)}
+PER_SET_KINDS = {
+    "per_set": _PER_SET,
+    "scaled": {**_PER_SET, "features": {"y_pred": 2, "y": 1, "x": 1}, "input_scale": [1.0, 2.0, 0.5, 4.0]},
+    "scalar_rate": {**_PER_SET, "learning_rate": 0.1},
+    "network_rate": {**_PER_SET, "learning_rate": "network"},
+    "float64": {**_PER_SET, "dtype": "float64"},
+}
 X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
 
@@ -264,6 +272,136 @@ def test_targets_without_feature_axis_are_columns(make_loss):
     assert_equal_weights(train(loss, y=Y[:, 0]), train(loss), rtol=1e-6)
 
 
+# Sets
+
+
+@pytest.mark.parametrize("kind", PER_SET_KINDS)
+def test_every_example_of_a_set_receives_its_score(make_loss, kind):
+    loss = make_loss(**PER_SET_KINDS[kind])
+    y_true, y_pred = batch(loss, 3, 5)
+    values = loss.call(y_true, y_pred).numpy()
+    assert values.shape == (3, 5)
+    assert len(np.unique(values[:, 0])) == 3
+    np.testing.assert_array_equal(values, np.repeat(values[:, :1], 5, axis=1))
+    np.testing.assert_allclose(values, [loss.call(y_true[n], y_pred[n]) for n in range(3)], rtol=1e-5)
+
+
+def test_the_score_is_that_of_the_mean_of_the_learned_features():
+    features = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    features.set_weights([np.array([[1.0, 0.0], [0.0, 10.0]])])
+    score = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "exponential", use_bias=False)])
+    score.set_weights([np.ones((2, 1))])
+    loss = MetaLoss(features, mode="per_set", score_network=score)
+    y_true, y_pred = [[0.1], [0.3]], [[1.0], [2.0]]
+    np.testing.assert_allclose(loss.call(y_true, y_pred), [np.exp(1.5 + 2)] * 2, rtol=1e-6)
+    expected = np.exp((1 * 1 + 3 * 2) / 4 + 10 * (1 * 0.1 + 3 * 0.3) / 4)
+    np.testing.assert_allclose(loss.call(y_true, y_pred, sample_weight=[1, 3]), [expected] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", PER_SET_KINDS)
+def test_the_order_of_a_set_does_not_matter(make_loss, kind):
+    loss = make_loss(**PER_SET_KINDS[kind])
+    y_true, y_pred = batch(loss, 7)
+    weights = np.arange(7.0)
+    order = np.random.default_rng(5).permutation(7)
+    value, gradient = value_and_gradient(loss, y_true, y_pred)
+    shuffled = value_and_gradient(loss, y_true[order], y_pred[order])
+    np.testing.assert_allclose(shuffled[0], value, rtol=1e-5)
+    np.testing.assert_allclose(shuffled[1], gradient[order], rtol=1e-4, atol=1e-6)
+    weighted = loss(y_true, y_pred, weights)
+    np.testing.assert_allclose(loss(y_true[order], y_pred[order], weights[order]), weighted, rtol=1e-5)
+    assert not np.allclose(loss(y_true[order], y_pred[order], weights), weighted, rtol=1e-5)
+
+
+def test_examples_of_weight_zero_leave_the_set(make_loss):
+    loss = make_loss(**PER_SET_KINDS["per_set"], reduction="mean_with_sample_weight")
+    y_true, y_pred = batch(loss, 6)
+    weights = np.array([2.0, 0.0, 2.0, 0.0, 0.0, 2.0], "float32")
+    kept = weights > 0
+    for shape in ((6,), (6, 1)):
+        received = loss(y_true, y_pred, weights.reshape(shape))
+        np.testing.assert_allclose(received, loss(y_true[kept], y_pred[kept]), rtol=1e-5)
+    assert not np.isclose(loss(y_true, y_pred), received)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size", "mean", "mean_with_sample_weight", "none", None])
+def test_weighted_sets_are_reduced_as_keras_reduces(make_loss, reduction):
+    loss = make_loss(**PER_SET_KINDS["per_set"], reduction=reduction)
+    y_true, y_pred = batch(loss, 6)
+    weights = [0.0, 1.0, 2.0, 0.5, 0.0, 3.0]
+    expected = Given(reduction=reduction)(y_true, loss.call(y_true, y_pred, weights), weights)
+    np.testing.assert_allclose(loss(y_true, y_pred, weights), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("call", ["eager", "graph"])
+def test_a_set_without_any_weight_gives_zero_and_no_nan(make_loss, call):
+    loss = make_loss(**PER_SET_KINDS["per_set"])
+    y_true, y_pred = batch(loss, 4)
+
+    def differentiate(y_pred):
+        with tf.GradientTape() as tape:
+            tape.watch(y_pred)
+            value = loss(y_true, y_pred, np.zeros(4, "float32"))
+        return value, tape.gradient(value, y_pred)
+
+    differentiate = tf.function(differentiate) if call == "graph" else differentiate
+    value, gradient = differentiate(tf.constant(y_pred))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, np.zeros((4, 1)))
+
+
+def test_masked_examples_leave_their_sets(make_loss):
+    """A set for each sequence: its steps."""
+    loss = make_loss(**PER_SET_KINDS["per_set"])
+    y_true, values = batch(loss, 3, 5)
+    mask = np.arange(5) < np.array([[2], [5], [3]])
+    y_pred = tf.constant(values)
+    y_pred._keras_mask = tf.constant(mask)
+    alone = [loss.call(y_true[n][mask[n]], values[n][mask[n]])[0] for n in range(3)]
+    np.testing.assert_allclose(loss(y_true, y_pred), np.average(alone, weights=mask.sum(axis=1)), rtol=1e-5)
+    by_weight = loss.call(y_true, values, mask)
+    np.testing.assert_allclose(by_weight[:, 0], alone, rtol=1e-5)
+
+
+def test_fit_on_full_batches_does_not_see_the_order(make_loss):
+    loss = make_loss(**PER_SET_KINDS["per_set"])
+    order = np.random.default_rng(5).permutation(16)
+    weights = np.linspace(0, 2, 16).astype("float32")
+
+    def fit(rows):
+        model = build_regressor()
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        model.fit(X[rows], Y[rows], sample_weight=weights[rows], batch_size=16, epochs=3, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    assert_equal_weights(fit(order), fit(np.arange(16)), rtol=1e-4, atol=1e-6)
+    assert differ(fit(order), build_regressor().get_weights())
+
+
+def test_per_set_mlp_pools_its_last_hidden_layer():
+    loss = MetaLoss.mlp((7, 5), mode="per_set", score_units=(3,), learning_rate="network", activation="elu")
+    assert [layer.units for layer in loss.network.layers] == [7, 5]
+    assert loss.network.layers[-1].activation is keras.activations.elu
+    assert [layer.units for layer in loss.score_network.layers] == [3, 2]
+    assert loss.layers == [loss.network, loss.score_network]
+    assert len(loss.trainable_variables) == 7
+
+
+def test_per_set_mlp_without_hidden_layer_is_refused():
+    with pytest.raises(ValueError, match=r"at least one width in `hidden_units`. Received: hidden_units=\(\)"):
+        MetaLoss.mlp((), mode="per_set")
+
+
+def test_networks_of_a_per_set_loss_that_do_not_fit_are_refused(make_loss):
+    loss = make_loss(**PER_SET_KINDS["per_set"])
+    with pytest.raises(ValueError, match=r"`score_network` must map 5 inputs \(the outputs of `network`\) to 1 output"):
+        MetaLoss(loss.network, mode="per_set", score_network=loss.network)
+    with pytest.raises(ValueError, match="`score_network` has no weights yet"):
+        MetaLoss(loss.network, mode="per_set", score_network=keras.Sequential([keras.layers.Dense(1)]))
+    with pytest.raises(ValueError, match=r"`network` must map 3 inputs .* Received a network from 2 to 5"):
+        MetaLoss(loss.network, "per_set", {"y_pred": 1, "y": 2}, score_network=loss.score_network)
+
+
 # Dtypes
 
 
@@ -329,9 +467,9 @@ def test_config_is_json_and_gives_the_loss_back(make_loss, kind):
     assert (again.name, again.reduction, again.dtype) == ("mine", "sum", loss.dtype)
 
 
-@pytest.mark.parametrize("kind", ["pair", "scalar_rate", "network_rate"])
+@pytest.mark.parametrize("kind", ["pair", "scalar_rate", "network_rate", "per_set"])
 def test_keras_file_keeps_the_loss_and_training_goes_on_identically(make_loss, tmp_path, kind):
-    loss = make_loss(**KINDS[kind])
+    loss = make_loss(**{**KINDS, "per_set": PER_SET_KINDS["scalar_rate"]}[kind])
     model = build_regressor()
     train(loss, model=model)
     model.save(tmp_path / "model.keras")
@@ -396,7 +534,15 @@ def test_fit_with_label_indices_is_refused_before_the_first_step(make_loss):
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
-        ({"mode": "per_set"}, r"Expected one of \('per_sample', 'per_output'\). Received: mode='per_set'"),
+        (
+            {"mode": "per_planet"},
+            r"Expected one of \('per_sample', 'per_output', 'per_set'\). Received: mode='per_planet'",
+        ),
+        ({"mode": "per_set"}, "`score_network` scores .* expected a network with mode='per_set'.* score_network=None"),
+        (
+            {"score_network": MetaLoss.mlp().network},
+            "None with any other. Received: mode='per_sample', score_network=<",
+        ),
         ({"features": {"y_pred": 2}}, r"at least two names.* Received: features={'y_pred': 2}"),
         ({"features": {"y_pred": 1, "state": 0}}, "positive integer widths"),
         ({"features": {"y_pred": 1, "state": 1.0}}, "positive integer widths"),

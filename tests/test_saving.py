@@ -36,6 +36,7 @@ KINDS = {
     "scalar_rate": {"learning_rate": 0.1},
     "network_rate": {"learning_rate": "network"},
     "float64": {"dtype": "float64"},
+    "per_set": {"mode": "per_set", "score_units": (4,), "learning_rate": 0.1},
 }
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)

@@ -27,7 +27,8 @@ class ILQRResult(NamedTuple):
         iterations: `[N]`, backward passes.
         model_calls: `[N]`, time steps of the dynamics that were evaluated, in all rollouts.
         derivative_calls: `[N]`, time steps of the dynamics that were linearised.
-        converged: `[N]`, whether the last decrease of the cost, or the decrease to expect, lay below the tolerance.
+        converged: `[N]`, whether a full step decreased the cost, or could be expected to, by less than the tolerance.
+            A task also ends where no step brings a decrease: at a kink of its cost or dynamics, for one.
     """
 
     states: np.ndarray
@@ -69,7 +70,7 @@ def ilqr(
         lower: Lower limit of the controls: a number, `[A]`, or `None`.
         upper: Upper limit, the same.
         max_iterations: Largest number of iterations.
-        tolerance: A decrease below `tolerance * (1 + |cost|)` ends the search of a task.
+        tolerance: A decrease below `tolerance * (1 + |cost|)` ends the search of a task. In float32 at least 1e-5.
 
     Returns:
         `ILQRResult`.
@@ -123,7 +124,7 @@ class _Search:
         _check_start(self.best)
         num_tasks = len(states)
         self.active, self.changed = np.ones((2, num_tasks), bool)
-        self.converged = np.zeros(num_tasks, bool)
+        self.converged, self.tried = np.zeros((2, num_tasks), bool)
         self.regularisation, self.factor = np.ones((2, num_tasks))
         self.iterations, self.derivative_calls = np.zeros((2, num_tasks), int)
         self.model_calls = np.full(num_tasks, self.horizon)
@@ -139,25 +140,27 @@ class _Search:
         plan = self.problem.backward(self.best.controls, regularisation, *self.derivatives)
         plan = Plan(*(tensor.numpy() for tensor in plan))
         enough = tolerance * (1.0 + np.abs(self.best.costs))
-        at_minimum = (plan.expected_decrease(1.0) <= enough) & (self.regularisation < NEGLIGIBLE_REGULARISATION)
-        self._end(self.active & plan.solved & at_minimum, plan)
-        decrease = self._line_search(plan)
+        nothing_to_gain = self.active & plan.solved & (plan.expected_decrease(1.0) <= enough)
+        unregularised = self.regularisation < NEGLIGIBLE_REGULARISATION
+        self._end(nothing_to_gain & unregularised, plan)
+        decrease = self._line_search(plan, self.active & plan.solved & ~nothing_to_gain)
         self._adapt_regularisation()
-        self._end(self.changed & (decrease <= enough), plan)
+        self._end(self.changed & (decrease <= enough) & unregularised, plan)
+        self._try_without_regularisation(nothing_to_gain)
 
-    def _line_search(self, plan):
-        """Moves each active task to the first trajectory that is good enough; returns the decrease of the costs."""
+    def _line_search(self, plan, tasks):
+        """Moves each of the tasks to its first trajectory that is good enough; returns the decrease of the costs."""
         reference = self.best
         self.changed = np.zeros_like(self.active)
         for step_size in STEP_SIZES:
-            searching = self.active & plan.solved & ~self.changed
+            searching = tasks & ~self.changed
             if not np.any(searching):
                 break
             candidate = self.problem.rollout(reference, plan, step_size)
             self.model_calls += self.horizon * searching
             expected = plan.expected_decrease(step_size)
             with np.errstate(invalid="ignore"):  # a rollout that diverged has no finite cost, and is not accepted
-                better = reference.costs - candidate.costs > ACCEPTED_SHARE * np.maximum(expected, 0.0)
+                better = reference.costs - candidate.costs > ACCEPTED_SHARE * expected
             accepted = searching & better
             self.best = Trajectory(*(_choose(accepted, *pair) for pair in zip(candidate, self.best)))
             self.changed |= accepted
@@ -167,10 +170,20 @@ class _Search:
     def _adapt_regularisation(self):
         easier = np.minimum(1.0, self.factor) / REGULARISATION_FACTOR
         harder = np.maximum(1.0, self.factor) * REGULARISATION_FACTOR
-        self.factor = np.where(self.changed, easier, harder)
-        scaled = np.maximum(self.regularisation, np.where(self.changed, 0.0, MIN_REGULARISATION)) * self.factor
-        self.regularisation = np.where(self.changed & (scaled < MIN_REGULARISATION), 0.0, scaled)
-        self.active &= self.regularisation <= MAX_REGULARISATION
+        factor = np.where(self.changed, easier, harder)
+        scaled = np.maximum(self.regularisation, np.where(self.changed, 0.0, MIN_REGULARISATION)) * factor
+        scaled = np.where(self.changed & (scaled < MIN_REGULARISATION), 0.0, scaled)
+        self.factor = np.where(self.active, factor, self.factor)
+        self.regularisation = np.where(self.active, np.minimum(scaled, MAX_REGULARISATION), self.regularisation)
+        self.active &= self.regularisation < MAX_REGULARISATION
+
+    def _try_without_regularisation(self, nothing_to_gain):
+        """A step that promises nothing may only be a short one: once for each trajectory, the next is not shortened."""
+        self.tried &= ~self.changed
+        untried = nothing_to_gain & self.active & ~self.changed & ~self.tried
+        self.regularisation = np.where(untried, 0.0, self.regularisation)
+        self.factor = np.where(untried, 1.0, self.factor)
+        self.tried |= untried
 
     def _end(self, done, plan):
         self.gains = _choose(done, plan.gains, self.gains)

@@ -100,8 +100,11 @@ class Problem:
         """The change of the control within its limits, its gain, and whether the quadratic has a minimum."""
         num_states = q_z.shape[-1] - control.shape[-1]
         q_u, q_ux, q_uu = q_z[:, num_states:], q_zz[:, num_states:, :num_states], q_zz[:, num_states:, num_states:]
-        solved = tf.linalg.eigvalsh(q_uu)[:, 0] > 0.0
-        q_uu = tf.where(solved[:, None, None], q_uu, tf.eye(control.shape[-1], dtype=q_uu.dtype))
+        identity = tf.eye(control.shape[-1], dtype=q_uu.dtype)
+        finite = tf.reduce_all(tf.math.is_finite(q_zz), [1, 2]) & tf.reduce_all(tf.math.is_finite(q_z), 1)
+        q_uu = tf.where(finite[:, None, None], q_uu, identity)  # the eigenvalues of NaN would end all tasks
+        solved = finite & (tf.linalg.eigvalsh(q_uu)[:, 0] > 0.0)
+        q_uu = tf.where(solved[:, None, None], q_uu, identity)
         change, free = box_qp(q_uu, q_u, self.lower - control, self.upper - control)
         return change, -solve_free(q_uu, q_ux, free), solved
 

@@ -56,6 +56,13 @@ def test_rollout_is_the_loop_over_time(problem, trajectory):
         np.testing.assert_allclose(result.costs[n], cost + final_cost(state), atol=1e-12)
 
 
+def test_many_problems_in_a_row_raise_no_warning_of_retracing(problem, trajectory, caplog):
+    for _ in range(6):
+        another = Problem(dynamics, running_cost, final_cost, problem.initial_states, problem.lower, problem.upper)
+        another.rollout(trajectory, plan(trajectory), 1.0)
+    assert "retracing" not in caplog.text
+
+
 def test_derivatives_equal_finite_differences(problem, trajectory):
     l_z, l_zz, f_z, v_x, v_xx = (tensor.numpy() for tensor in problem.derivatives(*trajectory[:2]))
     z = np.concatenate([trajectory.states[:, :-1], trajectory.controls], -1)

@@ -1,0 +1,108 @@
+"""The layout of a meta-loss: its modes, and which networks, features and shapes fit together."""
+
+import math
+
+from keras import ops
+
+PER_SAMPLE = "per_sample"
+PER_OUTPUT = "per_output"
+PER_SET = "per_set"
+MODES = (PER_SAMPLE, PER_OUTPUT, PER_SET)
+FROM_NETWORK = "network"
+
+
+def check(meta_loss):
+    """Raises `ValueError` unless the arguments of a `MetaLoss` fit together."""
+    if meta_loss.mode not in MODES:
+        raise ValueError(f"Unknown `mode`. Expected one of {MODES}. Received: mode={meta_loss.mode!r}")
+    widths = list(meta_loss.features.values())
+    if len(widths) < 2 or any(not isinstance(width, int) or width < 1 for width in widths):
+        raise ValueError(
+            "`features` maps at least two names, the prediction and one slice of `y_true`, to positive integer "
+            f"widths. Received: features={meta_loss.features}"
+        )
+    if meta_loss.mode == PER_OUTPUT and widths != [1, 1]:
+        raise ValueError(
+            "A per-output loss scores pairs (y_pred[i], y_true[i]): expected two `features` of width 1. "
+            f"Received: features={meta_loss.features}. Use mode='per_sample' for wider features."
+        )
+    rate = meta_loss.learning_rate
+    if not (rate is None or rate == FROM_NETWORK or (isinstance(rate, (int, float)) and 0 < rate < math.inf)):
+        raise ValueError(f"Expected `learning_rate` None, a positive float or 'network'. Received: {rate!r}")
+    _check_networks(meta_loss, sum(widths))
+    scale = meta_loss.input_scale
+    if scale is not None and (len(scale) != sum(widths) or any(not 0 < value < math.inf for value in scale)):
+        raise ValueError(
+            f"`input_scale` needs one positive finite divisor for each of the {sum(widths)} network inputs. "
+            f"Received: input_scale={scale}"
+        )
+
+
+def _check_networks(meta_loss, num_inputs):
+    _check_network(meta_loss.network, "network")
+    rate = meta_loss.learning_rate
+    outputs = 2 if rate == FROM_NETWORK else 1
+    if (meta_loss.mode == PER_SET) != (meta_loss.score_network is not None):
+        raise ValueError(
+            "`score_network` scores the pooled features of a per-set loss: expected a network with mode='per_set', and "
+            f"None with any other. Received: mode={meta_loss.mode!r}, score_network={meta_loss.score_network}"
+        )
+    if meta_loss.mode == PER_SET:
+        _check_network(meta_loss.score_network, "score_network")
+        num_features = meta_loss.network.output_shape[-1]
+        _check_widths(meta_loss.network, "network", num_inputs, num_features, meta_loss)
+        _check_widths(meta_loss.score_network, "score_network", num_features, outputs, meta_loss)
+    else:
+        _check_widths(meta_loss.network, "network", num_inputs, outputs, meta_loss)
+
+
+def _check_network(network, name):
+    if not getattr(network, "built", False):
+        raise ValueError(f"`{name}` has no weights yet. Give it a `keras.Input`, or call it once.")
+    if not hasattr(network, "input_shape"):
+        raise ValueError(
+            f"`{name}` must be a Sequential or functional Keras model. "
+            f"Received: {type(network).__name__}, whose widths and configuration Keras does not know."
+        )
+
+
+def _check_widths(network, name, inputs, outputs, meta_loss):
+    what = "outputs of `network`" if name == "score_network" else f"widths of {meta_loss.features}"
+    received = (network.input_shape[-1], network.output_shape[-1])
+    if received != (inputs, outputs):
+        raise ValueError(
+            f"`{name}` must map {inputs} inputs (the {what}) to {outputs} output(s) with "
+            f"learning_rate={meta_loss.learning_rate!r}. Received a network from {received[0]} to {received[1]}."
+        )
+
+
+def check_shapes(meta_loss, y_true, y_pred):
+    """Raises `ValueError` where Keras would broadcast."""
+    features = meta_loss.features
+    names = list(features)
+    pred_width, true_width = features[names[0]], sum(features[name] for name in names[1:])
+    shapes = f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}"
+    if meta_loss.mode == PER_OUTPUT:
+        if y_true.shape[-1] != y_pred.shape[-1]:
+            raise ValueError(
+                "A per-output loss needs as many targets as predictions on the last axis (one-hot labels, not "
+                f"indices). Received: {shapes}."
+            )
+    elif y_pred.shape[-1] != pred_width or y_true.shape[-1] != true_width:
+        raise ValueError(
+            f"The last axes must have the widths of this loss's features {features}: {true_width} for y_true "
+            f"({', '.join(names[1:])}, side by side) and {pred_width} for y_pred. Received: {shapes}."
+        )
+    pairs = list(zip(y_true.shape[:-1], y_pred.shape[:-1], strict=False))
+    if len(y_true.shape) != len(y_pred.shape) or any(a is not None and b is not None and a != b for a, b in pairs):
+        raise ValueError(f"y_true and y_pred must describe the same examples. Received: {shapes}.")
+    if any(size == 0 for pair in pairs for size in pair):
+        raise ValueError(f"The batch is empty: a loss needs at least one example. Received: {shapes}.")
+
+
+def with_width(values, dtype):
+    """`values` in `dtype` with a feature axis: `[batch]` becomes `[batch, 1]`, as Keras does for targets."""
+    values = ops.convert_to_tensor(values, dtype=dtype)
+    if len(values.shape) == 0:
+        raise ValueError("A loss scores batches: expected shape [batch, width]. Received a scalar.")
+    return ops.expand_dims(values, -1) if len(values.shape) == 1 else values
