@@ -20,19 +20,24 @@ class Row(NamedTuple):
         folder: Folder below `results/`.
         label: What is measured.
         learned: Metric of the learned loss.
-        same_rate: Metric of the task loss at the same rate.
-        tuned: Metric of the task loss at its best rate.
+        same_rate: Metric of the task loss at the same rate. `None`: there is none.
+        tuned: Metric of the task loss at its best rate, or `None`.
         higher_is_better: Whether more of it is better.
     """
 
     folder: str
     label: str
     learned: str
-    same_rate: str
-    tuned: str
+    same_rate: str | None
+    tuned: str | None
     higher_is_better: bool = False
 
 
+def _methods(metric):
+    return [metric.format(method) for method in ("learned", "same_rate", "tuned")]
+
+
+INVERSE_DYNAMICS = ["torque_rmse_shaped", "torque_rmse_same_rate", "torque_rmse_tuned"]
 ROWS = [
     Row(folder, f"{label}, error after {steps} steps ↓", *(f"test_mse_{method}{suffix}" for method in methods))
     for folder, label in (
@@ -45,12 +50,23 @@ ROWS = [
     )
 ]
 ROWS += [
+    Row("digits", "unseen pairs of digits, steps to 90 % accuracy ↓", *_methods("steps_to_90_{}")),
+    Row("digits", "the same, accuracy after 100 steps ↑", *_methods("accuracy_{}_100"), True),
+    Row("digits", "all ten digits, steps to 90 % accuracy ↓", *_methods("ten_class_steps_to_90_{}")),
+    Row("digits", "the same, accuracy after 100 steps ↑", *_methods("ten_class_accuracy_{}_100"), True),
+    Row("keras_fit", "a CNN in `fit`, ten digits, test accuracy ↑", *_methods("digits_accuracy_{}"), True),
+    Row("keras_fit", "a regressor in `fit`, diabetes, test RMSE ↓", *_methods("diabetes_rmse_{}")),
     Row(
         "shaped_sine",
         "shaped sine, share of frequencies recovered in 10 steps ↑",
-        *(f"recovered_{method}" for method in ("shaped", "mse", "mse_tuned")),
-        higher_is_better=True,
+        *("recovered_shaped", "recovered_mse", "recovered_mse_tuned"),
+        True,
     ),
+    *(
+        Row(f"inverse_dynamics_{robot}", f"inverse dynamics of the {robot}, torque error (N m) ↓", *INVERSE_DYNAMICS)
+        for robot in ("reacher", "sawyer")
+    ),
+    Row("mountain_car", "mountain car, share of policies at the goal ↑", "reach_rate_shaped", None, None, True),
 ]
 
 
@@ -62,12 +78,20 @@ def results_table():
     ]
     for row in ROWS:
         metrics = json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["metrics"]
-        learned, *others = [np.array(metrics[name]) for name in (row.learned, row.same_rate, row.tuned)]
-        cells = [f"{values.mean():.3g} ± {values.std():.2g}" for values in (learned, *others)]
+        learned, *others = [name and metrics[name] for name in (row.learned, row.same_rate, row.tuned)]
         sign = 1 if row.higher_is_better else -1
-        wins = [f"{np.sum(sign * (learned - values) > 0)} of {len(values)}" for values in others]
+        cells = [_mean_and_deviation(values) for values in (learned, *others)]
+        wins = [_wins(sign * np.array(learned), values and sign * np.array(values)) for values in others]
         lines.append(f"| [{row.label}](results/{row.folder}) | {' | '.join(cells + wins)} |")
     return "\n".join(lines) + "\n"
+
+
+def _mean_and_deviation(values):
+    return "-" if values is None else f"{np.mean(values):.3g} ± {np.std(values):.2g}"
+
+
+def _wins(learned, others):
+    return "-" if others is None else f"{np.sum(learned > others)} of {len(learned)}"
 
 
 def with_results(readme):

@@ -16,8 +16,8 @@ import ml3_tf
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC_OBJECTS = sorted(set(ml3_tf.__all__) - {"__version__"})
 MODULES = [
-    *("dynamics", "example_sets", "inner_loop", "inner_optimizer", "learner", "meta_loss", "meta_trainer", "saving"),
-    *("task_map", "tasks", "baselines.box_qp", "baselines.ilqr"),
+    *("dynamics", "example_sets", "inner_loop", "inner_optimizer", "learner", "meta_loss", "meta_trainer"),
+    *("model_based", "policies", "rollouts", "saving", "task_map", "tasks", "baselines.box_qp", "baselines.ilqr"),
     *("envs.mountain_car", "envs.pointmass", "envs.reacher"),
 ]
 # Untested by design: they hold names alone.
