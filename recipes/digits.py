@@ -94,7 +94,7 @@ SMOKE = {
     "tuning_learners": 1,
     "test_steps": 10,
     "tuning_pairs": TUNING_PAIRS[:1],
-    "rates": RATES[2:4],
+    "rates": RATES[2:3],
 }
 
 

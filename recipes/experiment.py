@@ -99,8 +99,13 @@ def command_line(main, arguments):
         value = arguments[name]
         if value != parameter.default and name not in ("output_dir", "jobs"):
             flag = "--" + name.replace("_", "-")
-            command += [flag] if value is True else [flag, str(value)]
+            command += [flag] if value is True else [flag, *_words(value)]
     return " ".join(command)
+
+
+def _words(value):
+    """A flag's value as it is typed: nested tuples one number after the other."""
+    return [word for part in value for word in _words(part)] if isinstance(value, tuple) else [str(value)]
 
 
 def _run_and_keep(run_seed, seed, config, output_dir, verbose):

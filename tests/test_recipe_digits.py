@@ -1,6 +1,7 @@
 """The digits recipe at toy size, the images it reads, and what it says of input that it cannot use."""
 
 import csv
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ sys.path.insert(0, str(ROOT / "recipes"))
 
 import digit_images  # noqa: E402
 import digits  # noqa: E402
+from experiment import command_line  # noqa: E402
 
 import ml3_tf  # noqa: E402
 
@@ -89,6 +91,13 @@ def test_wrong_digits_are_refused(train_pair, test_pairs, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         digits.main(train_pair=train_pair, test_pairs=test_pairs, output_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_command_gives_pairs_as_they_are_typed():
+    arguments = inspect.signature(digits.main).parameters
+    arguments = {name: parameter.default for name, parameter in arguments.items()}
+    command = command_line(digits.main, {**arguments, "train_pair": (3, 4), "test_pairs": ((0, 6), (1, 8))})
+    assert command == "python recipes/digits.py --train-pair 3 4 --test-pairs 0 6 1 8"
 
 
 def test_steps_to_a_threshold():
