@@ -54,7 +54,7 @@ import numpy as np
 import tyro
 from digit_figure import METHODS, draw_figure
 from digit_images import check_pairs, draw_tasks, load_images, meta_train_tasks, split
-from experiment import command_line, print_table, run_seeds, write_history, write_summary
+from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
 from lenet import build_lenet, learning_curves, steps_to
 
 import ml3_tf
@@ -259,8 +259,7 @@ def main(
     write_history(history_rows(numbers, results), output_dir)
     figure_path = Path(output_dir) / "figure.png"
     draw_figure(results, config).savefig(figure_path)
-    exported = newest(Path(output_dir) / "seeds" / f"meta_loss_{first_seed}")
-    loss_path = ml3_tf.load_meta_loss(exported).export(Path(output_dir) / "meta_loss")
+    loss_path = export_loss_of(first_seed, output_dir)
     print_results(metrics, config["test_steps"])
     print(
         f"\nFigure: {figure_path}\nLearned loss: {loss_path}\n\nUse it in any Keras classifier with a softmax and "
@@ -298,10 +297,6 @@ def print_results(metrics, last_step):
             ]
             rows.append((f"{kind}, {method}: steps to 90 %", f"{prefix}steps_to_90_{key}"))
     print_table(metrics, rows)
-
-
-def newest(folder):
-    return max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 if __name__ == "__main__":

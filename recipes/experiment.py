@@ -71,6 +71,13 @@ def write_summary(recipe, command, seeds, results, config, output_dir):
     return metrics
 
 
+def export_loss_of(seed, output_dir):
+    """Exports the loss that was kept for a seed as the learned loss of the run; returns its path."""
+    return ml3_tf.load_meta_loss(Path(output_dir) / "seeds" / f"meta_loss_{seed}").export(
+        Path(output_dir) / "meta_loss"
+    )
+
+
 def write_history(rows, output_dir):
     """Writes `history.csv` from dictionaries with the same keys."""
     with (Path(output_dir) / "history.csv").open("w", newline="") as file:

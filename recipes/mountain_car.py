@@ -234,8 +234,7 @@ def _history(numbers, results):
 
 def _export_first(output_dir, method, seed):
     folder = output_dir / "seeds" / f"{method}_{seed}" / "mountain_car"
-    newest = max(folder.iterdir(), key=lambda path: int(path.name))
-    return ml3_tf.load_meta_loss(newest).export(output_dir / "meta_loss")
+    return ml3_tf.load_meta_loss(folder).export(output_dir / "meta_loss")
 
 
 def main(

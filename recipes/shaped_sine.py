@@ -50,7 +50,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tyro
-from experiment import command_line, print_table, run_seeds, write_history, write_summary
+from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
 from shaped_sine_figures import draw_figure, landscape, write_animation
 from shaped_sine_tasks import build_learner, draw_tasks, frequency_tasks, task_seed
 
@@ -249,8 +249,7 @@ def main(
     figure_path, animation_path = Path(output_dir) / "figure.png", Path(output_dir) / "landscape.gif"
     draw_figure(results, INNER_STEPS).savefig(figure_path)
     write_animation(results[0]["landscapes"]["shaped"], animation_path)
-    exported = _newest(Path(output_dir) / "seeds" / f"meta_loss_{first_seed}")
-    loss_path = ml3_tf.load_meta_loss(exported).export(Path(output_dir) / "meta_loss")
+    loss_path = export_loss_of(first_seed, output_dir)
     print_metrics(metrics)
     print(
         f"\nFigure: {figure_path}\nLandscape while it is learned: {animation_path}\nLearned loss: {loss_path}\n\n"
@@ -282,10 +281,6 @@ def print_metrics(metrics):
             for name, label in labels.items()
         ],
     )
-
-
-def _newest(folder):
-    return max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from typing import Literal
 import keras
 import numpy as np
 import tyro
-from experiment import command_line, print_table, run_seeds, write_history, write_summary
+from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
 
 import ml3_tf
 from ml3_tf.plotting import plot_meta_learning
@@ -234,8 +234,7 @@ def main(
     )
     figure_path = Path(output_dir) / "figure.png"
     draw_figure(results, config).savefig(figure_path)
-    exported = _newest(Path(output_dir) / "seeds" / f"meta_loss_{first_seed}")
-    loss_path = ml3_tf.load_meta_loss(exported).export(Path(output_dir) / "meta_loss")
+    loss_path = export_loss_of(first_seed, output_dir)
 
     reported, steps = config["reported_step"], config["test_steps"]
     after = {reported: f"after {reported} steps", steps: f"after {steps} steps"}
@@ -259,10 +258,6 @@ def main(
         f"    model.compile(optimizer=keras.optimizers.SGD({INNER_RATE}), loss=loss)"
     )
     return metrics
-
-
-def _newest(folder):
-    return max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 if __name__ == "__main__":
