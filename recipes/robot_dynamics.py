@@ -14,7 +14,7 @@ import numpy as np
 FOLDER = Path(__file__).parent / "robots"
 NUM_SINES = 3
 FREQUENCIES = (0.1, 0.6)  # Hz
-USED_SHARE = 0.9  # of the range of each joint, and of its velocity limit
+USED_SHARE = 0.9  # of the velocity limits
 MAX_DRAWS = 100
 
 
@@ -62,6 +62,8 @@ class Robot:
         self.angle_limits = self.model.jnt_range.copy()  # [J, 2]
         self.velocity_limits = self.model.numeric("velocity_limits").data.copy()  # [J]
         self.torque_limits = self.model.jnt_actfrcrange[:, 1].copy()  # [J]
+        self.centre = self.model.numeric("centre").data.copy()  # [J], motions are drawn within `reach` of it
+        self.reach = self.model.numeric("reach").data.copy()  # [J]
 
     @staticmethod
     def names():
@@ -112,14 +114,11 @@ class Robot:
         omega = 2 * np.pi * rng.uniform(*FREQUENCIES, shape)
         phase = rng.uniform(0, 2 * np.pi, shape)
         amplitude = rng.uniform(0.2, 1, shape)
-        low, high = self.angle_limits.T
-        reach = USED_SHARE * (high - low) / 2
-        largest = np.minimum(
-            reach / amplitude.sum(axis=1), USED_SHARE * self.velocity_limits / (amplitude * omega).sum(axis=1)
-        )
+        largest_velocity = (amplitude * omega).sum(axis=1)
+        largest = np.minimum(self.reach / amplitude.sum(axis=1), USED_SHARE * self.velocity_limits / largest_velocity)
         amplitude *= (largest * rng.uniform(0.5, 1, self.num_joints))[:, np.newaxis]
-        room = reach - amplitude.sum(axis=1)
-        centre = (low + high) / 2 + rng.uniform(-room, room)
+        room = self.reach - amplitude.sum(axis=1)
+        centre = self.centre + rng.uniform(-room, room)
         angles = omega * times[:, np.newaxis, np.newaxis] + phase  # [T, J, sines]
         return Motion(
             centre + (amplitude * np.sin(angles)).sum(axis=2),
