@@ -1,110 +1,318 @@
-"""wip"""
+"""WIP docstring."""
+
 import functools
+from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
-from robot_dynamics import Motion, Robot
+import tyro
+from experiment import command_line, print_table, run_seeds, write_history, write_summary
+from inverse_dynamics_learner import Scales, build_learner, draw_tasks, implied_inertia, torque_error
+from matplotlib.figure import Figure
+from robot_dynamics import Robot
 
 import ml3_tf
+from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner
+from ml3_tf.plotting import plot_learning_curve
 
-SAMPLES = 8
-DURATION = 4.0
-DIAGONAL = 1e-3
-
-
-def build_learner(num_joints, into, out):
-    """x = (q, qd, qdd) scaled -> torque / std."""
-    n = num_joints
-    x = keras.Input((3 * n,))
-    angle, velocity, acceleration = ops.split(ops.stop_gradient(x), 3, axis=1)
-    pose = ops.concatenate([ops.sin(angle), ops.cos(angle)], axis=1)
-    hidden = layers.Dense(32, "tanh")(pose)
-    hidden = layers.Dense(32, "tanh")(hidden)
-    near0 = keras.initializers.RandomNormal(stddev=0.05)
-    diagonal = layers.Dense(n, "softplus", kernel_initializer=near0)(hidden)
-    below = layers.Dense(n * (n - 1) // 2, kernel_initializer=keras.initializers.RandomNormal(stddev=0.05))(hidden)
-    factor = ops.matmul(diagonal, placement(*np.diag_indices(n), n)) + ops.matmul(below, placement(*np.tril_indices(n, -1), n))
-    rows, columns = np.kron(np.eye(n), np.ones((1, n))).astype("float32"), np.kron(np.ones((1, n)), np.eye(n)).astype("float32")
-    weighted = acceleration * into
-    small = keras.initializers.RandomNormal(stddev=0.05)
-    half = ops.matmul(factor * ops.matmul(weighted, rows), columns.T)
-    inertial = ops.matmul(factor * ops.matmul(half, columns), rows.T) + DIAGONAL * weighted
-    hidden = layers.Dense(32, "tanh")(ops.concatenate([pose, velocity], axis=1))
-    hidden = layers.Dense(32, "tanh")(hidden)
-    return keras.Model(x, inertial * out + layers.Dense(n, kernel_initializer=small)(hidden))
-
-
-def placement(rows, columns, n):
-    m = np.zeros((len(rows), n * n), "float32")
-    m[np.arange(len(rows)), rows * n + columns] = 1
-    return m
-
-
-def draw_scales(robot):
-    rng = np.random.default_rng(12345)
-    motions = [robot.draw_motion(rng, np.linspace(0, DURATION, 20)) for _ in range(100)]
-    velocity, acceleration = (np.concatenate([m[i] for m in motions]).std(0) for i in (1, 2))
-    dyn = [robot.dynamics(m) for m in motions]
-    torque = np.concatenate([d.torque for d in dyn])
-    mean, torque = torque.mean(0), torque.std(0)
-    d = np.sqrt(np.diag(np.concatenate([d.inertia for d in dyn]).mean(0)))
-    return {"velocity": velocity, "acceleration": acceleration, "torque": torque, "mean": mean, "d": d, "into": (d * acceleration).astype("float32"), "out": (d / torque).astype("float32")}
+SETTINGS = {
+    "reacher": {"support_motions": 8, "outer_tasks": 8, "beta": 1.0, "gamma": 1.0},
+    "sawyer": {"support_motions": 16, "outer_tasks": 4, "beta": 1.0, "gamma": 1.0},
+}
+COMMON = {
+    "duration": 4.0,  # s, of a motion
+    "points_per_motion": 8,
+    "query_motions": 8,
+    "num_train_tasks": 256,
+    "num_test_tasks": 10,
+    "num_tuning_tasks": 30,
+    "inner_steps": 50,
+    "unroll": 1,
+    "acc": 0,
+    "outer_lives": 20,  # batches of fresh learners; phi moves after each of their inner steps
+    "outer_rate": 3e-3,
+    "clip_norm": 0.5,
+    "learned_rate": 10.0,
+    "output_stddev": 1e-3,
+    "test_steps": 500,
+    "reported_step": 50,
+}
+SMOKE = {
+    "num_train_tasks": 8,
+    "num_test_tasks": 2,
+    "num_tuning_tasks": 2,
+    "inner_steps": 4,
+    "outer_lives": 2,
+    "outer_tasks": 2,
+    "test_steps": 10,
+    "reported_step": 5,
+    "smoke": True,
+}
+INNER_RATE = 1e-2
+RATES = {"SGD": [1e-2, 2e-2, 5e-2, 1e-1, 2e-1, 5e-1], "Adam": [3e-3, 1e-2, 3e-2]}
+ARMS = {"shaped": "C0", "unshaped": "C3", "same rate": "C1", "tuned": "C2", "tuned Adam": "C4"}
+PURPOSES = ("train", "tune", "test")  # tasks of each from a stream of their own
+INERTIA_EVERY = 4  # the inertia matrix is compared on every fourth query point
+NUM_EPOCHS = 10
 
 
-def draw_points(robot, scales, rng, num_motions, samples):
-    x, y, M = [], [], []
-    for _ in range(num_motions):
-        motion = robot.draw_motion(rng, np.linspace(0, DURATION, samples))
-        dynamics = robot.dynamics(motion)
-        x.append(np.concatenate([motion.angle, motion.velocity / scales["velocity"], motion.acceleration / scales["acceleration"]], 1))
-        y.append((dynamics.torque - scales["mean"]) / scales["torque"])
-        d = scales["d"]
-        M.append(dynamics.inertia / d[:, None] / d)
-    return [np.concatenate(v).astype("float32") for v in (x, y, M)]
+@functools.cache
+def robot_and_scales(name, duration, points):
+    times = np.linspace(0.0, duration, points)
+    robot = Robot(name)
+    return robot, times, Scales.of(robot, times)
 
 
-def draw_tasks(robot, scales, seed, num_tasks, num_motions=8, samples=SAMPLES, query_motions=8):
-    rng = np.random.default_rng(seed)
-    s = [draw_points(robot, scales, rng, num_motions, samples) for _ in range(num_tasks)]
-    q = [draw_points(robot, scales, rng, query_motions, samples) for _ in range(num_tasks)]
-    sx, sy, _ = map(np.stack, zip(*s))
-    qx, qy, qM = map(np.stack, zip(*q))
-    return {"support": (sx, sy), "query": (qx, qy), "inertia": qM}
+def setting_of(config):
+    return robot_and_scales(config["robot"], config["duration"], config["points_per_motion"])
 
 
-def predicted_inertia(apply, x, sc):
-    """[N,B,J,J] from torque differences"""
-    n = x.shape[-1] // 3
-    state = x[..., : 2 * n]
-    def torque_at(acc):
-        return apply(tf.concat([state, tf.broadcast_to(acc, [*x.shape[:-1], n])], -1))
-    rest = torque_at(tf.zeros(n))
-    cols = [(torque_at(unit) - rest) for unit in np.eye(n, dtype="float32")]
-    M = tf.stack(cols, -1)  # M[...,i,j] = d tau_i/ d acc_j = Mhat_ij power_j/power_i
-    return M / sc["out"][:, None] / sc["into"]
+def make_tasks(config, purpose, seed, num_tasks):
+    robot, times, scales = setting_of(config)
+    rng = np.random.default_rng([PURPOSES.index(purpose), seed])
+    return draw_tasks(robot, scales, rng, times, num_tasks, config["support_motions"], config["query_motions"])
 
 
-def curves(build, loss, optimizer, tasks, steps, seed, sc, jit=True):
-    learner = Learner(build, seed)
+def strip(tasks, config):
+    if config["acc"]:
+        return tasks
+    x, y = tasks["support"]
+    return {**tasks, "support": (x, y[..., :1])}
+
+
+def inertia_loss(trainer, scales):
+    """L_extra of eq. 9: ||M(q) - M_theta_new(q)||^2, a mean over query points and per joint."""
+
+    def extra_loss(parameters, data):
+        x = data["query"][0][:, ::INERTIA_EVERY]
+        predict = lambda x: trainer.learner.apply(parameters, x, training=False)[0]
+        errors = implied_inertia(predict, x, scales) - data["inertia"][:, ::INERTIA_EVERY]
+        return tf.reduce_mean(tf.reduce_sum(errors**2, axis=[2, 3]), axis=1) / len(scales.torque)
+
+    return extra_loss
+
+
+def meta_train(config, shaped, seed, verbose):
+    """Returns the learned loss, and the task loss for each epoch of meta-training."""
+    keras.utils.set_random_seed(seed)
+    _, _, scales = setting_of(config)
+    meta_loss = ml3_tf.MetaLoss.mlp(
+        (40, 40),
+        features={"torque": 1, "target": 1, "acceleration": 1} if config["acc"] else {"torque": 1, "target": 1},
+        learning_rate=config["learned_rate"],
+        output_initializer=keras.initializers.RandomNormal(stddev=config["output_stddev"]),
+        name=f"inverse_dynamics_{config['robot']}",
+    )
+    learner = functools.partial(build_learner, scales)
+    trainer = ml3_tf.MetaTrainer(learner, meta_loss, inner_steps=config["inner_steps"], unroll=config["unroll"], seed=seed)
+    updates = config["outer_lives"] * config["inner_steps"] // config["unroll"]
+    schedule = keras.optimizers.schedules.CosineDecay(config["outer_rate"], updates)
+    shaping = {"extra_loss": inertia_loss(trainer, scales), "beta": config["beta"], "gamma": config["gamma"]}
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(schedule, global_clipnorm=config["clip_norm"]),
+        loss=torque_error,
+        inner_optimizer=keras.optimizers.SGD(INNER_RATE),
+        **(shaping if shaped else {}),
+    )
+    tasks = make_tasks(config, "train", seed, config["num_train_tasks"])
+    tasks = strip(tasks, config)
+    dataset = tf.data.Dataset.from_tensor_slices(tasks).shuffle(config["num_train_tasks"], seed=seed).repeat()
+    epochs = min(NUM_EPOCHS, config["outer_lives"])
+    history = trainer.fit(
+        dataset.batch(config["outer_tasks"], drop_remainder=True),
+        steps_per_epoch=config["outer_lives"] // epochs,
+        epochs=epochs,
+        verbose=verbose,
+    )
+    return meta_loss, history.history["loss"]
+
+
+def test_curves(loss, optimizer, tasks, config, seed):
+    """Trains fresh learners, and measures them on the query points before the first step and after each.
+
+    Returns:
+        Dictionary of lists `[steps + 1]`, means over tasks: "torque_rmse" (N m), "torque_share" (of the torque's
+        standard deviation), "inertia_error" (relative, Frobenius norm).
+    """
+    _, _, scales = setting_of(config)
+    learner = Learner(functools.partial(build_learner, scales), seed)
     loop = InnerLoop(learner, loss, optimizer)
-    tasks = tf.nest.map_structure(tf.convert_to_tensor, tasks)
+    tasks = tf.nest.map_structure(tf.convert_to_tensor, strip(tasks, config))
+    x, y = tasks["query"]
+    inertia = tasks["inertia"][:, ::INERTIA_EVERY]
+    steps = config["test_steps"]
+
     def score(state):
-        apply = lambda x: loop.predict(state.parameters, x)
-        x, y = tasks["query"]
-        M = predicted_inertia(apply, x, sc)
-        err = tf.reduce_mean((apply(x) - y) ** 2, 1)  # N,J
-        rel = tf.norm(M - tasks["inertia"], axis=[-2, -1]) / tf.norm(tasks["inertia"], axis=[-2, -1])
-        return tf.concat([err, tf.reduce_mean(rel, 1)[:, None]], 1)
-    def run(start):
-        def body(i, state, out):
+        predict = lambda x: loop.predict(state.parameters, x)
+        squares = tf.reduce_mean(torque_error(y, predict(x)), axis=[0, 1])  # [J]
+        errors = implied_inertia(predict, x[:, ::INERTIA_EVERY], scales) - inertia
+        root = tf.constant(np.sqrt(scales.inertia), x.dtype)
+        norms = [tf.norm(values * root[:, tf.newaxis] * root, axis=[2, 3]) for values in (errors, inertia)]
+        return tf.concat([squares, [tf.reduce_mean(norms[0] / norms[1])]], axis=0)
+
+    def train(start):
+        def body(i, state, scores):
             state = loop.step(state, lambda _: tasks["support"])
-            return i + 1, state, tf.tensor_scatter_nd_update(out, [[i]], [score(state)])
+            return i + 1, state, tf.tensor_scatter_nd_update(scores, [[i]], [score(state)])
+
         first = score(start)
-        out = tf.concat([first[None], tf.zeros([steps, *first.shape])], 0)
-        return tf.while_loop(lambda i, *_: i <= steps, body, (1, start, out), maximum_iterations=steps)[2]
-    start = loop.start(tasks["inertia"].shape[0])
-    return tf.function(run, jit_compile=jit)(start).numpy()
+        scores = tf.concat([first[tf.newaxis], tf.zeros((steps, first.shape[0]))], axis=0)
+        return tf.while_loop(lambda i, *_: i <= steps, body, (1, start, scores), maximum_iterations=steps)[2]
+
+    scores = tf.function(train, jit_compile=not config.get("smoke"))(loop.start(inertia.shape[0])).numpy()
+    return {
+        "torque_rmse": np.sqrt((scores[:, :-1] * np.square(scales.torque)).mean(axis=1)).tolist(),
+        "torque_share": np.sqrt(scores[:, :-1].mean(axis=1)).tolist(),
+        "inertia_error": scores[:, -1].tolist(),
+    }
+
+
+def tune_rates(_, config, output_dir, verbose):
+    """The rate of the grid at which MSE is best in the end, for SGD and Adam, on tasks of their own."""
+    tasks = make_tasks(config, "tune", 0, config["num_tuning_tasks"])
+    tuned = {}
+    for name, rates in RATES.items():
+        optimizers = [getattr(keras.optimizers, name)(rate) for rate in rates]
+        curves = [test_curves(torque_error, optimizer, tasks, config, 0)["torque_share"] for optimizer in optimizers]
+        scores = np.nan_to_num(np.array(curves), nan=np.inf)
+        for key, step in (("", config["reported_step"]), ("_at_end", config["test_steps"])):
+            tuned[f"tuned_{name}{key}"] = rates[scores[:, step].argmin()]
+    return tuned
+
+
+def run_seed(seed, config, output_dir, verbose):
+    losses, meta_train_curves = {}, {}
+    for name in ("shaped", "unshaped"):
+        losses[name], meta_train_curves[name] = meta_train(config, name == "shaped", seed, verbose)
+    losses["shaped"].export(output_dir / "seeds" / f"meta_loss_{seed}")
+
+    tasks = make_tasks(config, "test", seed, config["num_test_tasks"])
+    methods = {
+        **{name: (loss, keras.optimizers.SGD(INNER_RATE)) for name, loss in losses.items()},
+        "same rate": (torque_error, keras.optimizers.SGD(INNER_RATE)),
+        "tuned": (torque_error, keras.optimizers.SGD(config["tuned_SGD"])),
+        "tuned Adam": (torque_error, keras.optimizers.Adam(config["tuned_Adam"])),
+    }
+    curves = {name: test_curves(*method, tasks, config, seed) for name, method in methods.items()}
+    return {"metrics": metrics_of(curves, config), "meta_train": meta_train_curves, "meta_test": curves}
+
+
+def metrics_of(curves, config):
+    """The metrics of one seed; the module's docstring explains them."""
+    last, metrics = config["test_steps"], {}
+    for step, suffix in ((last, ""), (config["reported_step"], f"_{config['reported_step']}")):
+        for quantity in ("torque_rmse", "torque_share", "inertia_error"):
+            metrics |= {f"{quantity}_{_key(name)}{suffix}": curve[quantity][step] for name, curve in curves.items()}
+    to_reach = curves["same rate"]["torque_rmse"][last]
+    for name, curve in curves.items():
+        reached = np.flatnonzero(np.array(curve["torque_rmse"]) <= to_reach)
+        # A method that never gets there counts with one step more than were taken.
+        metrics[f"steps_to_mse_final_{_key(name)}"] = int(reached[0]) if reached.size else last + 1
+    return metrics
+
+
+def _key(name):
+    return name.replace(" ", "_").lower()
+
+
+def draw_figure(results, config):
+    """Panel c (reacher) or d (Sawyer) of figure 5 of the paper, and the inertia matrix beside it."""
+    figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 2)
+    labels = {"torque_rmse": "torque error (RMSE, N m)", "inertia_error": "inertia matrix error (relative)"}
+    steps = np.arange(1, config["test_steps"] + 1)  # step 0, the same for all, has no place on a logarithmic axis
+    for ax, (quantity, label) in zip(axes, labels.items()):
+        ax.set(xscale="log", yscale="log", xlabel="gradient steps", ylabel=label)
+        for (name, color), style in zip(ARMS.items(), (*LINE_STYLES, (0, (1, 3)))):
+            curves = [result["meta_test"][name][quantity][1:] for result in results]
+            plot_learning_curve(curves, ax, name, color, steps)
+            ax.lines[-1].set_linestyle(style)
+        ax.axvline(config["inner_steps"], color="0.5", linewidth=1, linestyle=":")
+    panel = {"reacher": "(c) Reacher", "sawyer": "(d) Sawyer"}[config["robot"]]
+    axes[0].set_title(f"{panel}: new trajectories")
+    axes[1].set_title("the inertia matrix inside the learner")
+    style_axes(axes)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=TEXT_SIZE, frameon=False
+    )
+    return figure
+
+
+def main(
+    robot: Literal["reacher", "sawyer"] = "reacher",
+    seeds: int = 1,
+    first_seed: int = 0,
+    smoke: bool = False,
+    jobs: int = 1,
+    output_dir: Path | None = None,
+):
+    """Meta-learns losses for inverse dynamics, with and without the inertia matrix, and compares them.
+
+    Args:
+        robot: The robot arm.
+        seeds: Number of seeds.
+        first_seed: The first seed.
+        smoke: Run a few steps only, to see that everything works.
+        jobs: Number of processes; each takes seeds of its own.
+        output_dir: Where results go, by default results/inverse_dynamics_ROBOT. An interrupted run resumes from it.
+
+    Returns:
+        The metrics, name -> one value per seed.
+    """
+    if robot not in SETTINGS:
+        raise ValueError(f"Unknown robot. Expected one of {sorted(SETTINGS)}. Received: robot={robot!r}")
+    command = command_line(main, locals())
+    output_dir = Path(f"results/inverse_dynamics_{robot}") if output_dir is None else Path(output_dir)
+    config = {"robot": robot, **COMMON, **SETTINGS[robot], **(SMOKE if smoke else {})}
+    config["scales"] = setting_of(config)[2]._asdict()
+    numbers = range(first_seed, first_seed + seeds)
+    [tuned] = run_seeds(tune_rates, ["tuning"], config, output_dir)
+    config |= {name: rate for name, rate in tuned.items() if name != "seconds"}
+    results = run_seeds(run_seed, numbers, config, output_dir, jobs)
+    metrics = write_summary("inverse_dynamics", command, numbers, results, config, output_dir)
+    write_history(history_rows(numbers, results), output_dir)
+    figure_path = output_dir / "figure.png"
+    draw_figure(results, config).savefig(figure_path)
+    exported = max((output_dir / "seeds" / f"meta_loss_{first_seed}").glob("[0-9]*"), key=lambda path: int(path.name))
+    loss_path = ml3_tf.load_meta_loss(exported).export(output_dir / "meta_loss")
+    report(metrics, config)
+    print(f"Figure: {figure_path}\nLearned loss (shaped): {loss_path}")
+    return metrics
+
+
+def history_rows(seeds, results):
+    return [
+        {"seed": seed, "method": name, "step": step, **{quantity: curve[quantity][step] for quantity in curve}}
+        for seed, result in zip(seeds, results)
+        for name, curve in result["meta_test"].items()
+        for step in range(len(curve["torque_rmse"]))
+    ]
+
+
+def report(metrics, config):
+    last, soon = config["test_steps"], config["reported_step"]
+    labels = {
+        "torque_rmse": "torque RMSE, N m",
+        "torque_share": "share of torque's std",
+        "inertia_error": "inertia error",
+    }
+    rows = [
+        (f"{label}, {name}, after {step} steps", f"{quantity}_{_key(name)}{suffix}")
+        for quantity, label in labels.items()
+        for step, suffix in ((soon, f"_{soon}"), (last, ""))
+        for name in ARMS
+    ]
+    rows += [(f"steps to the final error of MSE, {name}", f"steps_to_mse_final_{_key(name)}") for name in ARMS]
+    print_table(metrics, rows)
+    shaped = np.array(metrics["torque_rmse_shaped"])
+    for name in ("unshaped", "same_rate"):
+        better = int((shaped < metrics[f"torque_rmse_{name}"]).sum())
+        print(f"Shaped below {name.replace('_', ' ')} after {last} steps on {better} of {len(shaped)} seeds")
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -13,7 +13,7 @@ import numpy as np
 
 FOLDER = Path(__file__).parent / "robots"
 NUM_SINES = 3
-FREQUENCIES = (0.1, 0.6)  # Hz
+FREQUENCIES = (0.2, 1.5)  # Hz
 USED_SHARE = 0.9  # of the velocity limits
 MAX_DRAWS = 100
 
@@ -143,6 +143,6 @@ class Robot:
                 time, joint = np.argwhere(outside)[0]
                 raise ValueError(
                     f"The motion leaves the limits of the {self.name}: expected the {name} of joint "
-                    f"'{self.joint_names[joint]}' in [{limits[joint][0]:.4f}, {limits[joint][1]:.4f}] {unit}. Received: "
-                    f"{values[time, joint]:.4f} at time index {time}. Make the motion smaller, or move its centre."
+                    f"'{self.joint_names[joint]}' in [{limits[joint][0]:.4f}, {limits[joint][1]:.4f}] {unit}. "
+                    f"Received: {values[time, joint]:.4f} at time index {time}. Make the motion smaller, or move its centre."
                 )

@@ -128,7 +128,9 @@ def test_the_same_generator_draws_the_same_motion(robot):
 def test_a_motion_outside_the_limits_is_refused(robot, joint):
     motion = draw(robot)
     motion.angle[7, joint] = robot.angle_limits[joint, 1] + 0.1
-    words = f"leaves the limits of the {robot.name}: expected the angle of joint '{robot.joint_names[joint]}' in .* rad. "
+    words = (
+        f"leaves the limits of the {robot.name}: expected the angle of joint '{robot.joint_names[joint]}' in .* rad. "
+    )
     with pytest.raises(ValueError, match=words + "Received: .* at time index 7. Make the motion smaller"):
         robot.dynamics(motion)
 
@@ -142,7 +144,9 @@ def test_a_motion_that_is_too_fast_is_refused(robot, value):
 
 
 def test_a_motion_of_another_robot_is_refused(robot):
-    with pytest.raises(ValueError, match=r"three arrays \[T, \d\]: .* Received shapes: \[\(5, 3\), \(5, 3\), \(5, 3\)\]"):
+    with pytest.raises(
+        ValueError, match=r"three arrays \[T, \d\]: .* Received shapes: \[\(5, 3\), \(5, 3\), \(5, 3\)\]"
+    ):
         robot.dynamics(Motion(*np.zeros((3, 5, 3))))
 
 
