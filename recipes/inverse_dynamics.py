@@ -1,6 +1,7 @@
 """WIP docstring."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -9,19 +10,18 @@ import numpy as np
 import tensorflow as tf
 import tyro
 from experiment import command_line, print_table, run_seeds, write_history, write_summary
-from inverse_dynamics_learner import Scales, build_learner, draw_tasks, implied_inertia, torque_error
+from inverse_dynamics_learner import Scales, build_learner, draw_tasks, inertia_loss, training_with_errors
 from matplotlib.figure import Figure
 from robot_dynamics import Robot
 
 import ml3_tf
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner
 from ml3_tf.plotting import plot_learning_curve
 
 SETTINGS = {
     "reacher": {"support_motions": 8, "outer_tasks": 8, "beta": 1.0, "gamma": 1.0},
-    "sawyer": {"support_motions": 16, "outer_tasks": 4, "beta": 1.0, "gamma": 1.0},
+    "sawyer": {"support_motions": 16, "outer_tasks": 4, "beta": 1.0, "gamma": 10.0},
 }
 COMMON = {
     "duration": 4.0,  # s, of a motion
@@ -30,16 +30,15 @@ COMMON = {
     "num_train_tasks": 256,
     "num_test_tasks": 10,
     "num_tuning_tasks": 30,
-    "inner_steps": 50,
+    "inner_steps": 100,
     "unroll": 1,
-    "acc": 0,
-    "outer_lives": 20,  # batches of fresh learners; phi moves after each of their inner steps
+    "outer_lives": 8,  # batches of fresh learners; phi moves after each of their inner steps
     "outer_rate": 3e-3,
     "clip_norm": 0.5,
     "learned_rate": 10.0,
     "output_stddev": 1e-3,
     "test_steps": 500,
-    "reported_step": 50,
+    "reported_step": 100,
 }
 SMOKE = {
     "num_train_tasks": 8,
@@ -53,11 +52,11 @@ SMOKE = {
     "smoke": True,
 }
 INNER_RATE = 1e-2
-RATES = {"SGD": [1e-2, 2e-2, 5e-2, 1e-1, 2e-1, 5e-1], "Adam": [3e-3, 1e-2, 3e-2]}
+RATES = {"SGD": [1e-2, 2e-2, 3e-2, 5e-2, 7e-2, 1e-1], "Adam": [3e-3, 1e-2, 3e-2]}
 ARMS = {"shaped": "C0", "unshaped": "C3", "same rate": "C1", "tuned": "C2", "tuned Adam": "C4"}
 PURPOSES = ("train", "tune", "test")  # tasks of each from a stream of their own
 INERTIA_EVERY = 4  # the inertia matrix is compared on every fourth query point
-NUM_EPOCHS = 10
+NUM_EPOCHS = 8
 
 
 @functools.cache
@@ -77,49 +76,37 @@ def make_tasks(config, purpose, seed, num_tasks):
     return draw_tasks(robot, scales, rng, times, num_tasks, config["support_motions"], config["query_motions"])
 
 
-def strip(tasks, config):
-    if config["acc"]:
-        return tasks
-    x, y = tasks["support"]
-    return {**tasks, "support": (x, y[..., :1])}
-
-
-def inertia_loss(trainer, scales):
-    """L_extra of eq. 9: ||M(q) - M_theta_new(q)||^2, a mean over query points and per joint."""
-
-    def extra_loss(parameters, data):
-        x = data["query"][0][:, ::INERTIA_EVERY]
-        predict = lambda x: trainer.learner.apply(parameters, x, training=False)[0]
-        errors = implied_inertia(predict, x, scales) - data["inertia"][:, ::INERTIA_EVERY]
-        return tf.reduce_mean(tf.reduce_sum(errors**2, axis=[2, 3]), axis=1) / len(scales.torque)
-
-    return extra_loss
-
-
 def meta_train(config, shaped, seed, verbose):
     """Returns the learned loss, and the task loss for each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
     _, _, scales = setting_of(config)
     meta_loss = ml3_tf.MetaLoss.mlp(
         (40, 40),
-        features={"torque": 1, "target": 1, "acceleration": 1} if config["acc"] else {"torque": 1, "target": 1},
+        mode="per_output",
+        features={"torque": 1, "target": 1},
         learning_rate=config["learned_rate"],
         output_initializer=keras.initializers.RandomNormal(stddev=config["output_stddev"]),
         name=f"inverse_dynamics_{config['robot']}",
     )
     learner = functools.partial(build_learner, scales)
-    trainer = ml3_tf.MetaTrainer(learner, meta_loss, inner_steps=config["inner_steps"], unroll=config["unroll"], seed=seed)
+    trainer = ml3_tf.MetaTrainer(
+        learner, meta_loss, inner_steps=config["inner_steps"], unroll=config["unroll"], seed=seed
+    )
     updates = config["outer_lives"] * config["inner_steps"] // config["unroll"]
     schedule = keras.optimizers.schedules.CosineDecay(config["outer_rate"], updates)
-    shaping = {"extra_loss": inertia_loss(trainer, scales), "beta": config["beta"], "gamma": config["gamma"]}
+    shaping = {
+        "extra_loss": inertia_loss(trainer.learner, scales, INERTIA_EVERY),
+        "beta": config["beta"],
+        "gamma": config["gamma"],
+    }
     trainer.compile(
         optimizer=keras.optimizers.Adam(schedule, global_clipnorm=config["clip_norm"]),
-        loss=torque_error,
+        loss="mse",
         inner_optimizer=keras.optimizers.SGD(INNER_RATE),
+        jit_compile=not config.get("smoke"),
         **(shaping if shaped else {}),
     )
     tasks = make_tasks(config, "train", seed, config["num_train_tasks"])
-    tasks = strip(tasks, config)
     dataset = tf.data.Dataset.from_tensor_slices(tasks).shuffle(config["num_train_tasks"], seed=seed).repeat()
     epochs = min(NUM_EPOCHS, config["outer_lives"])
     history = trainer.fit(
@@ -131,7 +118,7 @@ def meta_train(config, shaped, seed, verbose):
     return meta_loss, history.history["loss"]
 
 
-def test_curves(loss, optimizer, tasks, config, seed):
+def test_curves(loss, optimizer, rate, tasks, config, seed):
     """Trains fresh learners, and measures them on the query points before the first step and after each.
 
     Returns:
@@ -140,30 +127,8 @@ def test_curves(loss, optimizer, tasks, config, seed):
     """
     _, _, scales = setting_of(config)
     learner = Learner(functools.partial(build_learner, scales), seed)
-    loop = InnerLoop(learner, loss, optimizer)
-    tasks = tf.nest.map_structure(tf.convert_to_tensor, strip(tasks, config))
-    x, y = tasks["query"]
-    inertia = tasks["inertia"][:, ::INERTIA_EVERY]
-    steps = config["test_steps"]
-
-    def score(state):
-        predict = lambda x: loop.predict(state.parameters, x)
-        squares = tf.reduce_mean(torque_error(y, predict(x)), axis=[0, 1])  # [J]
-        errors = implied_inertia(predict, x[:, ::INERTIA_EVERY], scales) - inertia
-        root = tf.constant(np.sqrt(scales.inertia), x.dtype)
-        norms = [tf.norm(values * root[:, tf.newaxis] * root, axis=[2, 3]) for values in (errors, inertia)]
-        return tf.concat([squares, [tf.reduce_mean(norms[0] / norms[1])]], axis=0)
-
-    def train(start):
-        def body(i, state, scores):
-            state = loop.step(state, lambda _: tasks["support"])
-            return i + 1, state, tf.tensor_scatter_nd_update(scores, [[i]], [score(state)])
-
-        first = score(start)
-        scores = tf.concat([first[tf.newaxis], tf.zeros((steps, first.shape[0]))], axis=0)
-        return tf.while_loop(lambda i, *_: i <= steps, body, (1, start, scores), maximum_iterations=steps)[2]
-
-    scores = tf.function(train, jit_compile=not config.get("smoke"))(loop.start(inertia.shape[0])).numpy()
+    train = compiled_training(loss, optimizer, rate, json.dumps(config, sort_keys=True))
+    scores = train(learner.draw(len(tasks["inertia"])), tf.nest.map_structure(tf.convert_to_tensor, tasks)).numpy()
     return {
         "torque_rmse": np.sqrt((scores[:, :-1] * np.square(scales.torque)).mean(axis=1)).tolist(),
         "torque_share": np.sqrt(scores[:, :-1].mean(axis=1)).tolist(),
@@ -171,16 +136,21 @@ def test_curves(loss, optimizer, tasks, config, seed):
     }
 
 
+@functools.lru_cache(maxsize=5)  # a baseline is compiled once for all seeds
+def compiled_training(loss, optimizer, rate, config_text):
+    config = json.loads(config_text)
+    optimizer = getattr(keras.optimizers, optimizer)(rate)
+    train = training_with_errors(loss, optimizer, config["test_steps"], setting_of(config)[2], INERTIA_EVERY)
+    return tf.function(train, jit_compile=not config.get("smoke"))
+
+
 def tune_rates(_, config, output_dir, verbose):
     """The rate of the grid at which MSE is best in the end, for SGD and Adam, on tasks of their own."""
     tasks = make_tasks(config, "tune", 0, config["num_tuning_tasks"])
     tuned = {}
     for name, rates in RATES.items():
-        optimizers = [getattr(keras.optimizers, name)(rate) for rate in rates]
-        curves = [test_curves(torque_error, optimizer, tasks, config, 0)["torque_share"] for optimizer in optimizers]
-        scores = np.nan_to_num(np.array(curves), nan=np.inf)
-        for key, step in (("", config["reported_step"]), ("_at_end", config["test_steps"])):
-            tuned[f"tuned_{name}{key}"] = rates[scores[:, step].argmin()]
+        errors = [test_curves("mse", name, rate, tasks, config, 0)["torque_share"][-1] for rate in rates]
+        tuned[f"tuned_{name}"] = rates[np.nan_to_num(errors, nan=np.inf).argmin()]
     return tuned
 
 
@@ -192,10 +162,10 @@ def run_seed(seed, config, output_dir, verbose):
 
     tasks = make_tasks(config, "test", seed, config["num_test_tasks"])
     methods = {
-        **{name: (loss, keras.optimizers.SGD(INNER_RATE)) for name, loss in losses.items()},
-        "same rate": (torque_error, keras.optimizers.SGD(INNER_RATE)),
-        "tuned": (torque_error, keras.optimizers.SGD(config["tuned_SGD"])),
-        "tuned Adam": (torque_error, keras.optimizers.Adam(config["tuned_Adam"])),
+        **{name: (loss, "SGD", INNER_RATE) for name, loss in losses.items()},
+        "same rate": ("mse", "SGD", INNER_RATE),
+        "tuned": ("mse", "SGD", config["tuned_SGD"]),
+        "tuned Adam": ("mse", "Adam", config["tuned_Adam"]),
     }
     curves = {name: test_curves(*method, tasks, config, seed) for name, method in methods.items()}
     return {"metrics": metrics_of(curves, config), "meta_train": meta_train_curves, "meta_test": curves}

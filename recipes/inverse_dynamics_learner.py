@@ -10,6 +10,7 @@ are hinges, so both networks see sin(q) and cos(q).
 Learners and losses work in standard units, by the `Scales` of a robot's motions; N tasks, B points, J joints.
 """
 
+import functools
 from typing import NamedTuple
 
 import keras
@@ -17,6 +18,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 from robot_dynamics import Motion
+
+from ml3_tf.inner_loop import InnerLoop
+from ml3_tf.learner import Learner
 
 HIDDEN_UNITS = 32
 EPSILON = 1e-3  # keeps M positive definite, in units of `Scales.inertia`
@@ -74,7 +78,7 @@ def build_learner(scales):
     hidden = layers.Dense(HIDDEN_UNITS)(pose) + layers.Dense(HIDDEN_UNITS, use_bias=False)(ops.matmul(x, velocity))
     hidden = layers.Dense(HIDDEN_UNITS, "tanh")(ops.tanh(hidden))
     bias = layers.Dense(num_joints)(hidden)
-    return keras.Model(x, layers.Reshape((num_joints, 1))(inertial + bias))
+    return keras.Model(x, inertial + bias)
 
 
 def _inertial_torque(pose, acceleration, scales):
@@ -114,13 +118,8 @@ def _unit_factors(scales):
     return (root * scales.acceleration).astype("float32"), (root / scales.torque).astype("float32")
 
 
-def torque_error(y_true, y_pred):
-    """Squared error of the torque, `[..., J]`: y_pred[..., 0] against y_true[..., 0]."""
-    return (y_pred[..., 0] - y_true[..., 0]) ** 2
-
-
 def implied_inertia(predict, x, scales):
-    """The inertia matrix of a learner, column by column from the first part of what it predicts at qdd = e_j.
+    """The inertia matrix of a learner, from its torques: M e_j = f(q, qd, e_j) - f(q, qd, 0).
 
     Args:
         predict: Function from x to torques.
@@ -134,7 +133,7 @@ def implied_inertia(predict, x, scales):
     state = tf.constant(np.repeat([1, 1, 0], num_joints), x.dtype)
     units = np.eye(3 * num_joints, dtype="float32")[2 * num_joints :]
     probes = tf.concat([x * state, *(x * state + unit for unit in units)], axis=1)  # one batch: few, large operations
-    at_rest, *accelerated = tf.split(predict(probes)[..., 0], num_joints + 1, axis=1)
+    at_rest, *accelerated = tf.split(predict(probes), num_joints + 1, axis=1)
     columns = tf.stack([torque - at_rest for torque in accelerated], axis=-1)
     into, out = _unit_factors(scales)
     return columns / out[:, np.newaxis] / into
@@ -152,10 +151,10 @@ def draw_points(robot, scales, rng, times, num_motions):
     motion = Motion(*(np.concatenate(values) for values in zip(*motions)))
     dynamics = robot.dynamics(motion)
     x = [motion.angle, motion.velocity / scales.velocity, motion.acceleration / scales.acceleration]
-    y = np.stack([(dynamics.torque - scales.torque_mean) / scales.torque, x[-1]], axis=-1)
+    torque = (dynamics.torque - scales.torque_mean) / scales.torque
     return [
         values.astype("float32")
-        for values in (np.concatenate(x, axis=1), y, standard_inertia(dynamics.inertia, scales))
+        for values in (np.concatenate(x, axis=1), torque, standard_inertia(dynamics.inertia, scales))
     ]
 
 
@@ -168,6 +167,55 @@ def draw_tasks(robot, scales, rng, times, num_tasks, support_motions, query_moti
     """
     support = [draw_points(robot, scales, rng, times, support_motions) for _ in range(num_tasks)]
     query = [draw_points(robot, scales, rng, times, query_motions) for _ in range(num_tasks)]
-    support_x, support_y, _ = map(np.stack, zip(*support))
-    query_x, query_y, inertia = map(np.stack, zip(*query))
-    return {"support": (support_x, support_y), "query": (query_x, query_y), "inertia": inertia}
+    support_x, support_torque, _ = map(np.stack, zip(*support))
+    query_x, query_torque, inertia = map(np.stack, zip(*query))
+    return {"support": (support_x, support_torque), "query": (query_x, query_torque), "inertia": inertia}
+
+
+def inertia_loss(learner, scales, every):
+    """Returns L_extra of eq. 9, ||M(q) - M_theta_new(q)||^2: a mean over every so many query points, for each joint."""
+
+    def extra_loss(parameters, data):
+        predict = lambda x: learner.apply(parameters, x, training=False)[0]
+        errors = implied_inertia(predict, data["query"][0][:, ::every], scales) - data["inertia"][:, ::every]
+        return tf.reduce_mean(tf.reduce_sum(errors**2, axis=[2, 3]), axis=1) / len(scales.torque)
+
+    return extra_loss
+
+
+def training_with_errors(loss, optimizer, steps, scales, every):
+    """Returns a function that trains given learners, and measures them before the first step and after each.
+
+    Args:
+        loss: What the learners minimise.
+        optimizer: Keras optimizer.
+        steps: Number of gradient steps.
+        scales: `Scales`.
+        every: The inertia matrix is measured on every so many query points.
+
+    Returns:
+        Function `(parameters, tasks) -> [steps + 1, J + 1]`: squared torque error of each joint in standard units, and
+        the error of the inertia matrix as a share of its Frobenius norm; means over query points and tasks.
+    """
+    loop = InnerLoop(Learner(functools.partial(build_learner, scales)), loss, optimizer)
+    root = np.sqrt(scales.inertia).astype("float32")
+
+    def errors_of(parameters, tasks):
+        predict = lambda x: loop.predict(parameters, x)
+        x, torque = tasks["query"]
+        squares = tf.reduce_mean((predict(x) - torque) ** 2, axis=[0, 1])
+        inertia = tasks["inertia"][:, ::every]
+        errors = implied_inertia(predict, x[:, ::every], scales) - inertia
+        norms = [tf.norm(values * root[:, np.newaxis] * root, axis=[2, 3]) for values in (errors, inertia)]
+        return tf.concat([squares, [tf.reduce_mean(norms[0] / norms[1])]], axis=0)
+
+    def train(parameters, tasks):
+        def body(i, state, errors):
+            state = loop.step(state, lambda _: tasks["support"])
+            return i + 1, state, tf.tensor_scatter_nd_update(errors, [[i]], [errors_of(state.parameters, tasks)])
+
+        start, first = loop.start(tasks["inertia"].shape[0], parameters), errors_of(parameters, tasks)
+        errors = tf.concat([first[tf.newaxis], tf.zeros((steps, first.shape[0]))], axis=0)
+        return tf.while_loop(lambda i, *_: i <= steps, body, (1, start, errors), maximum_iterations=steps)[2]
+
+    return train

@@ -144,5 +144,5 @@ class Robot:
                 raise ValueError(
                     f"The motion leaves the limits of the {self.name}: expected the {name} of joint "
                     f"'{self.joint_names[joint]}' in [{limits[joint][0]:.4f}, {limits[joint][1]:.4f}] {unit}. "
-                    f"Received: {values[time, joint]:.4f} at time index {time}. Make the motion smaller, or move its centre."
+                    f"Received: {values[time, joint]:.4f} at time index {time}. Make it smaller, or move its centre."
                 )

@@ -131,7 +131,7 @@ def test_a_motion_outside_the_limits_is_refused(robot, joint):
     words = (
         f"leaves the limits of the {robot.name}: expected the angle of joint '{robot.joint_names[joint]}' in .* rad. "
     )
-    with pytest.raises(ValueError, match=words + "Received: .* at time index 7. Make the motion smaller"):
+    with pytest.raises(ValueError, match=words + "Received: .* at time index 7. Make it smaller"):
         robot.dynamics(motion)
 
 
