@@ -4,33 +4,36 @@
     python recipes/inverse_dynamics.py --robot reacher --seeds 10     the reported runs
     python recipes/inverse_dynamics.py --robot sawyer --seeds 10
 
-A learner maps angles, velocities and accelerations of the joints (q, qd, qdd) to torques, tau = M(q) qdd + F(q, qd): one
-network predicts a Cholesky factor of the inertia matrix M, another the bias force F (`inverse_dynamics_learner.py`).
-Two losses are learned, alike but for the task loss that only meta-training knows (eq. 9)::
+A learner maps angles, velocities and accelerations of the joints (q, qd, qdd) to torques, tau = M(q) qdd + F(q, qd):
+one network predicts a Cholesky factor of the inertia matrix M, another the bias force F
+(`inverse_dynamics_learner.py`). Two losses are learned, alike but for the task loss that only meta-training knows
+(eq. 9)::
 
     unshaped    (tau - tau_theta_new)^2
     shaped      beta (tau - tau_theta_new)^2 + gamma ||M(q) - M_theta_new(q)||^2
 
-Neither sees an inertia matrix when it is used: it scores the pair (predicted torque, true torque) of each joint. They are
-compared, on trajectories never trained on, with gradient descent on the mean squared error (MSE) of the torque: at the
-same rate, and at the rate of a grid that is best after 500 steps on tasks of their own, for SGD and for Adam. All methods
-start from the same fresh learners and take full-batch steps.
+Neither sees an inertia matrix when it is used: it scores the pair (predicted torque, true torque) of each joint. They
+are compared, on trajectories never trained on, with gradient descent on the mean squared error (MSE) of the torque:
+at the same rate, and at the rate of a grid that is best after 500 steps on tasks of their own, for SGD and for Adam.
+All methods start from the same fresh learners and take full-batch steps.
 
-Robots: `reacher`, two rods in a horizontal plane; `sawyer`, seven joints, 17 kg (`robots/`, NOTICE). MuJoCo gives torques
-and inertia matrices. Motions are sums of three sines of .2 to 1.5 Hz for each joint, 4 s, 8 points, within the limits of
-angle, velocity and torque; the Sawyer stays within .7 rad of a working posture. A task: train on 8 motions (reacher) or 16
-(Sawyer), be scored on 8 others. Learners and losses work in standard units of a robot's motions ("scales" in "config").
+Robots: `reacher`, two rods in a horizontal plane; `sawyer`, seven joints, 17 kg (`robots/`, NOTICE). MuJoCo gives
+torques and inertia matrices. Motions are sums of three sines of .2 to 1.5 Hz for each joint, 4 s, 8 points, within
+the limits of angle, velocity and torque; the Sawyer stays within .7 rad of a working posture. A task: train on 8
+motions (reacher) or 16 (Sawyer), be scored on 8 others. Learners and losses work in standard units of a robot's
+motions ("scales" in "config").
 
-Metrics (`summary.json`, one value per seed; means over 10 test tasks) of shaped, unshaped, same_rate, tuned, tuned_adam,
-after 500 gradient steps; with _100, after 100 steps, the time that a learner lives in meta-training:
+Metrics (`summary.json`, one value per seed; means over 10 test tasks) of shaped, unshaped, same_rate, tuned,
+tuned_adam, after 500 gradient steps; with _50, _100 or _200 after so many (meta-training: 200 for the reacher, 100
+for the Sawyer):
     torque_rmse_shaped, ...: root mean squared error of the torque on new motions, over all joints, N m.
     torque_share_shaped, ...: the same as a share of each joint's standard deviation, so that small joints count too.
     inertia_error_shaped, ...: ||M - M_theta|| / ||M||, Frobenius norms, on new motions.
     steps_to_mse_final_shaped, ...: gradient steps until torque_rmse is that of same_rate after 500; 501 if never.
 
 Departures from the paper, which gives no settings here: no friction; M and F are networks of their own (in Deep
-Lagrangian Networks F follows from M); test motions are not those of training; tuned baselines. phi moves after every inner
-step, as the paper prefers. beta, gamma and all settings were chosen on seeds from 100 on.
+Lagrangian Networks F follows from M); test motions are not those of training; tuned baselines. phi moves after every
+inner step, as the paper prefers. beta, gamma and all other settings were chosen on seeds 100 to 102.
 
 Files: `summary.json`, `history.csv`, `figure.png`, and the shaped loss of the first seed in `meta_loss/`.
 """
@@ -44,19 +47,31 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tyro
-from experiment import command_line, print_table, run_seeds, write_history, write_summary
+from experiment import command_line, run_seeds, write_history, write_summary
 from inverse_dynamics_learner import Scales, build_learner, draw_tasks, inertia_loss, training_with_errors
-from matplotlib.figure import Figure
+from inverse_dynamics_report import draw_figure, history_rows, metrics_of, print_report
 from robot_dynamics import Robot
 
 import ml3_tf
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 from ml3_tf.learner import Learner
-from ml3_tf.plotting import plot_learning_curve
 
 SETTINGS = {
-    "reacher": {"support_motions": 8, "outer_tasks": 8, "beta": 1.0, "gamma": 1.0},
-    "sawyer": {"support_motions": 16, "outer_tasks": 4, "beta": 1.0, "gamma": 10.0},
+    "reacher": {
+        "support_motions": 8,
+        "outer_tasks": 8,
+        "inner_steps": 200,
+        "outer_lives": 4,
+        "beta": 1.0,
+        "gamma": 1.0,
+    },
+    "sawyer": {
+        "support_motions": 16,
+        "outer_tasks": 4,
+        "inner_steps": 100,
+        "outer_lives": 8,
+        "beta": 1.0,
+        "gamma": 10.0,
+    },
 }
 COMMON = {
     "duration": 4.0,  # s, of a motion
@@ -65,9 +80,7 @@ COMMON = {
     "num_train_tasks": 256,
     "num_test_tasks": 10,
     "num_tuning_tasks": 30,
-    "inner_steps": 100,
-    "unroll": 1,
-    "outer_lives": 8,  # batches of fresh learners; phi moves after each of their inner steps
+    "unroll": 1,  # phi moves after every inner step
     "outer_rate": 3e-3,
     "clip_norm": 0.5,
     "learned_rate": 10.0,
@@ -88,7 +101,6 @@ SMOKE = {
 }
 INNER_RATE = 1e-2
 RATES = {"SGD": [1e-2, 2e-2, 3e-2, 5e-2, 7e-2, 1e-1], "Adam": [3e-3, 1e-2, 3e-2]}
-ARMS = {"shaped": "C0", "unshaped": "C3", "same rate": "C1", "tuned": "C2", "tuned Adam": "C4"}
 PURPOSES = ("train", "tune", "test")  # tasks of each from a stream of their own
 INERTIA_EVERY = 4  # the inertia matrix is compared on every fourth query point
 NUM_EPOCHS = 8
@@ -184,6 +196,7 @@ def tune_rates(_, config, output_dir, verbose):
     tasks = make_tasks(config, "tune", 0, config["num_tuning_tasks"])
     tuned = {}
     for name, rates in RATES.items():
+        rates = rates[:1] if config.get("smoke") else rates
         errors = [test_curves("mse", name, rate, tasks, config, 0)["torque_share"][-1] for rate in rates]
         tuned[f"tuned_{name}"] = rates[np.nan_to_num(errors, nan=np.inf).argmin()]
     return tuned
@@ -203,48 +216,7 @@ def run_seed(seed, config, output_dir, verbose):
         "tuned Adam": ("mse", "Adam", config["tuned_Adam"]),
     }
     curves = {name: test_curves(*method, tasks, config, seed) for name, method in methods.items()}
-    return {"metrics": metrics_of(curves, config), "meta_train": meta_train_curves, "meta_test": curves}
-
-
-def metrics_of(curves, config):
-    """The metrics of one seed; the module's docstring explains them."""
-    last, metrics = config["test_steps"], {}
-    for step, suffix in ((last, ""), (config["reported_step"], f"_{config['reported_step']}")):
-        for quantity in ("torque_rmse", "torque_share", "inertia_error"):
-            metrics |= {f"{quantity}_{_key(name)}{suffix}": curve[quantity][step] for name, curve in curves.items()}
-    to_reach = curves["same rate"]["torque_rmse"][last]
-    for name, curve in curves.items():
-        reached = np.flatnonzero(np.array(curve["torque_rmse"]) <= to_reach)
-        # A method that never gets there counts with one step more than were taken.
-        metrics[f"steps_to_mse_final_{_key(name)}"] = int(reached[0]) if reached.size else last + 1
-    return metrics
-
-
-def _key(name):
-    return name.replace(" ", "_").lower()
-
-
-def draw_figure(results, config):
-    """Panel c (reacher) or d (Sawyer) of figure 5 of the paper, and the inertia matrix beside it."""
-    figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
-    axes = figure.subplots(1, 2)
-    labels = {"torque_rmse": "torque error (RMSE, N m)", "inertia_error": "inertia matrix error (relative)"}
-    steps = np.arange(1, config["test_steps"] + 1)  # step 0, the same for all, has no place on a logarithmic axis
-    for ax, (quantity, label) in zip(axes, labels.items()):
-        ax.set(xscale="log", yscale="log", xlabel="gradient steps", ylabel=label)
-        for (name, color), style in zip(ARMS.items(), (*LINE_STYLES, (0, (1, 3)))):
-            curves = [result["meta_test"][name][quantity][1:] for result in results]
-            plot_learning_curve(curves, ax, name, color, steps)
-            ax.lines[-1].set_linestyle(style)
-        ax.axvline(config["inner_steps"], color="0.5", linewidth=1, linestyle=":")
-    panel = {"reacher": "(c) Reacher", "sawyer": "(d) Sawyer"}[config["robot"]]
-    axes[0].set_title(f"{panel}: new trajectories")
-    axes[1].set_title("the inertia matrix inside the learner")
-    style_axes(axes)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=TEXT_SIZE, frameon=False
-    )
-    return figure
+    return {"meta_train": meta_train_curves, "meta_test": curves}
 
 
 def main(
@@ -278,45 +250,16 @@ def main(
     [tuned] = run_seeds(tune_rates, ["tuning"], config, output_dir)
     config |= {name: rate for name, rate in tuned.items() if name != "seconds"}
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
+    results = [{**result, "metrics": metrics_of(result["meta_test"], config)} for result in results]
     metrics = write_summary("inverse_dynamics", command, numbers, results, config, output_dir)
     write_history(history_rows(numbers, results), output_dir)
     figure_path = output_dir / "figure.png"
     draw_figure(results, config).savefig(figure_path)
     exported = max((output_dir / "seeds" / f"meta_loss_{first_seed}").glob("[0-9]*"), key=lambda path: int(path.name))
     loss_path = ml3_tf.load_meta_loss(exported).export(output_dir / "meta_loss")
-    report(metrics, config)
+    print_report(metrics, config)
     print(f"Figure: {figure_path}\nLearned loss (shaped): {loss_path}")
     return metrics
-
-
-def history_rows(seeds, results):
-    return [
-        {"seed": seed, "method": name, "step": step, **{quantity: curve[quantity][step] for quantity in curve}}
-        for seed, result in zip(seeds, results)
-        for name, curve in result["meta_test"].items()
-        for step in range(len(curve["torque_rmse"]))
-    ]
-
-
-def report(metrics, config):
-    last, soon = config["test_steps"], config["reported_step"]
-    labels = {
-        "torque_rmse": "torque RMSE, N m",
-        "torque_share": "share of torque's std",
-        "inertia_error": "inertia error",
-    }
-    rows = [
-        (f"{label}, {name}, after {step} steps", f"{quantity}_{_key(name)}{suffix}")
-        for quantity, label in labels.items()
-        for step, suffix in ((soon, f"_{soon}"), (last, ""))
-        for name in ARMS
-    ]
-    rows += [(f"steps to the final error of MSE, {name}", f"steps_to_mse_final_{_key(name)}") for name in ARMS]
-    print_table(metrics, rows)
-    shaped = np.array(metrics["torque_rmse_shaped"])
-    for name in ("unshaped", "same_rate"):
-        better = int((shaped < metrics[f"torque_rmse_{name}"]).sum())
-        print(f"Shaped below {name.replace('_', ' ')} after {last} steps on {better} of {len(shaped)} seeds")
 
 
 if __name__ == "__main__":
