@@ -17,7 +17,7 @@ are compared, on trajectories never trained on, with gradient descent on the mea
 at the same rate, and at the rate of a grid that is best after 500 steps on tasks of their own, for SGD and for Adam.
 All methods start from the same fresh learners and take full-batch steps.
 
-Robots: `reacher`, two rods in a horizontal plane; `sawyer`, seven joints, 17 kg (`robots/`, NOTICE). MuJoCo gives
+Robots: `reacher`, two rods in a vertical plane; `sawyer`, seven joints, 17 kg (`robots/`, NOTICE). MuJoCo gives
 torques and inertia matrices. Motions are sums of three sines of .2 to 1.5 Hz for each joint, 4 s, 8 points, within
 the limits of angle, velocity and torque; the Sawyer stays within .7 rad of a working posture. A task: train on 8
 motions (reacher) or 16 (Sawyer), be scored on 8 others. Learners and losses work in standard units of a robot's
@@ -62,7 +62,7 @@ SETTINGS = {
         "inner_steps": 200,
         "outer_lives": 4,
         "beta": 1.0,
-        "gamma": 1.0,
+        "gamma": 10.0,
     },
     "sawyer": {
         "support_motions": 16,

@@ -3,6 +3,7 @@
 import numpy as np
 from experiment import print_table
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 from ml3_tf.plotting import plot_learning_curve
@@ -72,22 +73,28 @@ def print_report(metrics, config):
 
 def draw_figure(results, config):
     """Panel c (reacher) or d (Sawyer) of figure 5 of the paper, and the inertia matrix beside it."""
-    figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(12, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots(1, 2)
-    labels = {"torque_rmse": "torque error (RMSE, N m)", "inertia_error": "inertia matrix error (relative)"}
-    steps = np.arange(1, config["test_steps"] + 1)  # step 0, the same for all, has no place on a logarithmic axis
-    for ax, (quantity, label) in zip(axes, labels.items()):
-        ax.set(xscale="log", yscale="log", xlabel="gradient steps", ylabel=label)
-        for (name, color), style in zip(ARMS.items(), (*LINE_STYLES, (0, (1, 3)))):
-            curves = [result["meta_test"][name][quantity][1:] for result in results]
-            plot_learning_curve(curves, ax, name, color, steps)
-            ax.lines[-1].set_linestyle(style)
-        ax.axvline(config["inner_steps"], color="0.5", linewidth=1, linestyle=":")
     panel = {"reacher": "(c) Reacher", "sawyer": "(d) Sawyer"}[config["robot"]]
-    axes[0].set_title(f"{panel}: new trajectories")
-    axes[1].set_title("the inertia matrix inside the learner")
+    _plot_curves(axes[0], results, "torque_rmse", "RMSE, N m", f"{panel}: torque on new trajectories")
+    _plot_curves(axes[1], results, "inertia_error", "relative error", "inertia matrix inside the learner")
+    for ax in axes:
+        ax.axvline(config["inner_steps"], color="0.5", linewidth=1, linestyle=":", label="end of meta-training")
     style_axes(axes)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=TEXT_SIZE, frameon=False
-    )
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=TEXT_SIZE - 2, frameon=False)
     return figure
+
+
+def _plot_curves(ax, results, quantity, label, title):
+    """Mean and spread over seeds; step 0, the same for all, has no place on a logarithmic axis."""
+    ax.set(xscale="log", yscale="log", xlabel="gradient steps", ylabel=label, title=title)
+    for (name, color), style in zip(ARMS.items(), (*LINE_STYLES, (0, (1, 3)))):
+        curves = np.array([result["meta_test"][name][quantity][1:] for result in results])
+        label = name if "shaped" in name else f"MSE, {name}"
+        plot_learning_curve(curves, ax, label, color, np.arange(1, curves.shape[1] + 1))
+        ax.lines[-1].set_linestyle(style)
+    for axis, digits in ((ax.xaxis, (1,)), (ax.yaxis, (1, 2, 3, 5))):
+        axis.set_major_locator(LogLocator(subs=digits))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())

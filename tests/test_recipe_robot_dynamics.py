@@ -60,7 +60,7 @@ def test_inertia_times_acceleration_and_bias_is_the_torque(robot):
 
 
 def test_the_reacher_is_that_of_the_closed_form():
-    """Two uniform rods in a plane, e.g. Siciliano et al., Robotics, section 7.3.2, without motors and gravity."""
+    """Two uniform rods in a plane, e.g. Siciliano et al., Robotics, section 7.3.2, without motors."""
     robot = Robot("reacher")
     motion = draw(robot)
     dynamics = robot.dynamics(motion)
@@ -71,7 +71,10 @@ def test_the_reacher_is_that_of_the_closed_form():
     last = np.full_like(c, inertia + 0.25 * mass * length**2)
     np.testing.assert_allclose(dynamics.inertia.reshape(-1, 4).T, [first, mixed, mixed, last], rtol=0, atol=1e-10)
     h, (v1, v2) = -0.5 * mass * length**2 * s, motion.velocity.T
-    np.testing.assert_allclose(dynamics.bias.T, [h * (2 * v1 * v2 + v2**2), -h * v1**2], rtol=0, atol=1e-10)
+    weight = 9.81 * mass * length
+    inner, outer = weight * np.cos(motion.angle[:, 0]), weight / 2 * np.cos(motion.angle.sum(axis=1))
+    bias = [h * (2 * v1 * v2 + v2**2) + 1.5 * inner + outer, -h * v1**2 + outer]
+    np.testing.assert_allclose(dynamics.bias.T, bias, rtol=0, atol=1e-10)
 
 
 def sawyer_as_urdf():
