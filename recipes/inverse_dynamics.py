@@ -1,8 +1,8 @@
 """Meta-learn losses for the inverse dynamics of robot arms, shaped by the inertia matrix (ML3, figure 5, c and d).
 
-    python recipes/inverse_dynamics.py --robot reacher                one seed, about two minutes
-    python recipes/inverse_dynamics.py --robot reacher --seeds 10     the reported runs
-    python recipes/inverse_dynamics.py --robot sawyer --seeds 10
+    python recipes/inverse_dynamics.py --robot reacher                one seed: a minute, and two to tune the baselines
+    python recipes/inverse_dynamics.py --robot sawyer                 one seed: two minutes, and five
+    python recipes/inverse_dynamics.py --robot sawyer --seeds 10      the reported run
 
 A learner maps angles, velocities and accelerations of the joints (q, qd, qdd) to torques, tau = M(q) qdd + F(q, qd):
 one network predicts a Cholesky factor of the inertia matrix M, another the bias force F
