@@ -34,7 +34,7 @@ def read_version():
 RL = ["gymnasium[mujoco]>=1.2"]
 PLOT = ["matplotlib>=3.9", "pillow>=10"]
 SERVING = ["tensorflow-serving-api>=2.21"]
-RECIPES = [*PLOT, "scikit-learn>=1.5", "tyro>=0.9"]
+RECIPES = [*PLOT, "mujoco>=3.2", "scikit-learn>=1.5", "tyro>=0.9"]
 
 setup(
     name="ml3_tf",
@@ -44,7 +44,7 @@ setup(
     long_description_content_type="text/markdown",
     author="ml3_tf authors",
     license_expression="MIT",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "NOTICE"],
     keywords=["meta-learning", "learned loss", "keras", "tensorflow", "reinforcement learning"],
     classifiers=[
         "Development Status :: 4 - Beta",

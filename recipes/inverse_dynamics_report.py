@@ -1,0 +1,100 @@
+"""Metrics, table and figure of the inverse dynamics recipe."""
+
+import numpy as np
+from experiment import print_table
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.plotting import plot_learning_curve
+
+ARMS = {"shaped": "C0", "unshaped": "C3", "same rate": "C1", "tuned": "C2", "tuned Adam": "C4"}
+QUANTITIES = {
+    "torque_rmse": "torque error, N m",
+    "torque_share": "torque error / std",
+    "inertia_error": "inertia error",
+}
+
+
+def metrics_of(curves, config):
+    """The metrics of one seed, name -> value; the recipe's docstring explains them."""
+    last, metrics = config["test_steps"], {}
+    for step, suffix in reported_steps(config).items():
+        for quantity in QUANTITIES:
+            metrics |= {f"{quantity}_{_key(name)}{suffix}": curve[quantity][step] for name, curve in curves.items()}
+    to_reach = curves["same rate"]["torque_rmse"][last]
+    for name, curve in curves.items():
+        reached = np.flatnonzero(np.array(curve["torque_rmse"]) <= to_reach)
+        # A method that never gets there counts with one step more than were taken.
+        metrics[f"steps_to_mse_final_{_key(name)}"] = int(reached[0]) if reached.size else last + 1
+    return metrics
+
+
+def reported_steps(config):
+    """Step -> suffix of its metrics; the last step has none."""
+    soon, last = config["reported_step"], config["test_steps"]
+    return {**{step: f"_{step}" for step in (soon // 2, soon, 2 * soon) if step < last}, last: ""}
+
+
+def _key(name):
+    return name.replace(" ", "_").lower()
+
+
+def history_rows(seeds, results):
+    return [
+        {"seed": seed, "method": name, "step": step, **{quantity: curve[quantity][step] for quantity in curve}}
+        for seed, result in zip(seeds, results)
+        for name, curve in result["meta_test"].items()
+        for step in range(len(curve["torque_rmse"]))
+    ]
+
+
+def print_report(metrics, config):
+    """Prints the table, and on how many seeds the shaped loss is ahead."""
+    steps = reported_steps(config)
+    print_table(
+        metrics,
+        [
+            (f"{label}, {name}, after {step} steps", f"{quantity}_{_key(name)}{suffix}")
+            for quantity, label in QUANTITIES.items()
+            for step, suffix in steps.items()
+            for name in ARMS
+        ]
+        + [(f"steps to the final error of MSE, {name}", f"steps_to_mse_final_{_key(name)}") for name in ARMS],
+    )
+    print()
+    for quantity, label in QUANTITIES.items():
+        for step, suffix in steps.items():
+            shaped = np.array(metrics[f"{quantity}_shaped{suffix}"])
+            wins = {name: int((shaped < metrics[f"{quantity}_{_key(name)}{suffix}"]).sum()) for name in list(ARMS)[1:]}
+            counts = ", ".join(f"{name} {count}" for name, count in wins.items())
+            print(f"{label}, after {step} steps: of {len(shaped)} seeds the shaped loss is below {counts}")
+
+
+def draw_figure(results, config):
+    """Panel c (reacher) or d (Sawyer) of figure 5 of the paper, and the inertia matrix beside it."""
+    figure = Figure(figsize=(12, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 2)
+    panel = {"reacher": "(c) Reacher", "sawyer": "(d) Sawyer"}[config["robot"]]
+    _plot_curves(axes[0], results, "torque_rmse", "RMSE, N m", f"{panel}: torque on new trajectories")
+    _plot_curves(axes[1], results, "inertia_error", "relative error", "inertia matrix inside the learner")
+    for ax in axes:
+        ax.axvline(config["inner_steps"], color="0.5", linewidth=1, linestyle=":", label="end of meta-training")
+    style_axes(axes)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=TEXT_SIZE - 2, frameon=False)
+    return figure
+
+
+def _plot_curves(ax, results, quantity, label, title):
+    """Mean and spread over seeds; step 0, the same for all, has no place on a logarithmic axis."""
+    ax.set(xscale="log", yscale="log", xlabel="gradient steps", ylabel=label, title=title)
+    for (name, color), style in zip(ARMS.items(), (*LINE_STYLES, (0, (1, 3)))):
+        curves = np.array([result["meta_test"][name][quantity][1:] for result in results])
+        label = name if "shaped" in name else f"MSE, {name}"
+        plot_learning_curve(curves, ax, label, color, np.arange(1, curves.shape[1] + 1))
+        ax.lines[-1].set_linestyle(style)
+    for axis, digits in ((ax.xaxis, (1,)), (ax.yaxis, (1, 2, 3, 5))):
+        axis.set_major_locator(LogLocator(subs=digits))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
