@@ -48,7 +48,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tyro
-from experiment import command_line, run_seeds, write_history, write_summary
+from experiment import command_line, export_loss_of, run_seeds, write_history, write_summary
 from inverse_dynamics_learner import Scales, build_learner, draw_tasks, inertia_loss, training_with_errors
 from inverse_dynamics_report import draw_figure, history_rows, metrics_of, print_report
 from robot_dynamics import Robot
@@ -257,8 +257,7 @@ def main(
     write_history(history_rows(numbers, results), output_dir)
     figure_path = output_dir / "figure.png"
     draw_figure(results, config).savefig(figure_path)
-    exported = max((output_dir / "seeds" / f"meta_loss_{first_seed}").glob("[0-9]*"), key=lambda path: int(path.name))
-    loss_path = ml3_tf.load_meta_loss(exported).export(output_dir / "meta_loss")
+    loss_path = export_loss_of(first_seed, output_dir)
     print_report(metrics, config)
     print(f"Figure: {figure_path}\nLearned loss (shaped): {loss_path}")
     return metrics

@@ -63,10 +63,10 @@ ROWS += [
         True,
     ),
     *(
-        Row(f"inverse_dynamics_{robot}", f"inverse dynamics of the {robot}, torque error (N m) ↓", *INVERSE_DYNAMICS)
+        Row(f"inverse_dynamics_{robot}", f"inverse dynamics, {robot}, torque error (N m) ↓", *INVERSE_DYNAMICS)
         for robot in ("reacher", "sawyer")
     ),
-    Row("mountain_car", "mountain car, share of policies at the goal ↑", "reach_rate_shaped", None, None, True),
+    Row("mountain_car", "mountain car, share of policies up the hill ↑", "reach_rate_shaped", None, None, True),
 ]
 
 
