@@ -166,7 +166,8 @@ def test_saved_model_cli_shows_and_runs_the_export(exported, tmp_path):
 def test_models_config_is_a_model_server_config():
     text = (ROOT / "serving" / "models.config").read_text()
     models = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
-    assert [model.name for model in models] == ["sine"]
+    assert [model.name for model in models] == ["sine", "digits"]
+    assert all((ROOT / "savedmodels" / model.name).is_dir() for model in models)
     assert {model.model_platform for model in models} == {"tensorflow"}
     assert all(model.base_path == f"/models/{model.name}" for model in models)
 
