@@ -9,7 +9,18 @@ from ml3_tf.task_map import map_over_tasks
 
 # Operations that cannot be batched when each task has weights of its own (convolutions), or whose batched form XLA
 # cannot compile (loops, and look-ups in a table): learners that contain them are applied task by task instead.
-_NOT_VECTORISED = ("Conv", "DepthwiseConv", "While", "StatelessWhile", "Gather", "ResourceGather")
+_NOT_VECTORISED = (
+    "Conv",
+    "DepthwiseConv",
+    "While",
+    "StatelessWhile",
+    "Gather",
+    "ResourceGather",
+    "BatchMatMul",
+    "Einsum",
+)
+# Those whose batched second derivative asks for shapes at run time: XLA then compiles at every step, or refuses.
+_NOT_VECTORISED_FLOATS = ("StridedSlice", "Slice", "Split", "SplitV", "ConcatV2", "Sum", "Mean", "Prod", "Max", "Min")
 
 
 class Parameters(NamedTuple):
@@ -32,8 +43,8 @@ class Learner:
     `training=False` reads them, exactly as `fit` and `evaluate` do. Each task has dropout masks of its own. Recurrent
     layers start every call from their initial state.
 
-    Learners without convolutions, loops and embeddings are vectorised over tasks; the others are applied task by task
-    in one graph, which gives the same values.
+    Learners without convolutions, loops, embeddings, and slices, concatenations or sums of values are vectorised over
+    tasks; the others are applied task by task in one graph, which gives the same values.
 
     Args:
         build: A function without arguments that returns a built Keras model with one output, or such a model, which
@@ -109,7 +120,7 @@ class Learner:
                 tf.function(lambda x: self.model(x, training=True)).get_concrete_function(specs).graph.as_graph_def()
             )
             nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-            self._vectorised = not any(node.op.startswith(_NOT_VECTORISED) for node in nodes)
+            self._vectorised = not any(map(_stands_in_the_way, nodes))
         return self._vectorised
 
     def _record_initializers(self, seeds):
@@ -124,6 +135,14 @@ class Learner:
                 ]
 
             return record(model.trainable_variables), record(model.non_trainable_variables)
+
+
+def _stands_in_the_way(node):
+    """Whether a node of the learner's graph keeps it from being vectorised."""
+    is_float = tf.dtypes.as_dtype(node.attr["T"].type or tf.bool.as_datatype_enum).is_floating
+    return node.op.startswith(_NOT_VECTORISED) or (
+        node.op in _NOT_VECTORISED_FLOATS and is_float and not node.attr["keep_dims"].b
+    )
 
 
 def _drawer(initializer, shape, dtype, seeds):

@@ -136,8 +136,10 @@ def test_regularisers_are_returned_for_each_task():
         (layers.GRU(2), False),
         (layers.Conv1D(2, 2), False),
         (layers.LayerNormalization(), True),
+        (layers.GlobalAveragePooling1D(), False),
+        (layers.Cropping1D(1), False),
     ],
-    ids=["dense", "gru", "conv", "norm"],
+    ids=["dense", "gru", "conv", "norm", "mean", "slice"],
 )
 def test_what_cannot_be_vectorised_is_found(layer, is_vectorised):
     learner = Learner(keras.Sequential([keras.Input((4, 2)), layer, layers.Dense(1)]))

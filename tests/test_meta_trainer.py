@@ -271,6 +271,22 @@ def test_learners_with_state_are_trained(layer):
     assert not np.allclose(phi_of(trainer), before)
 
 
+@pytest.mark.parametrize("inner_steps", [1, 5])
+def test_learners_with_skip_connections_compile_once(inner_steps):
+    """XLA cannot compile the second derivative of a batched concatenation: such learners are not batched."""
+
+    def build():
+        x = keras.Input((1,))
+        hidden = layers.Concatenate()([layers.Dense(4, activation="tanh")(x), x])
+        return keras.Model(x, layers.Dense(1)(hidden))
+
+    trainer = MetaTrainer(build, MetaLoss.mlp((4,)), inner_steps, seed=0)
+    trainer.compile(inner_optimizer=optimizers.SGD(0.01))
+    history = trainer.fit(make_tasks(), steps_per_epoch=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert not trainer.learner.is_vectorised(tf.zeros((2, 10, 1)))
+
+
 def test_a_subclass_says_what_a_task_is():
     """`support` and `query` may roll out the learner: here x depends on its own prediction."""
 
