@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.task_map import map_over_tasks
+from ml3_tf.task_map import is_vectorisable, map_over_tasks
 
 # On TensorFlow, Keras replaces these methods of its backend-neutral optimizer by versions for `tf.distribute` that need
 # variables. The neutral ones also work on tensors, inside a `keras.StatelessScope`.
@@ -29,6 +29,8 @@ class InnerOptimizer:
 
     The step is Keras's own code, so its trajectory is Keras's own trajectory: momentum, weight decay, clipping and
     learning rate schedules included. It is mapped over tasks: norms (`clipnorm`, Lamb, Muon) are those of one task.
+    Steps that sum over a parameter or transpose it (`global_clipnorm`, Adafactor, Lamb, Muon) are taken task by task,
+    because XLA would compile their vectorised second derivative anew at every step.
 
     Args:
         optimizer: Any `keras.optimizers.Optimizer` but those below, or its Keras name. It is copied, not changed.
@@ -54,6 +56,7 @@ class InnerOptimizer:
         self.optimizer = neutral.from_config(optimizer.get_config())
         self.optimizer.build(variables)
         _refuse_copied_parameters(optimizer, self.optimizer, variables)
+        self._vectorised = None
 
     def initial_slots(self, num_tasks):
         """Slots (iteration, rate, moments, ...) of a fresh optimizer for each task: a list of `[N, ...]`."""
@@ -79,7 +82,9 @@ class InnerOptimizer:
             return tuple(theta), tuple(slots)
 
         inputs = tf.nest.map_structure(_finite_slope_at_zero, (tuple(theta), tuple(slots), tuple(gradients)))
-        theta, slots = map_over_tasks(step_of_one_task, inputs)
+        if self._vectorised is None:
+            self._vectorised = is_vectorisable(step_of_one_task, inputs)
+        theta, slots = map_over_tasks(step_of_one_task, inputs, self._vectorised)
         return list(theta), list(slots)
 
 

@@ -5,22 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from ml3_tf.task_map import map_over_tasks
-
-# Operations that cannot be batched when each task has weights of its own (convolutions), or whose batched form XLA
-# cannot compile (loops, and look-ups in a table): learners that contain them are applied task by task instead.
-_NOT_VECTORISED = (
-    "Conv",
-    "DepthwiseConv",
-    "While",
-    "StatelessWhile",
-    "Gather",
-    "ResourceGather",
-    "BatchMatMul",
-    "Einsum",
-)
-# Those whose batched second derivative asks for shapes at run time: XLA then compiles at every step, or refuses.
-_NOT_VECTORISED_FLOATS = ("StridedSlice", "Slice", "Split", "SplitV", "ConcatV2", "Sum", "Mean", "Prod", "Max", "Min")
+from ml3_tf.task_map import is_vectorisable, map_over_tasks
 
 
 class Parameters(NamedTuple):
@@ -115,12 +100,7 @@ class Learner:
     def is_vectorised(self, x):
         """Whether the learner is vectorised over tasks: none of its operations stands in the way."""
         if self._vectorised is None:
-            specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), x)
-            graph = (
-                tf.function(lambda x: self.model(x, training=True)).get_concrete_function(specs).graph.as_graph_def()
-            )
-            nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-            self._vectorised = not any(map(_stands_in_the_way, nodes))
+            self._vectorised = is_vectorisable(lambda x: self.model(x, training=True), x)
         return self._vectorised
 
     def _record_initializers(self, seeds):
@@ -135,14 +115,6 @@ class Learner:
                 ]
 
             return record(model.trainable_variables), record(model.non_trainable_variables)
-
-
-def _stands_in_the_way(node):
-    """Whether a node of the learner's graph keeps it from being vectorised."""
-    is_float = tf.dtypes.as_dtype(node.attr["T"].type or tf.bool.as_datatype_enum).is_floating
-    return node.op.startswith(_NOT_VECTORISED) or (
-        node.op in _NOT_VECTORISED_FLOATS and is_float and not node.attr["keep_dims"].b
-    )
 
 
 def _drawer(initializer, shape, dtype, seeds):

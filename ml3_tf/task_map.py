@@ -2,6 +2,33 @@
 
 import tensorflow as tf
 
+# Operations that cannot be batched when each task has weights of its own (convolutions), or whose batched form XLA
+# cannot compile (loops, and look-ups in a table).
+_NOT_VECTORISED = (
+    "Conv",
+    "DepthwiseConv",
+    "While",
+    "StatelessWhile",
+    "Gather",
+    "ResourceGather",
+    "BatchMatMul",
+    "Einsum",
+)
+# Those whose batched second derivative asks for shapes at run time: XLA then compiles at every step, or refuses.
+_NOT_VECTORISED_FLOATS = (
+    "StridedSlice",
+    "Slice",
+    "Split",
+    "SplitV",
+    "ConcatV2",
+    "Transpose",
+    "Sum",
+    "Mean",
+    "Prod",
+    "Max",
+    "Min",
+)
+
 
 def map_over_tasks(function, inputs, vectorised=True):
     """Applies a pure function of one task to `N` tasks.
@@ -27,3 +54,29 @@ def map_over_tasks(function, inputs, vectorised=True):
         return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [num_tasks, *t.shape[1:]]), results)
     tasks = [function(tf.nest.map_structure(lambda t, n=n: t[n], inputs)) for n in range(num_tasks)]
     return tf.nest.map_structure(lambda *values: tf.stack(values), *tasks)
+
+
+def is_vectorisable(function, inputs):
+    """Whether `map_over_tasks` may vectorise a function: XLA then compiles it and its second derivative once.
+
+    Args:
+        function: As in `map_over_tasks`.
+        inputs: As in `map_over_tasks`; only their shapes and dtypes matter.
+
+    Example:
+
+    >>> is_vectorisable(tf.square, tf.zeros((3, 2))), is_vectorisable(tf.reduce_sum, tf.zeros((3, 2)))
+    (True, False)
+    """
+    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), inputs)
+    graph = tf.function(function).get_concrete_function(specs).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return not any(map(_stands_in_the_way, nodes))
+
+
+def _stands_in_the_way(node):
+    """Whether a node of a graph keeps it from being vectorised."""
+    is_float = tf.dtypes.as_dtype(node.attr["T"].type or tf.bool.as_datatype_enum).is_floating
+    return node.op.startswith(_NOT_VECTORISED) or (
+        node.op in _NOT_VECTORISED_FLOATS and is_float and not node.attr["keep_dims"].b
+    )

@@ -85,6 +85,38 @@ def test_trajectory_is_that_of_keras(name):
         assert min(moved) > 1e-5
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_that_sum_over_a_parameter_are_taken_task_by_task(name):
+    """XLA compiles the second derivative of their vectorised form anew at every step, or not at all."""
+    learner = Learner(build_learner, seed=0)
+    inner = InnerOptimizer(OPTIMIZERS[name], learner.model.trainable_variables)
+    theta = learner.draw(2).trainable
+    inner.step(theta, inner.initial_slots(2), theta)
+    assert inner._vectorised is (name not in ("global_clipnorm", "adafactor", "lamb", "muon"))
+
+
+def test_a_global_norm_compiles_in_a_loop():
+    """d(task loss)/d(phi) through a loop of steps, with XLA and without."""
+    x, y = make_tasks()
+    learner = Learner(build_learner, seed=0)
+    loss_with_weight = ScaledSquare()
+    loop = InnerLoop(learner, loss_with_weight, OPTIMIZERS["global_clipnorm"])
+    start = loop.start(num_tasks=2)
+
+    def derivative(phi):
+        with tf.GradientTape() as tape:
+            tape.watch(phi)
+            loss_with_weight.phi = phi
+            end = loop.run(start, lambda _: (x, y), 5)  # more than are laid out one after the other
+            loss = tf.reduce_mean(tf.square(loop.predict(end.parameters, x) - y))
+        return tape.gradient(loss, phi)
+
+    # A phi at which the gradients are shorter than the limit: clipped ones have the same length at any phi.
+    plain, compiled = (tf.function(derivative, jit_compile=jit)(tf.constant(0.01)) for jit in (False, True))
+    assert abs(plain) > 1e-3
+    np.testing.assert_allclose(compiled, plain, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in ("lion", "muon")])
 def test_derivative_is_that_of_finite_differences(name):
     """d(task loss)/d(phi) through three steps; Lion's is zero, and Muon does not take float64."""

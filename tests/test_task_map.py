@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.task_map import map_over_tasks
+from ml3_tf.task_map import is_vectorisable, map_over_tasks
 
 
 def multiply(inputs):
@@ -32,3 +32,19 @@ def test_shapes_stay_static():
 
     record(tf.zeros((3, 2)))
     assert shapes == [(3, 2), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: tf.tanh(x @ x), True),
+        (lambda x: tf.reduce_sum(x, 0, keepdims=True), True),
+        (tf.reduce_sum, False),
+        (tf.transpose, False),
+        (lambda x: x[0], False),
+        (tf.function(lambda x: tf.concat([x, x], 0)), False),
+    ],
+    ids=["matmul", "kept_axes", "sum", "transpose", "slice", "inner_function"],
+)
+def test_what_xla_cannot_compile_once_is_found(function, expected):
+    assert is_vectorisable(function, tf.zeros((3, 2, 2))) is expected
