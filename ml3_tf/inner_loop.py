@@ -185,7 +185,7 @@ def meta_test(learner, loss, optimizer, tasks, steps, task_loss="mse", parameter
         return tf.while_loop(lambda i, *_: i <= steps, body, (1, start, scores), maximum_iterations=steps)[2]
 
     start = loop.start(num_tasks, None if parameters is None else learner.copies(parameters, num_tasks))
-    return np.asarray(tf.function(train, jit_compile=jit_compile)(start, tasks))
+    return np.asarray(tf.function(train, autograph=False, jit_compile=jit_compile)(start, tasks))
 
 
 def number_of_tasks(tasks):

@@ -29,7 +29,8 @@ class MetaTrainer(keras.Model):
     sees predictions and targets alone, needs none of it.
 
     To learn a loss for something other than regression or classification, override `support` and `query`: they alone
-    know what a task is.
+    know what a task is. Conditions and loops over tensors in them and in losses are `tf.where`, `tf.cond` and
+    `tf.while_loop`: as in Keras, AutoGraph converts no Python code, which would take longer than XLA's compilation.
 
     Args:
         learner: Function without arguments that builds the Keras model which the loss shall train, or such a model.
@@ -129,7 +130,7 @@ class MetaTrainer(keras.Model):
         self._query_metrics = [_get_metric(metric) for metric in metrics or []]
 
         def compiled(function):
-            return function if run_eagerly else tf.function(function, jit_compile=jit_compile)
+            return function if run_eagerly else tf.function(function, autograph=False, jit_compile=jit_compile)
 
         self._meta_gradient = compiled(self.meta_gradient)
         self._adapt_and_score = compiled(self.adapt_and_score)

@@ -212,11 +212,11 @@ def meta_test_in_env(
     loop = InnerLoop(learner, loss, optimizer)
     state = loop.start(env.num_envs, None if parameters is None else learner.copies(parameters, env.num_envs))
 
-    @tf.function
+    @tf.function(autograph=False)
     def act(parameters, states):
         return loop.predict(parameters, states[:, tf.newaxis])[:, 0]
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(state, trajectory):
         return loop.step(state, lambda _: learning_batch(trajectory, loss_inputs))
 

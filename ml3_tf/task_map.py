@@ -69,7 +69,7 @@ def is_vectorisable(function, inputs):
     (True, False)
     """
     specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), inputs)
-    graph = tf.function(function).get_concrete_function(specs).graph.as_graph_def()
+    graph = tf.function(function, autograph=False).get_concrete_function(specs).graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return not any(map(_stands_in_the_way, nodes))
 
