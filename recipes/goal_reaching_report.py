@@ -1,0 +1,115 @@
+"""One run of a recipe that reaches goals: tuning, seeds, and what is written and printed of them."""
+
+from pathlib import Path
+
+import numpy as np
+from experiment import export_loss_of, print_table, run_seeds, write_history, write_summary
+from goal_reaching import METHODS, TUNING_SEED, draw_tests, final_distances, meta_test, meta_train, tune_rate
+from goal_reaching_figure import draw_figure
+
+LABELS = {
+    "learned": "learned loss",
+    "same_rate": "task loss in the model, same rate",
+    "tuned": "task loss in the model, best rate",
+}
+
+
+def run_experiment(recipe, command, functions, numbers, config, output_dir, jobs, figure):
+    """Tunes the baseline once, runs the seeds, writes their results, and prints them.
+
+    Args:
+        recipe: Name of the recipe.
+        command: Its command line.
+        functions: `(run_tuning, run_seed)` of the recipe, as `run_seeds` takes them.
+        numbers: The seeds.
+        config: Settings.
+        output_dir: Folder of the run.
+        jobs: Number of processes.
+        figure: Arguments of `draw_figure` beside results and settings.
+
+    Returns:
+        The metrics, name -> one value per seed.
+    """
+    run_tuning, run_seed = functions
+    output_dir = Path(output_dir)
+    [tuned] = run_seeds(run_tuning, ["tuning"], config, output_dir)
+    config = {**config, "tuned": tuned["tuned"]}
+    results = run_seeds(run_seed, numbers, config, output_dir, jobs)
+    metrics = write_summary(recipe, command, numbers, results, config, output_dir)
+    write_history(history_rows(numbers, results), output_dir)
+    draw_figure(results, config, **figure).savefig(output_dir / "figure.png")
+    loss_path = export_loss_of(numbers[0], output_dir)
+    _print(metrics, results, config, figure, output_dir, loss_path)
+    return metrics
+
+
+def _print(metrics, results, config, figure, output_dir, loss_path):
+    rows = [
+        (f"{goals}: {LABELS[method]}, final distance ({figure['unit']})", f"{prefix}final_distance_{method}")
+        for prefix, goals in figure["goals"].items()
+        for method in METHODS
+    ]
+    print_table(metrics, rows)
+    rate, clipnorm = config["tuned"]
+    print(
+        f"\nAfter {config['reported_step']} updates. Best rate of the task loss: {rate}, gradients "
+        f"{'not clipped' if clipnorm is None else f'clipped at {clipnorm}'}."
+        f"\nFigure: {output_dir / 'figure.png'}\nLearned loss: {loss_path}"
+        f'\n\nUse it with any policy:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
+        f"    optimizer = keras.optimizers.SGD({config['inner_rate']}, clipnorm={config['inner_clipnorm']})\n"
+        "    policy.compile(optimizer=optimizer, loss=loss)"
+    )
+
+
+def run_tuning(experiment, config, verbose):
+    """Meta-trains with `TUNING_SEED`, and tunes the baseline with the dynamics that were learned on the way."""
+    _, dynamics, _ = meta_train(experiment, config, TUNING_SEED, verbose)
+    return tune_rate(experiment, config, dynamics)
+
+
+def run_seed(experiment, config, seed, output_dir, verbose):
+    """One seed: meta-train, then meta-test with every method on the same goals and from the same policies.
+
+    Returns:
+        `"metrics"`, and for the figure `"distances"` (prefix and method -> `[updates + 1, N]`), `"paths"` (the same ->
+        `[N, T + 1, G]`, after the reported update) and `"goals"` (prefix -> `[N, G]`).
+    """
+    meta_loss, dynamics, history = meta_train(experiment, config, seed, verbose)
+    meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
+    results = {"metrics": {}, "meta_train": history, "distances": {}, "paths": {}, "goals": {}}
+    reported = config["reported_step"]
+    tasks = draw_tests(experiment, seed, config["num_goals"])
+    starts, goals = (np.concatenate(parts) for parts in zip(*tasks.values()))
+    for method in METHODS:
+        states = meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, seed)
+        for prefix, part in zip(tasks, np.split(states, len(tasks), axis=1)):
+            aims = tasks[prefix][1]
+            distances = final_distances(part, aims)
+            results["metrics"][f"{prefix}final_distance_{method}"] = float(distances[reported].mean())
+            results["metrics"][f"{prefix}later_final_distance_{method}"] = float(distances[-1].mean())
+            results["distances"][prefix + method] = distances.tolist()
+            results["paths"][prefix + method] = part[reported, ..., : aims.shape[-1]].tolist()
+            results["goals"][prefix] = aims.tolist()
+    for prefix in tasks:
+        results["metrics"][f"{prefix}initial_distance"] = float(np.mean(results["distances"][prefix + "learned"][0]))
+    results["metrics"]["dynamics_log_likelihood"] = history["dynamics_log_likelihood"][-1]
+    return results
+
+
+def history_rows(numbers, results):
+    """Rows of `history.csv`: the final distance of each policy after each update."""
+    return [
+        {
+            "seed": seed,
+            "goals": prefix,
+            "method": method,
+            "update": update,
+            "policy": policy,
+            "final_distance": distance,
+        }
+        for seed, result in zip(numbers, results)
+        for prefix in result["goals"]
+        for method in METHODS
+        for update, distances in enumerate(result["distances"][prefix + method])
+        for policy, distance in enumerate(distances)
+    ]
