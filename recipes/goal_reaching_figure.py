@@ -38,6 +38,7 @@ def draw_figure(results, config, goals, unit, axis_labels, trained=None):
         ax.set(title=f"({letter}) {words}", xlabel="policy updates", ylabel=f"final distance to the goal ({unit})")
     for ax in axes[1:]:
         ax.set_ylim(0, 1.05 * top)
+        ax.locator_params(axis="x", integer=True)
     style_axes(axes)
     handles = {line.get_label(): line for line in axes[0].lines if not line.get_label().startswith("_")}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, fontsize=TEXT_SIZE, frameon=False)
@@ -47,18 +48,21 @@ def draw_figure(results, config, goals, unit, axis_labels, trained=None):
 def _draw_paths(ax, result, prefix, trained):
     """The first goals, and how the policies trained for them get there."""
     goals = np.array(result["goals"][prefix])[:NUM_PATHS]
-    for method, color in reversed(COLORS.items()):
+    for order, (method, color) in enumerate(COLORS.items()):
         for number, path in enumerate(np.array(result["paths"][prefix + method])[:NUM_PATHS]):
-            label = None if number else LABELS[method]
-            ax.plot(*path.T, color=color, linestyle=_style(method), linewidth=2, label=label)
-            ax.plot(*path[-1], "o", color=color, markersize=6)
-            ax.plot(*path[0], "s", color="black", markersize=9, markerfacecolor="white", zorder=4)
-    ax.plot(*goals.T, "*", color="black", markersize=15, markerfacecolor="white", label="goal", linestyle="", zorder=5)
-    ax.plot([], [], "s", color="black", markersize=9, markerfacecolor="white", label="start", linestyle="")
+            label, front = (None if number else LABELS[method]), 4 - order  # the learned loss lies on top
+            ax.plot(*path.T, color=color, linestyle=_style(method), linewidth=2, label=label, zorder=front)
+            ax.plot(*path[-1], "o", color=color, markersize=7, zorder=front)
+            ax.plot(*path[0], "s", color="black", markersize=9, markerfacecolor="white", zorder=5)
+    white = {"color": "black", "markerfacecolor": "white", "linestyle": "", "zorder": 6}
+    ax.plot(*goals.T, "*", markersize=14, label="goal", **white)
+    ax.plot([], [], "s", markersize=9, label="start", **white)
+    ax.margins(0.08)
     ax.set_aspect("equal", adjustable="datalim")
     if trained is not None:
-        ax.axvspan(*trained, color="0.9", zorder=0, label="_trained")
-        ax.text(np.mean(trained), ax.get_ylim()[1], "trained", ha="center", va="top", fontsize=TEXT_SIZE, color="0.4")
+        ax.axvspan(*trained, color="0.93", zorder=0)
+        place = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "top"}
+        ax.text(np.mean(trained), 0.98, "meta-training", fontsize=TEXT_SIZE - 1, color="0.4", **place)
 
 
 def _draw_quartiles(ax, distances, method):

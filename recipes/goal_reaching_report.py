@@ -9,8 +9,8 @@ from goal_reaching_figure import draw_figure
 
 LABELS = {
     "learned": "learned loss",
-    "same_rate": "task loss in the model, same rate",
-    "tuned": "task loss in the model, best rate",
+    "same_rate": "task loss, same rate",
+    "tuned": "task loss, best rate",
 }
 
 
@@ -45,15 +45,15 @@ def run_experiment(recipe, command, functions, numbers, config, output_dir, jobs
 
 def _print(metrics, results, config, figure, output_dir, loss_path):
     rows = [
-        (f"{goals}: {LABELS[method]}, final distance ({figure['unit']})", f"{prefix}final_distance_{method}")
+        (f"{goals}: {LABELS[method]} ({figure['unit']})", f"{prefix}final_distance_{method}")
         for prefix, goals in figure["goals"].items()
         for method in METHODS
     ]
     print_table(metrics, rows)
     rate, clipnorm = config["tuned"]
     print(
-        f"\nAfter {config['reported_step']} updates. Best rate of the task loss: {rate}, gradients "
-        f"{'not clipped' if clipnorm is None else f'clipped at {clipnorm}'}."
+        f"\nDistance to the goal after {config['reported_step']} updates. The task loss is best at the rate {rate}, "
+        f"gradients {'not clipped' if clipnorm is None else f'clipped at {clipnorm}'}."
         f"\nFigure: {output_dir / 'figure.png'}\nLearned loss: {loss_path}"
         f'\n\nUse it with any policy:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
         f"    optimizer = keras.optimizers.SGD({config['inner_rate']}, clipnorm={config['inner_clipnorm']})\n"

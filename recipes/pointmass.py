@@ -72,7 +72,21 @@ FIGURE = {
 
 
 def build_policy(config):
-    return GaussianPolicy(4, 2, hidden_units=config["policy_units"], action_limit=MAX_ACCELERATION)
+    if not config.get("bias"):
+        return GaussianPolicy(4, 2, hidden_units=config["policy_units"], action_limit=MAX_ACCELERATION)
+    import keras
+    from ml3_tf.policies import Squash
+
+    b = keras.initializers.RandomUniform(-config["bias"], config["bias"])
+    k = keras.initializers.RandomNormal(stddev=config.get("kernel", 0.3))
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(config["policy_units"][0], "tanh", bias_initializer=b, kernel_initializer=k),
+            keras.layers.Dense(2, kernel_initializer=keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")),
+            Squash(1.0),
+        ]
+    )
 
 
 def build_loss(config):

@@ -110,8 +110,8 @@ def test_the_meta_step_sees_the_refitted_model(arguments):
 
 def test_refits_make_the_model_better():
     dynamics = make_dynamics()
-    refit = make_refit(dynamics, every=1, epochs=30)
-    make_trainer(dynamics).fit(make_tasks(), steps_per_epoch=4, callbacks=[refit], verbose=0)
+    refit = make_refit(dynamics, every=1, epochs=10)
+    make_trainer(dynamics).fit(make_tasks(), steps_per_epoch=3, callbacks=[refit], verbose=0)
     assert refit.scores[-1].log_likelihood > refit.scores[0].log_likelihood
     assert (refit.scores[-1].step_error < refit.scores[0].step_error).all()
 
