@@ -11,7 +11,7 @@ LABELS = {
     "learned": "learned loss",
     "same_rate": "task loss, same rate",
     "tuned": "task loss, best rate",
-    "paper_layout": "learned loss, layout of the paper",
+    "relative": "learned loss that sees the way to the goal",
 }
 
 

@@ -12,11 +12,11 @@ probabilistic networks, is refitted to all that was seen. At meta-test fresh pol
 learned loss, one rollout in the environment each: without model, task loss or reward (Algorithm 5).
 
 Methods:
-    learned: the learned loss. It sees acceleration, way to the goal and velocity, and has a learned learning rate.
+    learned: the learned loss. It sees acceleration, state and goal, and has a learned learning rate.
     same_rate: the gradient of the task loss through the dynamics learned at meta-training, with the same optimizer.
     tuned: the same at the rate of a grid, with gradients clipped or not, that ends nearest to 50 other goals of the
         untrained side after 5 updates, with the dynamics of another seed.
-    paper_layout: a learned loss that sees acceleration, state and goal, as the paper has it.
+    relative: a learned loss that sees acceleration, velocity and the way to the goal, which looks alike on both sides.
 
 A policy is a network of one tanh layer of 64 units whose biases are spread, so that one at rest at the origin is not
 blind to its own state. Each outer step draws 16 fresh policies, starts and goals, and trains the policies for 10 steps;
@@ -30,10 +30,9 @@ over 10 goals of the left half-plane; with the prefix trained_side_ over 10 goal
     initial_distance: the same of the fresh policies, in m.
     dynamics_log_likelihood: of the model at the end of meta-training, on episodes held out, in nats per transition.
 
-Departures from the paper: it names neither policy, task loss, rates nor the starts. The loss sees the way to the goal
-instead of state and goal (`paper_layout` does): raw positions say nothing about a half-plane where they never were.
-Starts of meta-training are spread over the right half-plane, so that ways to goals point everywhere; states that an
-inner step visits count as data, as in the environment.
+Departures from the paper: it names neither policy, task loss, rates nor starts. Starts of meta-training are spread over
+the right half-plane, so that ways to goals point everywhere; states that an inner step visits count as data, as in the
+environment.
 
 Files: `summary.json`, `history.csv`, `figure.png`, and the loss of the first seed in `meta_loss/`.
 """
@@ -51,15 +50,16 @@ from goal_reaching_report import run_experiment
 
 import ml3_tf
 from ml3_tf.envs.pointmass import MAX_ACCELERATION, MAX_GOAL
+from ml3_tf.model_based import state_and_goal
 from ml3_tf.policies import Squash
 
 HORIZON = 25
 FEATURES = {
+    "absolute": {"acceleration": 2, "state": 4, "goal": 2},
     "relative": {"acceleration": 2, "to_goal": 2, "velocity": 2},
-    "paper": {"acceleration": 2, "state": 4, "goal": 2},
 }
 CONFIG = {
-    "layout": "relative",  # of what the loss sees, see FEATURES
+    "layout": "absolute",  # of what the loss sees, see FEATURES
     "hidden_units": [40, 40],
     "learning_rate": 1.0,
     "inner_steps": 10,  # twice as many as are reported
@@ -131,10 +131,10 @@ def build_loss(config):
 
 
 def loss_inputs(trajectory, config):
+    if config["layout"] == "absolute":
+        return state_and_goal(trajectory)
     states, goal = trajectory.states[..., :-1, :], trajectory.goal[..., tf.newaxis, :]
-    if config["layout"] == "relative":
-        return tf.concat([goal - states[..., :2], states[..., 2:]], -1)
-    return tf.concat([states, tf.broadcast_to(goal, [*states.shape[:-1], 2])], -1)
+    return tf.concat([goal - states[..., :2], states[..., 2:]], -1)
 
 
 def task_loss(trajectory, config):
@@ -167,7 +167,7 @@ EXPERIMENT = Experiment(
     loss_inputs=loss_inputs,
     task_loss=task_loss,
     train_tasks=train_tasks,
-    variants={"learned": {}, "paper_layout": {"layout": "paper"}},
+    variants={"learned": {}, "relative": {"layout": "relative"}},
     test_tasks={"": goals_of_side(-1.0), "trained_side_": goals_of_side(1.0)},
     dynamics={"state_size": 4, "action_size": 2, "hidden_units": (32, 32)},
 )

@@ -41,7 +41,7 @@ def test_it_writes_what_a_recipe_writes(run):
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == pointmass.FEATURES["relative"]
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == pointmass.FEATURES["absolute"]
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
@@ -81,8 +81,8 @@ def test_goals_and_starts_lie_on_their_sides():
         np.testing.assert_array_equal(starts, 0)
 
 
-def test_the_loss_sees_the_way_to_the_goal():
-    """Moved as a whole, start and goal give the same inputs; in the layout of the paper they do not."""
+def test_what_the_losses_see():
+    """Moved as a whole, start and goal give the same relative inputs; the absolute ones are states and goals."""
     states = np.random.default_rng(0).normal(size=(1, 1, 4, 4)).astype("float32")
     move = np.array([0.5, -2.0, 0.0, 0.0], "float32")
     goal = np.array([[[0.3, 0.4]]], "float32")
@@ -90,13 +90,13 @@ def test_the_loss_sees_the_way_to_the_goal():
     moved = trajectory._replace(states=states + move, goal=goal + move[:2])
     inputs = {
         layout: [pointmass.loss_inputs(each, {"layout": layout}).numpy() for each in (trajectory, moved)]
-        for layout in ("relative", "paper")
+        for layout in ("relative", "absolute")
     }
     np.testing.assert_allclose(*inputs["relative"], atol=1e-6)
     np.testing.assert_allclose(
         inputs["relative"][0][0, 0, 0], [*(goal[0, 0] - states[0, 0, 0, :2]), *states[0, 0, 0, 2:]]
     )
-    np.testing.assert_allclose(inputs["paper"][0][0, 0, 0], [*states[0, 0, 0], *goal[0, 0]])
+    np.testing.assert_allclose(inputs["absolute"][0][0, 0, 0], [*states[0, 0, 0], *goal[0, 0]])
 
 
 def test_the_cost_is_that_of_its_definition():
@@ -148,6 +148,6 @@ def test_the_shipped_loss_trains_a_fresh_policy_in_plain_keras():
             state, _, _, _, info = env.step(policy(state[np.newaxis])[0].numpy())
         states = np.stack(states)
         distances.append(info["distance"])
-        policy.train_on_batch(states, np.column_stack([goal - states[:, :2], states[:, 2:]]))
+        policy.train_on_batch(states, np.column_stack([states, np.tile(goal, (len(states), 1))]))
     assert distances[0] > 1
     assert distances[-1] < 0.3
