@@ -166,6 +166,9 @@ class MetaTrainer(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data["query"])
         return y, self.inner_loop.predict(parameters, x), sample_weight
 
+    def after_last_step(self, parameters, data):
+        """Called at the end of each step of `fit`, before the learners with these `Parameters` are gone."""
+
     def adapt_and_score(self, tasks, data, steps):
         """Trains the learners for some steps with the learned loss, and scores them with the task loss.
 
@@ -231,9 +234,11 @@ class MetaTrainer(keras.Model):
         tasks = self.inner_loop.start(number_of_tasks(data))
         outer_steps = self.inner_steps // self.unroll
         if outer_steps == 1:
-            outer_step(tasks)
+            tasks = outer_step(tasks)
         else:
-            tf.while_loop(lambda i, _: i < outer_steps, lambda i, tasks: (i + 1, outer_step(tasks)), (0, tasks))
+            condition, body = lambda i, _: i < outer_steps, lambda i, tasks: (i + 1, outer_step(tasks))
+            _, tasks = tf.while_loop(condition, body, (0, tasks))
+        self.after_last_step(tasks.parameters, data)
         return self.get_metrics_result()
 
     def test_step(self, data):

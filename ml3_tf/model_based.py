@@ -99,6 +99,7 @@ class ModelBasedTrainer(MetaTrainer):
         self.loss_inputs = loss_inputs
         # Called through a function: a model of the dynamics is no part of this one, whose weights are phi's.
         self._dynamics = lambda states, actions: dynamics(states, actions)
+        self._kept = _Kept()
 
     def compile(self, optimizer="adam", loss=None, inner_optimizer="sgd", **kwargs):
         """Configures meta-training.
@@ -131,6 +132,22 @@ class ModelBasedTrainer(MetaTrainer):
             time_unroll=self.time_unroll,
         )
 
+    def last_policies(self):
+        """The policies that the last step of `fit` trained: what Algorithm 3 rolls out on the real system.
+
+        Returns:
+            `(parameters, (initial_states, goals))`: `Parameters` of N policies and their query, `[N, B, ...]`.
+
+        Raises:
+            RuntimeError: No step was taken.
+        """
+        if self._kept.variables is None:
+            raise RuntimeError("There are no policies yet: `fit` has taken no step.")
+        return tf.nest.map_structure(tf.convert_to_tensor, self._kept.variables)
+
+    def after_last_step(self, parameters, data):
+        self._kept.assign((parameters, tuple(data["query"])))
+
     def support(self, parameters, data):
         trajectory = self.rollout(parameters, *data["support"])
         return learning_batch(tf.nest.map_structure(tf.stop_gradient, trajectory), self.loss_inputs)
@@ -143,6 +160,21 @@ class ModelBasedTrainer(MetaTrainer):
                 f"The task loss returns the cost of each episode, shape {expected}. Received: shape {tuple(cost.shape)}"
             )
         return cost, cost, None
+
+
+class _Kept:
+    """A structure of tensors that outlives the graph which computed it."""
+
+    def __init__(self):
+        self.variables = None
+
+    def assign(self, values):
+        shapes = tf.nest.map_structure(lambda value: value.shape, values)
+        if self.variables is None or tf.nest.map_structure(lambda kept: kept.shape, self.variables) != shapes:
+            with tf.init_scope():
+                zeros = lambda value: tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
+                self.variables = tf.nest.map_structure(zeros, values)
+        tf.nest.map_structure(lambda kept, value: kept.assign(value), self.variables, values)
 
 
 def learning_batch(trajectory, loss_inputs=state_and_goal):
@@ -210,19 +242,39 @@ def meta_test_in_env(
         raise ValueError(f"`steps` must be at least 1. Received: steps={steps}")
     learner = Learner(policy, seed)
     loop = InnerLoop(learner, loss, optimizer)
-    state = loop.start(env.num_envs, None if parameters is None else learner.copies(parameters, env.num_envs))
-
-    @tf.function(autograph=False)
-    def act(parameters, states):
-        return loop.predict(parameters, states[:, tf.newaxis])[:, 0]
+    start = loop.start(env.num_envs, None if parameters is None else learner.copies(parameters, env.num_envs))
 
     @tf.function(autograph=False)
     def step(state, trajectory):
         return loop.step(state, lambda _: learning_batch(trajectory, loss_inputs))
 
+    return record_training(learner, start, step, env, steps, horizon, env_seed)
+
+
+def record_training(learner, start, step, env, steps, horizon, env_seed=None):
+    """Rolls policies out in real environments before their first training step and after each.
+
+    Args:
+        learner: `Learner` of the policies.
+        start: `TaskState` of N policies.
+        step: Function `(TaskState, Trajectory) -> TaskState`; it sees the last rollout.
+        env: As in `meta_test_in_env`.
+        steps: Number of training steps.
+        horizon: T, the number of steps of a rollout.
+        env_seed: As in `meta_test_in_env`.
+
+    Returns:
+        A `Trajectory` of arrays `[steps + 1, N, ...]`.
+    """
+
+    @tf.function(autograph=False)
+    def act(parameters, states):
+        return learner.apply(parameters, states[:, tf.newaxis], training=False)[0][:, 0]
+
     def roll_out(env_seed=None):
         return rollout_env(lambda states: act(state.parameters, states), env, horizon, env_seed)
 
+    state = start
     rollouts = [roll_out(env_seed)]
     for _ in range(steps):
         state = step(state, rollouts[-1])

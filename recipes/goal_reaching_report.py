@@ -1,0 +1,124 @@
+"""One run of a recipe that reaches goals: tuning, seeds, and what is written and printed of them."""
+
+from pathlib import Path
+
+import numpy as np
+from experiment import export_loss_of, print_table, run_seeds, write_history, write_summary
+from goal_reaching import TUNING_SEED, draw_tests, final_distances, meta_test, meta_train, tune_rate
+from goal_reaching_figure import draw_figure
+
+LABELS = {
+    "learned": "learned loss",
+    "same_rate": "task loss, same rate",
+    "tuned": "task loss, best rate",
+    "relative": "learned loss that sees the way to the goal",
+}
+
+
+def run_experiment(recipe, command, functions, numbers, config, output_dir, jobs, figure):
+    """Tunes the baseline once, runs the seeds, writes their results, and prints them.
+
+    Args:
+        recipe: Name of the recipe.
+        command: Its command line.
+        functions: `(run_tuning, run_seed)` of the recipe, as `run_seeds` takes them.
+        numbers: The seeds.
+        config: Settings.
+        output_dir: Folder of the run.
+        jobs: Number of processes.
+        figure: Arguments of `draw_figure` beside results and settings.
+
+    Returns:
+        The metrics, name -> one value per seed.
+    """
+    run_tuning, run_seed = functions
+    output_dir = Path(output_dir)
+    [tuned] = run_seeds(run_tuning, ["tuning"], config, output_dir)
+    config = {**config, "tuned": tuned["tuned"]}
+    results = run_seeds(run_seed, numbers, config, output_dir, jobs)
+    metrics = write_summary(recipe, command, numbers, results, config, output_dir)
+    write_history(history_rows(numbers, results), output_dir)
+    draw_figure(results, config, **figure).savefig(output_dir / "figure.png")
+    loss_path = export_loss_of(numbers[0], output_dir)
+    _print(metrics, results, config, figure, output_dir, loss_path)
+    return metrics
+
+
+def _print(metrics, results, config, figure, output_dir, loss_path):
+    rows = [
+        (f"{goals}: {LABELS.get(method, method)} ({figure['unit']})", f"{prefix}final_distance_{method}")
+        for prefix, goals in figure["goals"].items()
+        for method in results[0]["methods"]
+    ]
+    print_table(metrics, rows)
+    rate, clipnorm = config["tuned"]
+    print(
+        f"\nDistance to the goal after {config['reported_step']} updates. The task loss is best at the rate {rate}, "
+        f"gradients {'not clipped' if clipnorm is None else f'clipped at {clipnorm}'}."
+        f"\nFigure: {output_dir / 'figure.png'}\nLearned loss: {loss_path}"
+        f'\n\nUse it with any policy:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
+        f"    optimizer = keras.optimizers.SGD({config['inner_rate']}, clipnorm={config['inner_clipnorm']})\n"
+        "    policy.compile(optimizer=optimizer, loss=loss)"
+    )
+
+
+def run_tuning(experiment, config, verbose):
+    """Meta-trains with `TUNING_SEED`, and tunes the baseline with the dynamics that were learned on the way."""
+    _, dynamics, _ = meta_train(experiment, config, TUNING_SEED, verbose)
+    return tune_rate(experiment, config, dynamics)
+
+
+def run_seed(experiment, config, seed, output_dir, verbose):
+    """One seed: meta-train, then meta-test with every method on the same goals and from the same policies.
+
+    Returns:
+        `"metrics"`, `"methods"`, and for the figure `"distances"` (prefix and method -> `[updates + 1, N]`),
+        `"paths"` (the same -> `[N, T + 1, G]`, after the reported update) and `"goals"` (prefix -> `[N, G]`).
+    """
+    tasks = draw_tests(experiment, seed, config["num_goals"])
+    starts, goals = (np.concatenate(parts) for parts in zip(*tasks.values()))
+    results = {"metrics": {}, "methods": experiment.methods, "meta_train": {}, "distances": {}, "paths": {}}
+    results["goals"] = {prefix: aims.tolist() for prefix, (_, aims) in tasks.items()}
+    losses, dynamics = {}, None
+    for name, settings in experiment.variants.items():
+        losses[name], learned, history = meta_train(experiment, {**config, **settings}, seed, verbose)
+        losses[name].export(output_dir / "seeds" / _folder(name, seed))
+        results["meta_train"][name] = history
+        dynamics = dynamics or learned
+    for method in experiment.methods:
+        settings = {**config, **experiment.variants.get(method, {})}
+        states = meta_test(experiment, settings, method, losses.get(method), dynamics, starts, goals, seed)
+        for prefix, part in zip(tasks, np.split(states, len(tasks), axis=1)):
+            _add(results, prefix, method, part, config["reported_step"])
+    history = results["meta_train"]["learned"]
+    results["metrics"]["dynamics_log_likelihood"] = history["dynamics_log_likelihood"][-1]
+    return results
+
+
+def _folder(name, seed):
+    return f"meta_loss_{seed}" if name == "learned" else f"{name}_{seed}"
+
+
+def _add(results, prefix, method, states, reported):
+    """Adds what one method did for the goals of one prefix."""
+    goals = np.array(results["goals"][prefix])
+    distances = final_distances(states, goals)
+    results["metrics"] |= {
+        f"{prefix}initial_distance": float(distances[0].mean()),
+        f"{prefix}final_distance_{method}": float(distances[reported].mean()),
+        f"{prefix}later_final_distance_{method}": float(distances[-1].mean()),
+    }
+    results["distances"][prefix + method] = distances.tolist()
+    results["paths"][prefix + method] = states[reported, ..., : goals.shape[-1]].tolist()
+
+
+def history_rows(numbers, results):
+    """Rows of `history.csv`: the final distance of each policy after each update."""
+    return [
+        {"seed": seed, "goals": prefix, "method": name, "update": update, "policy": policy, "final_distance": distance}
+        for seed, result in zip(numbers, results)
+        for prefix in result["goals"]
+        for name in result["methods"]
+        for update, distances in enumerate(result["distances"][prefix + name])
+        for policy, distance in enumerate(distances)
+    ]

@@ -1,0 +1,153 @@
+"""`recipes/pointmass.py` at toy size, what it shares with others, and what its committed results promise."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "recipes"))
+
+import goal_reaching  # noqa: E402
+import pointmass  # noqa: E402
+
+import ml3_tf  # noqa: E402
+from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step  # noqa: E402
+from ml3_tf.rollouts import Trajectory  # noqa: E402
+
+METHODS = pointmass.EXPERIMENT.methods
+RESULTS = ROOT / "results" / "pointmass" / "summary.json"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pointmass")
+    return folder, pointmass.main(smoke=True, output_dir=folder)
+
+
+def test_it_writes_what_a_recipe_writes(run):
+    folder, metrics = run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["recipe"] == "pointmass"
+    assert summary["command"] == "python recipes/pointmass.py --smoke"
+    assert summary["metrics"] == metrics
+    assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == pointmass.FEATURES["absolute"]
+
+
+def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
+    folder, metrics = run
+    for name in ("run_seed", "run_tuning"):
+        monkeypatch.setattr(pointmass, name, None)  # nothing is left to run
+    assert pointmass.main(smoke=True, output_dir=folder) == metrics
+
+
+def test_every_metric_is_explained(run):
+    for name in run[1]:
+        pattern = name.removeprefix("trained_side_")
+        for method in METHODS:
+            pattern = pattern.replace(f"_{method}", "_METHOD") if name.endswith(f"_{method}") else pattern
+        assert f"\n    {pattern}: " in pointmass.__doc__, name
+    for method in METHODS:
+        assert f"\n    {method}: " in pointmass.__doc__
+    assert "trained_side_" in pointmass.__doc__
+
+
+def test_the_same_seed_gives_the_same_loss():
+    config = {**pointmass.CONFIG, **pointmass.SMOKE}
+    losses = [goal_reaching.meta_train(pointmass.EXPERIMENT, config, 0, verbose=0)[0] for _ in range(2)]
+    for pair in zip(*(loss.network.get_weights() for loss in losses)):
+        np.testing.assert_array_equal(*pair)
+
+
+def test_goals_and_starts_lie_on_their_sides():
+    generator = np.random.default_rng(0)
+    starts, goals = pointmass.train_tasks(generator, 200)
+    assert (starts[:, 0] >= 0).all() and (goals[:, 0] >= 0).all()
+    assert np.abs(goals - starts[:, :2]).max() <= MAX_GOAL
+    assert (goals[:, 0] < starts[:, 0]).mean() > 0.3  # ways to the left are among them
+    for prefix, side in (("", -1), ("trained_side_", 1)):
+        starts, goals = pointmass.EXPERIMENT.test_tasks[prefix](generator, 50)
+        assert (side * goals[:, 0] >= 0).all()
+        np.testing.assert_array_equal(starts, 0)
+
+
+def test_what_the_losses_see():
+    """Moved as a whole, start and goal give the same relative inputs; the absolute ones are states and goals."""
+    states = np.random.default_rng(0).normal(size=(1, 1, 4, 4)).astype("float32")
+    move = np.array([0.5, -2.0, 0.0, 0.0], "float32")
+    goal = np.array([[[0.3, 0.4]]], "float32")
+    trajectory = Trajectory(tf.constant(states), None, None, tf.constant(goal), None)
+    moved = trajectory._replace(states=states + move, goal=goal + move[:2])
+    inputs = {
+        layout: [pointmass.loss_inputs(each, {"layout": layout}).numpy() for each in (trajectory, moved)]
+        for layout in ("relative", "absolute")
+    }
+    np.testing.assert_allclose(*inputs["relative"], atol=1e-6)
+    np.testing.assert_allclose(
+        inputs["relative"][0][0, 0, 0], [*(goal[0, 0] - states[0, 0, 0, :2]), *states[0, 0, 0, 2:]]
+    )
+    np.testing.assert_allclose(inputs["absolute"][0][0, 0, 0], [*states[0, 0, 0], *goal[0, 0]])
+
+
+def test_the_cost_is_that_of_its_definition():
+    states = np.zeros((1, 1, 3, 4), "float32")
+    states[0, 0, 1:] = [[0.3, 0.4, 0.0, 0.0], [0.6, 0.8, 3.0, 4.0]]
+    trajectory = Trajectory(states, np.full((1, 1, 2, 2), 0.5, "float32"), None, np.zeros((1, 1, 2), "float32"), None)
+    weights = {"path_weight": 2.0, "end_weight": 3.0, "end_width": 0.0, "speed_weight": 0.1, "saturation_weight": 4.0}
+    cost = goal_reaching.reaching_cost(trajectory, weights, action_limit=1.0)
+    expected = 2.0 * (0.5 + 1.0) / 2 + 3.0 * np.log(1.0) + 0.1 * 25.0 + 4.0 * 0.5**4
+    np.testing.assert_allclose(cost, [[expected]], rtol=1e-6)
+
+
+def test_tuning_takes_the_rate_that_ends_nearest(monkeypatch):
+    class Exact:
+        next_states = staticmethod(pointmass_step)
+
+    monkeypatch.setattr(goal_reaching, "RATES", [1e-3, 0.5, 1e6])
+    config = {**pointmass.CONFIG, **pointmass.SMOKE, "num_tuning_goals": 3}
+    tuned = goal_reaching.tune_rate(pointmass.EXPERIMENT, config, Exact)
+    rate, clipnorm = tuned["tuned"]
+    assert rate == 0.5 and str(clipnorm) in tuned["distances"]
+    assert np.isfinite(list(tuned["distances"].values())).all()
+
+
+@pytest.mark.skipif(not RESULTS.is_file(), reason="no committed results")
+def test_the_results_hold_what_is_promised():
+    metrics = {name: np.array(values) for name, values in json.loads(RESULTS.read_text())["metrics"].items()}
+    for prefix in ("", "trained_side_"):
+        names = ("learned", "same_rate", "tuned")
+        learned, same_rate, tuned = (metrics[f"{prefix}final_distance_{name}"] for name in names)
+        assert learned.mean() <= 0.5 * same_rate.mean()
+        assert learned.mean() < tuned.mean()
+
+
+@pytest.mark.skipif(not (ROOT / "savedmodels" / "pointmass").is_dir(), reason="no shipped loss")
+def test_the_shipped_loss_trains_a_fresh_policy_in_plain_keras():
+    """Algorithm 5 as its model card says: no trainer, model, reward or task loss."""
+    keras.utils.set_random_seed(0)
+    config, goal, distances = pointmass.CONFIG, np.array([-1.0, 0.8]), []
+    policy = pointmass.build_policy(config)
+    optimizer = keras.optimizers.SGD(config["inner_rate"], clipnorm=config["inner_clipnorm"])
+    policy.compile(optimizer, loss=ml3_tf.load_meta_loss("pointmass"))
+    env = gymnasium.make("ml3_tf/PointmassGoal-v0")
+    for _ in range(config["reported_step"] + 1):
+        state, info = env.reset(options={"goal": goal})
+        states = []
+        for _ in range(pointmass.HORIZON):
+            states.append(state)
+            state, _, _, _, info = env.step(policy(state[np.newaxis])[0].numpy())
+        states = np.stack(states)
+        distances.append(info["distance"])
+        policy.train_on_batch(states, np.column_stack([states, np.tile(goal, (len(states), 1))]))
+    assert distances[0] > 1
+    assert distances[-1] < 0.3
