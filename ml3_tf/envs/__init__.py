@@ -8,8 +8,8 @@
 | `ml3_tf/ReacherFingertipGoal-v0` | 11: angles, goal, fingertip | 2: torques | place of the fingertip | 65 |
 | `ml3_tf/AntGoal-v0` | 31: torso, joints, way to the goal | 8: torques | place of the torso | 100 |
 
-Those that MuJoCo simulates, the reachers and the ant, have a form that steps many at once (`ml3_tf.envs.batched`), which
-`gymnasium.make_vec(name, num_envs=N)` takes unless told otherwise.
+Those that MuJoCo simulates, the reachers and the ant, have a form that steps many at once (`ml3_tf.envs.batched`):
+`gymnasium.make_vec(name, num_envs=N)` takes it unless told otherwise.
 """
 
 try:

@@ -14,6 +14,11 @@ from ml3_tf.envs.ant import AntGoalEnv
 from ml3_tf.envs.goal_env import checked, diverged
 from ml3_tf.envs.reacher import ReacherFingertipGoalEnv, ReacherGoalEnv
 
+# Work that a thread of its own is worth, in steps of the simulator times degrees of freedom: about 0.3 ms, where to
+# start and to await the threads takes up to 0.1 ms.
+THREAD_WORK = 512
+CHUNKS_PER_THREAD = 4  # a thread that is done early takes over from the others
+
 
 class BatchedGoalEnv(VectorEnv):
     """N goal environments that step together, on `mujoco.rollout`.
@@ -22,16 +27,18 @@ class BatchedGoalEnv(VectorEnv):
     `SyncVectorEnv` of the same environments, number by number, in a fraction of the time. All episodes have one length,
     and so end together; the step after the last one starts the next episodes, whatever the actions, with a reward of 0.
 
-    For a task each: `envs.set_attr("task", [{"state": ..., "goal": ...}, ...])` before `reset`.
+    For a task each: `envs.set_attr("task", [{"state": ..., "goal": ...}, ...])` before `reset`. The attributes `states`
+    `[N, S]` and `goals` `[N, G]` hold where the environments are.
 
     Args:
         env: A `MujocoGoalEnv`: what it says of spaces, tasks, observations and distances holds for all.
         num_envs: N.
         max_episode_steps: Steps of an episode. `None`: it never ends.
-        num_threads: Threads that simulate. `None`: the processors that this process may use. 0: none of their own.
+        num_threads: Threads that simulate. `None`: as many as this process may use processors, but none that costs
+            more time than it saves.
 
     Raises:
-        ValueError: N below 1, a negative number of threads; tasks or seeds that are not N; in `reset` and `step`, a
+        ValueError: N or a number of threads below 1; tasks or seeds that are not N; in `reset` and `step`, a
             state, goal or action of another width, not finite or (states and goals) beyond its limits.
         FloatingPointError: In `step`: the simulation of the environments that it names diverged. No environment tells
             anything of that step; a `reset` starts all of them anew.
@@ -48,10 +55,14 @@ class BatchedGoalEnv(VectorEnv):
     >>> envs.close()
     """
 
+    _simulator = None
+
     def __init__(self, env, num_envs, max_episode_steps=None, num_threads=None):
         _check_count("num_envs", num_envs, 1)
-        num_threads = len(os.sched_getaffinity(0)) if num_threads is None else num_threads
-        _check_count("num_threads", num_threads, 0)
+        num_threads = _worthwhile_threads(env, num_envs) if num_threads is None else num_threads
+        _check_count("num_threads", num_threads, 1)
+        if max_episode_steps is not None:
+            _check_count("max_episode_steps", max_episode_steps, 1)
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.render_mode = env.render_mode
@@ -64,13 +75,13 @@ class BatchedGoalEnv(VectorEnv):
         self._tasks = [{}] * num_envs
         self._generators = [None] * num_envs
         self._elapsed = None
-        self._states = np.zeros((num_envs, env.model.nq + env.model.nv))
-        self._goals = np.zeros((num_envs, *env.goal_space.shape))
+        self.states = np.zeros((num_envs, env.model.nq + env.model.nv))
+        self.goals = np.zeros((num_envs, *env.goal_space.shape))
         self._simulator = _Simulator(env.model, env.num_substeps, num_envs, num_threads)
 
     def get_attr(self, name):
         """The attribute `name` of each environment: `"task"`, `"state"` or `"goal"`."""
-        values = {"task": self._tasks, "state": self._states, "goal": self._goals}
+        values = {"task": self._tasks, "state": self.states, "goal": self.goals}
         if name not in values:
             raise ValueError(f"`name` must be one of {sorted(values)}. Received: name={name!r}")
         return tuple(values[name])
@@ -94,9 +105,9 @@ class BatchedGoalEnv(VectorEnv):
                 self._generators[i], _ = seeding.np_random(seeds[i])
             self._env.np_random = self._generators[i]
             tasks.append(self._env.choose_task({**task, **(options or {})}))
-        self._states, self._goals = (np.stack(values) for values in zip(*tasks))
+        self.states, self.goals = (np.stack(values) for values in zip(*tasks))
         self._elapsed = 0
-        return self._env.observation(self._states, self._goals), self._info()
+        return self._env.observation(self.states, self.goals), self._info()
 
     def step(self, actions):
         if self._elapsed is None:
@@ -105,20 +116,21 @@ class BatchedGoalEnv(VectorEnv):
             return *self._at_end(self.reset()[0], np.zeros(self.num_envs)), self._info()
         actions = checked("actions", actions, self._finite_actions)
         space = self.single_action_space
-        states, finished = self._simulator.step(self._states, np.clip(actions, space.low, space.high))
+        states, finished = self._simulator.step(self.states, np.clip(actions, space.low, space.high))
         self._check_diverged(~finished | diverged(states), actions)
-        self._states = states
+        self.states = states
         self._elapsed += 1
         info = self._info()
-        return *self._at_end(self._env.observation(states, self._goals), -info["distance"]), info
+        return *self._at_end(self._env.observation(states, self.goals), -info["distance"]), info
 
     def render(self):
         if self.render_mode is None:
             return None
-        return tuple(self._env.draw_frame(*pair) for pair in zip(self._states, self._goals))
+        return tuple(self._env.draw_frame(*pair) for pair in zip(self.states, self.goals))
 
     def close_extras(self, **kwargs):
-        self._simulator.close()
+        if self._simulator is not None:  # it is where the arguments were refused
+            self._simulator.close()
 
     def _at_end(self, observations, rewards):
         ended = np.full(self.num_envs, self._elapsed == self.max_episode_steps)
@@ -126,7 +138,7 @@ class BatchedGoalEnv(VectorEnv):
 
     def _info(self):
         """`info` as gymnasium's vectors tell it: beside each entry `name`, `_name` says which environments have it."""
-        info = self._env.info(self._states, self._goals)
+        info = self._env.info(self.states, self.goals)
         everywhere = np.ones(self.num_envs, bool)
         return {**info, **{f"_{name}": everywhere for name in info}}
 
@@ -136,7 +148,7 @@ class BatchedGoalEnv(VectorEnv):
             first = np.flatnonzero(bad)[0]
             raise FloatingPointError(
                 f"The simulation of environment(s) {np.flatnonzero(bad).tolist()} diverged: no finite state follows, "
-                f"in the first of them, state={self._states[first]} and action={actions[first]}. "
+                f"in the first of them, state={self.states[first]} and action={actions[first]}. "
                 "Learn nothing from these episodes; call `reset`."
             )
 
@@ -151,8 +163,9 @@ class _Simulator:
             raise ValueError("`env` must have a model whose state is its positions and velocities: no activations")
         self._shape = (num_envs, num_substeps)
         self._models = [model] * num_envs
-        self._data = [mujoco.MjData(model) for _ in range(max(1, num_threads))]
+        self._data = [mujoco.MjData(model) for _ in range(num_threads)]
         self._rollout = Rollout(nthread=num_threads if num_threads > 1 else 0)
+        self._chunk_size = max(1, num_envs // (CHUNKS_PER_THREAD * num_threads))
         # Just under the duration of a step: whoever was stopped by a warning is behind it.
         self._duration = (num_substeps - 0.5) * model.opt.timestep
 
@@ -162,7 +175,14 @@ class _Simulator:
         controls = np.repeat(actions[:, np.newaxis], self._shape[1], 1)
         visited = np.empty((*self._shape, self._size))
         self._rollout.rollout(
-            self._models, self._data, initial, controls, nstep=self._shape[1], skip_checks=True, state=visited
+            self._models,
+            self._data,
+            initial,
+            controls,
+            nstep=self._shape[1],
+            skip_checks=True,
+            state=visited,
+            chunk_size=self._chunk_size,
         )
         return visited[:, -1, 1:], visited[:, -1, 0] > self._duration
 
@@ -183,6 +203,11 @@ def batched_fingertip_reacher(num_envs, render_mode=None, **kwargs):
 def batched_ant(num_envs, render_mode=None, **kwargs):
     """`ml3_tf/AntGoal-v0`, N at once."""
     return BatchedGoalEnv(AntGoalEnv(render_mode), num_envs, **kwargs)
+
+
+def _worthwhile_threads(env, num_envs):
+    work = num_envs * env.num_substeps * env.model.nv
+    return min(len(os.sched_getaffinity(0)), max(1, work // THREAD_WORK))
 
 
 def _consecutive(seed, number):

@@ -81,7 +81,7 @@ def fingertip(joints):
     [0.1  0.11]
     """
     angles = np.cumsum(joints, -1)  # of the links
-    return np.stack([np.cos(angles) @ LENGTHS, np.sin(angles) @ LENGTHS], -1)
+    return np.stack([np.sum(np.cos(angles) * LENGTHS, -1), np.sum(np.sin(angles) * LENGTHS, -1)], -1)
 
 
 class ReacherGoalEnv(MujocoGoalEnv):
