@@ -29,7 +29,7 @@ POSITION, ORIENTATION, JOINTS, VELOCITY, SPIN, JOINT_VELOCITY = (
     slice(*limits) for limits in ((0, 3), (3, 7), (7, 15), (15, 18), (18, 21), (21, 29))
 )
 _STATE_WIDTHS = 3, 4, 8, 3, 3, 8
-_START_LOW = np.repeat([-5.0, -1.0, -np.pi / 2, -10.0, -20.0, -20.0], _STATE_WIDTHS)
+_START_LOW = np.repeat([-20.0, -1.0, -np.pi / 2, -50.0, -50.0, -50.0], _STATE_WIDTHS)
 _START_LOW[2] = 0.2  # m: deeper, the torso would start within the floor
 # An ant at full torque stays within half of these; they keep the spaces bounded.
 _OBSERVATION_LIMITS = np.repeat([100.0, 1.0, np.pi, 100.0, 100.0, 100.0, 105.0], (*_STATE_WIDTHS, 2))
