@@ -205,6 +205,10 @@ class ReacherFingertipGoalEnv(ReacherGoalEnv):
     def distance(self, state, goal):
         return np.linalg.norm(fingertip(state[..., :2]) - goal, axis=-1)
 
+    def info(self, state, goal):
+        info = GoalEnv.info(self, state, goal)
+        return {**info, "fingertip_distance": info["distance"]}
+
     def observation(self, state, goal):
         joints, velocity = state[..., :2], state[..., 2:]
         to_goal = goal - fingertip(joints)
