@@ -113,7 +113,8 @@ class BatchedGoalEnv(VectorEnv):
         if self._elapsed is None:
             raise RuntimeError("`step` was called before `reset`, or after a simulation diverged. Call `reset` first.")
         if self._elapsed == self.max_episode_steps:
-            return *self._at_end(self.reset()[0], np.zeros(self.num_envs)), self._info()
+            observations, info = self.reset()
+            return self._result(observations, np.zeros(self.num_envs), info)
         actions = checked("actions", actions, self._finite_actions)
         space = self.single_action_space
         states, finished = self._simulator.step(self.states, np.clip(actions, space.low, space.high))
@@ -121,7 +122,7 @@ class BatchedGoalEnv(VectorEnv):
         self.states = states
         self._elapsed += 1
         info = self._info()
-        return *self._at_end(self._env.observation(states, self.goals), -info["distance"]), info
+        return self._result(self._env.observation(states, self.goals), -info["distance"], info)
 
     def render(self):
         if self.render_mode is None:
@@ -132,9 +133,9 @@ class BatchedGoalEnv(VectorEnv):
         if self._simulator is not None:  # it is where the arguments were refused
             self._simulator.close()
 
-    def _at_end(self, observations, rewards):
-        ended = np.full(self.num_envs, self._elapsed == self.max_episode_steps)
-        return observations, rewards, np.zeros(self.num_envs, bool), ended
+    def _result(self, observations, rewards, info):
+        truncated = np.full(self.num_envs, self._elapsed == self.max_episode_steps)
+        return observations, rewards, np.zeros(self.num_envs, bool), truncated, info
 
     def _info(self):
         """`info` as gymnasium's vectors tell it: beside each entry `name`, `_name` says which environments have it."""
