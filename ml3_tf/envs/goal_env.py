@@ -4,8 +4,8 @@ import gymnasium
 import numpy as np
 
 # No position or velocity comes near it. MuJoCo warns of accelerations beyond 1e10: within a step of 0.01 s they lead to
-# velocities far beyond this, so that what it finds bad is found here as well.
-MAX_NUMBER = 1e6
+# velocities far beyond this, so that what it finds bad is found here as well, and some steps earlier.
+MAX_NUMBER = 1e4
 
 
 class GoalEnv(gymnasium.Env):

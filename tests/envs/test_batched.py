@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
+from ml3_tf.envs.ant import AntGoalEnv
+from ml3_tf.envs.batched import BatchedGoalEnv
+from ml3_tf.envs.goal_env import MAX_NUMBER
 from ml3_tf.rollouts import rollout_env
 
 NAMES = ["ReacherGoal", "ReacherFingertipGoal", "AntGoal"]
@@ -200,6 +203,19 @@ def test_what_diverged_is_named_and_a_reset_mends_all(name, num_threads, velocit
         envs.step(actions)
     envs.reset(seed=0)  # nothing of it is left in the simulator
     np.testing.assert_array_equal([envs.step(actions)[0] for _ in range(5)], first)
+
+
+def test_a_simulation_that_goes_wrong_by_itself_is_reported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = AntGoalEnv()
+    env.model.opt.iterations = 1  # too few to solve for the forces of contact
+    envs = BatchedGoalEnv(env, num_envs=8)
+    envs.reset(seed=0)
+    generator = np.random.default_rng(0)
+    with pytest.raises(FloatingPointError, match=r"environment\(s\) \[\d"):
+        for _ in range(1000):
+            observations, *_ = envs.step(generator.uniform(-1, 1, (8, 8)))
+            assert np.max(np.abs(observations)) <= MAX_NUMBER
 
 
 def test_a_simulation_that_diverges_within_a_rollout_is_reported(tmp_path, monkeypatch):
