@@ -3,6 +3,10 @@
 import gymnasium
 import numpy as np
 
+# No position or velocity comes near it. MuJoCo warns of accelerations beyond 1e10: within a step of 0.01 s they lead to
+# velocities far beyond this, so that what it finds bad is found here as well, and some steps earlier.
+MAX_NUMBER = 1e4
+
 
 class GoalEnv(gymnasium.Env):
     """Base class of environments whose task is an initial state and a goal.
@@ -13,7 +17,8 @@ class GoalEnv(gymnasium.Env):
 
     No state ends an episode: all trajectories of a horizon are equally long. `info` holds `goal` and `distance`, the
     reward is `-distance`. Actions beyond their limits are clipped. A subclass gives the spaces and the methods that
-    raise `NotImplementedError` here.
+    raise `NotImplementedError` here. What is told about states and goals (`distance`, `observation`, `info`) takes any
+    leading axes: `ml3_tf.envs.batched` uses the same lines.
 
     Args:
         state_space: `gymnasium.spaces.Box` of the states that an episode can start in.
@@ -57,21 +62,25 @@ class GoalEnv(gymnasium.Env):
         """The state `[S]` one step after `state`, for an action within its limits."""
         raise NotImplementedError
 
-    def distance(self):
-        """Distance of `state` to `goal`."""
+    def distance(self, state, goal):
+        """Distance `[...]` of states `[..., S]` to goals `[..., G]`."""
         raise NotImplementedError
 
-    def draw_frame(self):
-        """An image `[height, width, 3]`, uint8."""
+    def draw_frame(self, state, goal):
+        """An image `[height, width, 3]`, uint8, of one state."""
         raise NotImplementedError
 
-    def observation(self):
-        """What the policy sees, float32."""
-        return self.state.astype(np.float32)
+    def observation(self, state, goal):
+        """What the policy sees of states `[..., S]` and goals `[..., G]`, `[..., O]`, float32."""
+        return state.astype(np.float32)
 
-    def info(self):
-        """What `reset` and `step` tell beside the observation."""
-        return {"goal": self.goal.astype(np.float32), "distance": float(self.distance())}
+    def info(self, state, goal):
+        """What `reset` and `step` tell beside the observation, of states `[..., S]` and goals `[..., G]`."""
+        return {"goal": goal.astype(np.float32), "distance": self.distance(state, goal)}
+
+    def check_state(self, state):
+        """Returns the state as an array, or raises a `ValueError` about one that no episode can start in."""
+        return checked("state", state, self.state_space)
 
     def check_goal(self, goal):
         """Returns the goal as an array, or raises a `ValueError` about one that cannot be reached."""
@@ -81,17 +90,19 @@ class GoalEnv(gymnasium.Env):
         """Puts the simulation into a state."""
         self.state = state
 
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        task = {**self.task, **(options or {})}
+    def choose_task(self, task):
+        """Returns state and goal of an episode: those of a dict, checked; what it leaves out is drawn."""
         if not task.keys() <= {"state", "goal"}:
             raise ValueError(f"`options` must hold 'state', 'goal' or nothing. Received: {sorted(task)}")
         state, goal = task.get("state"), task.get("goal")
         goal = self.draw_goal() if goal is None else self.check_goal(goal)
-        state = self.draw_state() if state is None else checked("state", state, self.state_space)
-        self.goal = goal
+        return self.draw_state() if state is None else self.check_state(state), goal
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        state, self.goal = self.choose_task({**self.task, **(options or {})})
         self.start(state)
-        return self.observation(), self.info()
+        return self.observation(self.state, self.goal), self.info(self.state, self.goal)
 
     def step(self, action):
         if self.state is None:
@@ -100,21 +111,26 @@ class GoalEnv(gymnasium.Env):
             )
         action = checked("action", action, self._finite_actions)
         state = self.next_state(np.clip(action, self.action_space.low, self.action_space.high))
-        if not np.all(np.isfinite(state)):
+        if diverged(state):
             received, self.state = self.state, None
             raise FloatingPointError(
                 f"The simulation diverged: no finite state follows state={received} and action={action}. "
                 "Learn nothing from this episode; call `reset`."
             )
         self.state = state
-        info = self.info()
-        return self.observation(), -info["distance"], False, False, info
+        info = self.info(state, self.goal)
+        return self.observation(state, self.goal), -info["distance"], False, False, info
 
     def render(self):
         if self.render_mode is None:
             gymnasium.logger.warn("Nothing is drawn: make the environment with render_mode='rgb_array'.")
             return None
-        return self.draw_frame()
+        return self.draw_frame(self.state, self.goal)
+
+
+def diverged(states):
+    """Which of the states `[..., S]` no simulation should have come to: not finite, or far beyond all limits."""
+    return ~np.all(np.abs(states) <= MAX_NUMBER, axis=-1)  # a comparison with NaN is false
 
 
 def checked(name, value, space, remedy=""):

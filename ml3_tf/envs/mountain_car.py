@@ -112,13 +112,13 @@ class MountainCarGoalEnv(GoalEnv):
             velocity = 0.0
         return np.array([position, velocity])
 
-    def distance(self):
-        return np.linalg.norm(self.state - self.goal)
+    def distance(self, state, goal):
+        return np.linalg.norm(state - goal, axis=-1)
 
-    def draw_frame(self):
+    def draw_frame(self, state, goal):
         canvas = drawing.Canvas(x_range=(-1.3, 0.7), y_range=(-1.25, 1.45))
         track = np.linspace(MIN_POSITION, MAX_POSITION, 100)
         canvas.line(track, np.sin(3 * track), drawing.INK)
-        canvas.circle(self.goal[0], np.sin(3 * self.goal[0]), 0.05, drawing.GOAL)
-        canvas.circle(self.state[0], np.sin(3 * self.state[0]) + 0.07, 0.07, drawing.AGENT)
+        canvas.circle(goal[0], np.sin(3 * goal[0]), 0.05, drawing.GOAL)
+        canvas.circle(state[0], np.sin(3 * state[0]) + 0.07, 0.07, drawing.AGENT)
         return canvas.image()

@@ -96,13 +96,13 @@ class PointmassGoalEnv(GoalEnv):
         velocity = np.clip(velocity, -MAX_SPEED, MAX_SPEED)
         return np.concatenate([np.clip(position, -MAX_POSITION, MAX_POSITION), velocity])
 
-    def distance(self):
-        return np.linalg.norm(self.state[:2] - self.goal)
+    def distance(self, state, goal):
+        return np.linalg.norm(state[..., :2] - goal, axis=-1)
 
-    def draw_frame(self):
+    def draw_frame(self, state, goal):
         canvas = drawing.Canvas(x_range=(-1.8, 1.8), y_range=(-1.8, 1.8))
-        canvas.circle(*self.goal, 0.07, drawing.GOAL)
-        ahead = self.state[:2] + 0.3 * self.state[2:]
-        canvas.line(*zip(self.state[:2], ahead), drawing.INK)
-        canvas.circle(*self.state[:2], 0.07, drawing.AGENT)
+        canvas.circle(*goal, 0.07, drawing.GOAL)
+        ahead = state[:2] + 0.3 * state[2:]
+        canvas.line(*zip(state[:2], ahead), drawing.INK)
+        canvas.circle(*state[:2], 0.07, drawing.AGENT)
         return canvas.image()

@@ -7,12 +7,12 @@ ML3 names the states, the torques and the kind of goals (sections 4.2 and 4.3); 
 from pathlib import Path
 
 import gymnasium
-import mujoco
 import numpy as np
 import tensorflow as tf
 
 from ml3_tf.envs import drawing
 from ml3_tf.envs.goal_env import GoalEnv
+from ml3_tf.envs.mujoco_env import MujocoGoalEnv
 
 MODEL = Path(__file__).with_name("assets") / "reacher.xml"
 TIME_STEP = 0.01  # s
@@ -81,10 +81,10 @@ def fingertip(joints):
     [0.1  0.11]
     """
     angles = np.cumsum(joints, -1)  # of the links
-    return np.stack([np.cos(angles) @ LENGTHS, np.sin(angles) @ LENGTHS], -1)
+    return np.stack([np.sum(np.cos(angles) * LENGTHS, -1), np.sum(np.sin(angles) * LENGTHS, -1)], -1)
 
 
-class ReacherGoalEnv(GoalEnv):
+class ReacherGoalEnv(MujocoGoalEnv):
     """An arm has to take a pose: the form for model-based learning.
 
     | column | state | unit | from | to |
@@ -120,14 +120,13 @@ class ReacherGoalEnv(GoalEnv):
         start_limits = np.array([np.pi, np.pi, MAX_START_SPEED, MAX_START_SPEED])
         limits = self.observation_limits.astype(np.float32)
         super().__init__(
+            MODEL,
             state_space=gymnasium.spaces.Box(-start_limits, start_limits, dtype=np.float64),
             goal_space=gymnasium.spaces.Box(-self.goal_limits, self.goal_limits, dtype=np.float64),
             action_space=gymnasium.spaces.Box(-MAX_TORQUE, MAX_TORQUE, (2,)),
             observation_space=gymnasium.spaces.Box(-limits, limits),
             render_mode=render_mode,
         )
-        self.model = mujoco.MjModel.from_xml_path(str(MODEL))
-        self.data = mujoco.MjData(self.model)
 
     def draw_state(self):
         return np.concatenate([self.np_random.uniform(-np.pi, np.pi, 2), np.zeros(2)])
@@ -135,33 +134,21 @@ class ReacherGoalEnv(GoalEnv):
     def draw_goal(self):
         return self.np_random.uniform(-self.goal_limits, self.goal_limits)
 
-    def start(self, state):
-        super().start(state)
-        mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:], self.data.qvel[:] = state[:2], state[2:]
+    def distance(self, state, goal):
+        return np.linalg.norm(state[..., :2] - goal, axis=-1)
 
-    def next_state(self, action):
-        self.data.ctrl[:] = action
-        mujoco.mj_step(self.model, self.data)
-        if np.any(self.data.warning.number):  # what MuJoCo found bad
-            return np.full(4, np.nan)
-        return np.concatenate([self.data.qpos, self.data.qvel])
+    def target(self, goal):
+        """Where the fingertip should be, `[..., 2]`, m."""
+        return fingertip(goal)
 
-    def distance(self):
-        return np.linalg.norm(self.state[:2] - self.goal)
+    def info(self, state, goal):
+        away = np.linalg.norm(fingertip(state[..., :2]) - self.target(goal), axis=-1)
+        return {**super().info(state, goal), "fingertip_distance": away}
 
-    def target(self):
-        """Where the fingertip should be, `[2]`, m."""
-        return fingertip(self.goal)
-
-    def info(self):
-        away = np.linalg.norm(fingertip(self.state[:2]) - self.target())
-        return {**super().info(), "fingertip_distance": float(away)}
-
-    def draw_frame(self):
+    def draw_frame(self, state, goal):
         canvas = drawing.Canvas(x_range=(-0.24, 0.24), y_range=(-0.24, 0.24))
-        canvas.circle(*self.target(), 0.01, drawing.GOAL)
-        shoulder, elbow = self.state[:2]
+        canvas.circle(*self.target(goal), 0.01, drawing.GOAL)
+        shoulder, elbow = state[:2]
         tip = fingertip([shoulder, elbow])
         bend = LENGTHS[0] * np.array([np.cos(shoulder), np.sin(shoulder)])
         canvas.line(*zip([0.0, 0.0], bend, tip), drawing.AGENT, width=9)
@@ -212,17 +199,22 @@ class ReacherFingertipGoalEnv(ReacherGoalEnv):
             )
         return goal
 
-    def target(self):
-        return self.goal
+    def target(self, goal):
+        return goal
 
-    def distance(self):
-        return np.linalg.norm(fingertip(self.state[:2]) - self.goal)
+    def distance(self, state, goal):
+        return np.linalg.norm(fingertip(state[..., :2]) - goal, axis=-1)
 
-    def observation(self):
-        joints, velocity = self.state[:2], self.state[2:]
-        to_goal = self.goal - fingertip(joints)
-        angles = np.cumsum(joints)
-        speeds = LENGTHS * np.cumsum(velocity)  # of the end of each link about its start
-        tip_velocity = [-np.sin(angles) @ speeds, np.cos(angles) @ speeds]
-        parts = [np.cos(joints), np.sin(joints), to_goal, [np.linalg.norm(to_goal)], self.goal, tip_velocity]
-        return np.concatenate(parts).astype(np.float32)
+    def info(self, state, goal):
+        info = GoalEnv.info(self, state, goal)
+        return {**info, "fingertip_distance": info["distance"]}
+
+    def observation(self, state, goal):
+        joints, velocity = state[..., :2], state[..., 2:]
+        to_goal = goal - fingertip(joints)
+        distance = np.linalg.norm(to_goal, axis=-1, keepdims=True)
+        angles = np.cumsum(joints, -1)
+        speeds = LENGTHS * np.cumsum(velocity, -1)  # of the end of each link about its start
+        tip_velocity = np.stack([np.sum(-np.sin(angles) * speeds, -1), np.sum(np.cos(angles) * speeds, -1)], -1)
+        parts = [np.cos(joints), np.sin(joints), to_goal, distance, goal, tip_velocity]
+        return np.concatenate(parts, -1).astype(np.float32)

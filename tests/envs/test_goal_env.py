@@ -19,6 +19,7 @@ ENVIRONMENTS = {
     "PointmassGoal": (25, 4, 4, 2, 2),
     "ReacherGoal": (65, 4, 4, 2, 2),
     "ReacherFingertipGoal": (65, 11, 4, 2, 2),
+    "AntGoal": (100, 31, 29, 8, 2),
 }
 in_each_environment = pytest.mark.parametrize("name", ENVIRONMENTS)
 
