@@ -131,6 +131,7 @@ class MetaTrainer(keras.Model):
         def compiled(function):
             return function if run_eagerly else tf.function(function, jit_compile=jit_compile)
 
+        self._compiled = compiled
         self._meta_gradient = compiled(self.meta_gradient)
         self._adapt_and_score = compiled(self.adapt_and_score)
 
@@ -165,6 +166,10 @@ class MetaTrainer(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data["query"])
         return y, self.inner_loop.predict(parameters, x), sample_weight
 
+    def adapt(self, tasks, data, steps):
+        """Trains the learners for some steps with the learned loss: the new `TaskState`."""
+        return self.inner_loop.run(tasks, lambda parameters: self.support(parameters, data), steps)
+
     def adapt_and_score(self, tasks, data, steps):
         """Trains the learners for some steps with the learned loss, and scores them with the task loss.
 
@@ -176,7 +181,7 @@ class MetaTrainer(keras.Model):
         Returns:
             The task loss (a scalar, the mean over tasks), the new `TaskState`, and what `query` gave.
         """
-        tasks = self.inner_loop.run(tasks, lambda parameters: self.support(parameters, data), steps)
+        tasks = self.adapt(tasks, data, steps)
         query = self.query(tasks.parameters, data)
         losses = self.beta * loss_of_each_task(self.task_loss, *query)
         if self.extra_loss is not None:
@@ -217,22 +222,24 @@ class MetaTrainer(keras.Model):
         gradients = [tf.zeros(v.shape, v.dtype) if g is None else g for v, g in zip(phi, gradients, strict=True)]
         return gradients, loss, tasks, query
 
-    def train_step(self, data):
-        def outer_step(tasks):
-            gradients, loss, tasks, query = self._meta_gradient(tasks, data)
-            self._apply_if_finite(gradients)
-            self._loss_mean.update_state(loss)
-            self._norm_mean.update_state(tf.linalg.global_norm(gradients))
-            self._update_metrics(*query)
-            return tasks
+    def outer_step(self, tasks, data):
+        """Trains the learners for `unroll` steps and moves phi once: the new `TaskState`."""
+        gradients, loss, tasks, query = self._meta_gradient(tasks, data)
+        self._apply_if_finite(gradients)
+        self._loss_mean.update_state(loss)
+        self._norm_mean.update_state(tf.linalg.global_norm(gradients))
+        self._update_metrics(*query)
+        return tasks
 
+    def train_step(self, data):
         # Initializers draw outside of XLA, where they are fast.
         tasks = self.inner_loop.start(number_of_tasks(data))
         outer_steps = self.inner_steps // self.unroll
         if outer_steps == 1:
-            outer_step(tasks)
+            self.outer_step(tasks, data)
         else:
-            tf.while_loop(lambda i, _: i < outer_steps, lambda i, tasks: (i + 1, outer_step(tasks)), (0, tasks))
+            step = lambda i, tasks: (i + 1, self.outer_step(tasks, data))
+            tf.while_loop(lambda i, _: i < outer_steps, step, (0, tasks))
         return self.get_metrics_result()
 
     def test_step(self, data):
