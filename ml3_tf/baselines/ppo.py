@@ -14,7 +14,9 @@ from ml3_tf.on_policy import adapt_on_policy
 from ml3_tf.policy_gradient import gaussian_log_prob, generalized_advantages
 from ml3_tf.sampling import Sampler, action_size_of, tasks_of
 
-MAX_NORMALIZED = 10.0  # normalised observations are clipped there, as is usual: a first state may be far from all others
+MAX_NORMALIZED = (
+    10.0  # normalised observations are clipped there, as is usual: a first state may be far from all others
+)
 
 
 class ClippedObjective:
