@@ -203,8 +203,8 @@ def _standardized(columns, weights):
     mean = tf.reduce_sum(weights * columns, 0) / tf.reduce_sum(weights)
     centred = columns - mean
     variance = tf.reduce_sum(weights * tf.square(centred), 0) / tf.reduce_sum(weights)
-    varies = variance > 1e-8 * (1.0 + tf.square(mean))  # beyond the rounding of float32
-    return tf.where(varies, centred * tf.math.rsqrt(tf.where(varies, variance, 1.0)), 0.0)
+    is_constant = variance <= 1e-8 * (1.0 + tf.square(mean))  # but for the rounding of float32; NaN stays NaN
+    return tf.where(is_constant, 0.0, centred * tf.math.rsqrt(tf.where(is_constant, 1.0, variance)))
 
 
 def _normalized(weights, mask):
