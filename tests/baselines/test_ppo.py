@@ -122,7 +122,7 @@ def test_seeds_reproduce(plain):
 def test_options_change_what_is_learned(plain, options):
     returns = run(**options).returns
     np.testing.assert_array_equal(returns[0], plain[0])  # before anything is learned
-    assert (returns[1:] != plain[1:]).all()
+    assert (returns[1:] != plain[1:]).any()
 
 
 @pytest.mark.parametrize(
