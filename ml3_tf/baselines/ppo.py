@@ -92,9 +92,8 @@ def ppo(
     task, and then takes `epochs` passes over the experience in mini-batches, for policy and value. Policies, simulators
     and account are those of `meta_test_on_policy`; only the learning differs.
 
-    Advantages are normalised over the experience of a task, gradients clipped by the norm of each variable, 0.5 with
-    the default optimizers. A time step counts as the first of `B / batch_size` in an epoch; what is left over is left
-    out.
+    Advantages are normalised over the experience of a task. The default optimizer clips the gradient of each variable
+    to the norm 0.5. A pass takes `B // batch_size` mini-batches; what is left over is left out of it.
 
     Args:
         policy: As in `ModelFreeTrainer`.
@@ -145,11 +144,7 @@ def ppo(
     num_observed = learner.model.input_shape[-1]
     critic = Learner(value or (lambda: _build_value(num_observed)), None if seed is None else seed + 1)
     num_tasks, num_steps = tasks["state"].shape[0], tasks["state"].shape[1] * horizon
-    if not 1 <= batch_size <= num_steps or epochs < 1:
-        raise ValueError(
-            f"Expected 1 <= `batch_size` <= {num_steps}, the number of time steps of a task, and `epochs` >= 1. "
-            f"Received: batch_size={batch_size}, epochs={epochs}"
-        )
+    _check_passes(batch_size, epochs, num_steps)
     run = _PPO(
         policy=InnerLoop(learner, ClippedObjective(clip_range, entropy_weight), optimizer),
         value=InnerLoop(critic, "mse", optimizer if value_optimizer is None else value_optimizer),
@@ -240,6 +235,14 @@ class _PPO(NamedTuple):
         parts = (observations, tf.concat([trajectory.actions, numbers], -1), targets[..., tf.newaxis], mask[..., None])
         x, scored, targets, mask = (tf.reshape(part, [part.shape[0], -1, part.shape[-1]]) for part in parts)
         return x, scored, targets, mask[..., 0]
+
+
+def _check_passes(batch_size, epochs, num_steps):
+    if not 1 <= batch_size <= num_steps or epochs < 1:
+        raise ValueError(
+            f"Expected 1 <= `batch_size` <= {num_steps}, the number of time steps of a task, and `epochs` >= 1. "
+            f"Received: batch_size={batch_size}, epochs={epochs}"
+        )
 
 
 def _build_value(num_observed):
