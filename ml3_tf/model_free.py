@@ -95,7 +95,7 @@ class ModelFreeTrainer(MetaTrainer):
         self.seeds, self._evaluation_seeds = keras.random.SeedGenerator(seed), keras.random.SeedGenerator(seed)
         self._samples = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._return_mean = keras.metrics.Mean(name="return")
-        self._make_sampler(tf.function)
+        self._make_sampler()
 
     def compile(self, optimizer="adam", loss=None, inner_optimizer="sgd", **kwargs):
         """Configures meta-training.
@@ -115,7 +115,7 @@ class ModelFreeTrainer(MetaTrainer):
         if not isinstance(loss, PolicyGradient):
             raise ValueError(f"`loss` is the task loss, eq. 8: expected a `PolicyGradient`. Received: loss={loss!r}")
         super().compile(optimizer, loss, inner_optimizer, **kwargs)
-        self._make_sampler(self._compiled)
+        self._make_sampler(compiled=self._compiled)
         self._learn = self._compiled(self._take_steps)
         if not self.sampler.runs_in_graph:
             self.run_eagerly = True  # Keras's own loop, which calls the compiled parts
@@ -202,9 +202,9 @@ class ModelFreeTrainer(MetaTrainer):
 
         self.train_function = train_function
 
-    def _make_sampler(self, compiled):
+    def _make_sampler(self, **arguments):
         predict = lambda parameters, x: self.learner.apply(parameters, x, training=False)[0]
-        self.sampler = Sampler(predict, self.simulator, self.horizon, self.action_size, compiled)
+        self.sampler = Sampler(predict, self.simulator, self.horizon, self.action_size, **arguments)
 
     def _explore(self, parameters, tasks):
         trajectory = self.sampler(parameters, tasks, self.sampler.noise(tasks, self.seeds))

@@ -91,7 +91,7 @@ def meta_test_on_policy(
     num_tasks = tasks["state"].shape[0]
     loop = InnerLoop(learner, loss, optimizer)
     start = loop.start(num_tasks, None if parameters is None else learner.copies(parameters, num_tasks))
-    compiled = lambda function: tf.function(function, jit_compile=jit_compile)
+    compiled = lambda function: tf.function(function, autograph=False, jit_compile=jit_compile)
     step = compiled(lambda state, batch: loop.step(state, lambda _: batch))
     sampler = Sampler(loop.predict, simulator, horizon, action_size_of(learner.model), compiled)
 

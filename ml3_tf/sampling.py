@@ -35,6 +35,10 @@ class Simulator(NamedTuple):
     observation: Callable = lambda states, goal: states
 
 
+def _as_graph(function):
+    return tf.function(function, autograph=False)
+
+
 class Sampler:
     """Rolls out the policies of N tasks.
 
@@ -45,13 +49,13 @@ class Sampler:
             first task, then of the next; each must take its task from the attribute `task`, as `GoalEnv` does.
         horizon: T.
         action_size: A.
-        compiled: Function that compiles a function, `tf.function` unless given.
+        compiled: Function that compiles a function, for many calls with the same shapes.
 
     Raises:
         ValueError: A horizon or a simulator that is none; tasks or environments that do not fit.
     """
 
-    def __init__(self, predict, simulator, horizon, action_size, compiled=tf.function):
+    def __init__(self, predict, simulator, horizon, action_size, compiled=_as_graph):
         if not isinstance(horizon, (int, np.integer)) or horizon < 1:
             raise ValueError(f"`horizon` must be an integer, at least 1: the number of steps. Received: {horizon!r}")
         if not isinstance(simulator, Simulator) and not hasattr(simulator, "num_envs"):

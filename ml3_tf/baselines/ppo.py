@@ -153,7 +153,7 @@ def ppo(
         bootstrap=bootstrap,
         normalize=normalize_observations,
     )
-    compiled = lambda function: tf.function(function, jit_compile=jit_compile)
+    compiled = lambda function: tf.function(function, autograph=False, jit_compile=jit_compile)
     improve, seeds = compiled(run.improve), keras.random.SeedGenerator(seed)
     sampler = Sampler(run.predict, simulator, horizon, action_size_of(learner.model), compiled)
 
