@@ -8,7 +8,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-BASELINES = (None, "episodes", "quadratic")
+BASELINES = (None, "episodes", "squares", "quadratic")
+FITTED = ("squares", "quadratic")
 # Ridge of the least-squares baseline, a share of the number of samples: goals and other columns that do not vary leave
 # the solution undetermined without one.
 RIDGE = 1e-3
@@ -93,18 +94,18 @@ class PolicyGradient:
 
     Args:
         discount: gamma, of rewards that come later.
-        gae_lambda: lambda of `generalized_advantages`. Below 1 it needs the quadratic baseline, and trades noise for
-            the errors of that baseline.
+        gae_lambda: lambda of `generalized_advantages`. Below 1 it needs a fitted baseline, and trades noise for the
+            errors of that baseline.
         reward_to_go: Whether W leaves out the rewards before `t`, which the action could not move.
         baseline: What is subtracted: `None`; `"episodes"`, the mean over the other episodes of the task at that time;
-            `"quadratic"`, a value function of the state and the time (squares, no products), fitted to all episodes
-            of the batch by least squares.
+            or a value function of state, goal and time, fitted to all episodes of the batch by least squares:
+            `"quadratic"`, or `"squares"`, the same without products of two columns, for states of many columns.
         normalize: Whether W is shifted and scaled to mean 0 and standard deviation 1 over the batch.
 
     Raises:
         ValueError: Options that do not exist, or do not fit together.
 
-    Source: the baseline follows Duan et al., Benchmarking deep reinforcement learning for continuous control, ICML
+    Source: "squares" follows Duan et al., Benchmarking deep reinforcement learning for continuous control, ICML
     2016, section 3.1 of its supplement.
 
     Example:
@@ -123,15 +124,15 @@ class PolicyGradient:
                 raise ValueError(f"`{name}` must lie between 0 and 1. Received: {name}={value}")
         if baseline not in BASELINES:
             raise ValueError(f"`baseline` must be one of {BASELINES}. Received: baseline={baseline!r}")
-        if gae_lambda < 1 and baseline != "quadratic":
+        if gae_lambda < 1 and baseline not in FITTED:
             raise ValueError(
-                "`gae_lambda` below 1 replaces late rewards by the value of a state: expected baseline='quadratic'. "
+                f"`gae_lambda` below 1 replaces late rewards by the value of a state: expected a baseline in {FITTED}. "
                 f"Received: gae_lambda={gae_lambda}, baseline={baseline!r}"
             )
-        if not reward_to_go and baseline == "quadratic":
+        if not reward_to_go and baseline in FITTED:
             raise ValueError(
-                "The quadratic baseline is fitted to rewards-to-go: with `reward_to_go=False` expected "
-                "baseline='episodes' or None."
+                "Value functions are fitted to rewards-to-go: with `reward_to_go=False` expected baseline='episodes' "
+                f"or None. Received: baseline={baseline!r}"
             )
         self.discount, self.gae_lambda, self.reward_to_go = float(discount), float(gae_lambda), reward_to_go
         self.baseline, self.normalize = baseline, normalize
@@ -163,8 +164,8 @@ class PolicyGradient:
         mask = tf.convert_to_tensor(trajectory.mask)
         rewards = trajectory.rewards * mask
         to_go = discounted_sums(rewards, self.discount)
-        if self.baseline == "quadratic":
-            values = quadratic_values(trajectory, to_go)
+        if self.baseline in FITTED:
+            values = fitted_values(trajectory, to_go, products=self.baseline == "quadratic")
             weights = generalized_advantages(rewards, values, self.discount, self.gae_lambda, mask)
         else:
             weights = to_go if self.reward_to_go else tf.broadcast_to(to_go[..., :1], to_go.shape)
@@ -173,29 +174,38 @@ class PolicyGradient:
         return mask * (_normalized(weights, mask) if self.normalize else weights)
 
 
-def quadratic_values(trajectory, targets):
+def fitted_values(trajectory, targets, products=True):
     """A value function that is quadratic in the columns of state and goal and cubic in time, by ridge regression.
 
     Args:
         trajectory: `Trajectory` `[N, E, ...]`.
         targets: `[N, E, T]`, rewards-to-go.
+        products: Whether products of two columns are among the features, beside squares.
 
     Returns:
         `[N, E, T + 1]`, the value of each state; of the last one 0: nothing comes after the horizon.
     """
-    states, mask = trajectory.states[..., :-1, :], trajectory.mask
-    goal = tf.broadcast_to(trajectory.goal[..., tf.newaxis, :], [*states.shape[:-1], trajectory.goal.shape[-1]])
-    time = np.linspace(0.0, 1.0, states.shape[-2], endpoint=False)[:, np.newaxis]
-    time = tf.broadcast_to(tf.constant(time, states.dtype), [*states.shape[:-1], 1])
-    columns = tf.concat([states, goal], -1)
-    features = tf.concat([columns, tf.square(columns), time, tf.square(time), time**3], -1)
-    flat = _standardized(tf.reshape(features, [-1, features.shape[-1]]), tf.reshape(mask, [-1, 1]))
-    flat = tf.concat([flat, tf.ones_like(flat[:, :1])], -1) * tf.reshape(mask, [-1, 1])
-    number = float(flat.shape[0])
-    gram = tf.matmul(flat, flat, transpose_a=True) + RIDGE * number * tf.eye(flat.shape[-1], dtype=flat.dtype)
-    moments = tf.matmul(flat, tf.reshape(targets * mask, [-1, 1]), transpose_a=True)
-    values = tf.reshape(tf.matmul(flat, tf.linalg.solve(gram, moments)), mask.shape)
+    weights, targets = tf.reshape(trajectory.mask, [-1, 1]), tf.reshape(targets, [-1, 1])
+    features = _standardized(_features(trajectory, products), weights)
+    features = weights * tf.concat([features, tf.ones_like(features[:, :1])], -1)
+    ridge = RIDGE * features.shape[0] * tf.eye(features.shape[1], dtype=features.dtype)
+    gram = tf.matmul(features, features, transpose_a=True) + ridge
+    moments = tf.matmul(features, weights * targets, transpose_a=True)
+    values = tf.reshape(tf.matmul(features, tf.linalg.solve(gram, moments)), trajectory.mask.shape)
     return tf.concat([values, tf.zeros_like(values[..., :1])], -1)
+
+
+def _features(trajectory, products):
+    """What values are linear in, `[N * E * T, F]`."""
+    states = trajectory.states[..., :-1, :]
+    goal = tf.broadcast_to(trajectory.goal[..., tf.newaxis, :], [*states.shape[:-1], trajectory.goal.shape[-1]])
+    columns = tf.concat([states, goal], -1)
+    first, second = np.triu_indices(columns.shape[-1]) if products else 2 * [np.arange(columns.shape[-1])]
+    squares = tf.gather(columns, first, axis=-1) * tf.gather(columns, second, axis=-1)
+    time = tf.linspace(0.0, 1.0, states.shape[-2] + 1)[:-1, tf.newaxis]
+    time = tf.broadcast_to(tf.cast(time, states.dtype), [*states.shape[:-1], 1])
+    features = tf.concat([columns, squares, time, time**2, time**3], -1)
+    return tf.reshape(features, [-1, features.shape[-1]])
 
 
 def _standardized(columns, weights):

@@ -8,9 +8,9 @@ from tensorflow_probability import distributions
 from ml3_tf.policy_gradient import (
     PolicyGradient,
     discounted_sums,
+    fitted_values,
     gaussian_log_prob,
     generalized_advantages,
-    quadratic_values,
 )
 from ml3_tf.rollouts import Trajectory
 from ml3_tf.sampling import Simulator, simulate
@@ -21,6 +21,7 @@ ESTIMATES = {
     "paper's, other episodes": {"reward_to_go": False, "baseline": "episodes"},
     "to go": {"baseline": None},
     "to go, other episodes": {"baseline": "episodes"},
+    "to go, squares": {"baseline": "squares"},
     "to go, quadratic": {"baseline": "quadratic"},
 }
 
@@ -97,12 +98,14 @@ def test_rewards_that_never_vary_teach_nothing():
     np.testing.assert_array_equal(weights, np.zeros((2, 2, 3)))
 
 
-def test_the_quadratic_baseline_finds_a_quadratic_value():
-    states = GENERATOR.normal(size=(4, 8, 6, 2)).astype("float32")
-    targets = 1 + 2 * states[..., :-1, 0] - 3 * states[..., :-1, 1] ** 2 + np.linspace(0, 1, 5)
-    values = quadratic_values(episodes(np.zeros((4, 8, 5)), states), targets.astype("float32"))
+@pytest.mark.parametrize("products", [True, False], ids=["quadratic", "squares"])
+def test_the_fitted_baseline_finds_a_value_of_its_form(products):
+    states = GENERATOR.normal(size=(4, 20, 6, 2)).astype("float32")
+    x, y = states[..., :-1, 0], states[..., :-1, 1]
+    targets = 1 + 2 * x - 3 * y**2 + np.linspace(0, 1, 5) + (3 * x * y if products else 0)
+    values = fitted_values(episodes(np.zeros((4, 20, 5)), states), targets.astype("float32"), products)
     np.testing.assert_allclose(values[..., :-1], targets, atol=0.05)
-    np.testing.assert_array_equal(values[..., -1], np.zeros((4, 8)))
+    np.testing.assert_array_equal(values[..., -1], np.zeros((4, 20)))
 
 
 @pytest.mark.parametrize("options", ESTIMATES.values(), ids=ESTIMATES.keys())
@@ -167,8 +170,8 @@ def test_the_gradient_is_that_of_the_expected_return(options):
         ({"discount": 1.1}, "`discount` must lie between 0 and 1. Received: discount=1.1"),
         ({"gae_lambda": -0.1}, "`gae_lambda` must lie between 0 and 1. Received: gae_lambda=-0.1"),
         ({"baseline": "value"}, "`baseline` must be one of .* Received: baseline='value'"),
-        ({"gae_lambda": 0.9, "baseline": None}, "expected baseline='quadratic'. Received: gae_lambda=0.9"),
-        ({"reward_to_go": False}, "with `reward_to_go=False` expected baseline='episodes' or None"),
+        ({"gae_lambda": 0.9, "baseline": None}, "expected a baseline in .* Received: gae_lambda=0.9"),
+        ({"reward_to_go": False}, "with `reward_to_go=False` expected .* Received: baseline='quadratic'"),
     ],
     ids=["discount", "lambda", "baseline", "lambda-without-values", "whole-with-values"],
 )
