@@ -132,6 +132,7 @@ class MetaTrainer(keras.Model):
         def compiled(function):
             return function if run_eagerly else tf.function(function, autograph=False, jit_compile=jit_compile)
 
+        self._compiled = compiled
         self._meta_gradient = compiled(self.meta_gradient)
         self._adapt_and_score = compiled(self.adapt_and_score)
 
@@ -166,6 +167,10 @@ class MetaTrainer(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data["query"])
         return y, self.inner_loop.predict(parameters, x), sample_weight
 
+    def adapt(self, tasks, data, steps):
+        """Trains the learners for some steps with the learned loss: the new `TaskState`."""
+        return self.inner_loop.run(tasks, lambda parameters: self.support(parameters, data), steps)
+
     def after_last_step(self, parameters, data):
         """Called at the end of each step of `fit`, before the learners with these `Parameters` are gone."""
 
@@ -180,7 +185,7 @@ class MetaTrainer(keras.Model):
         Returns:
             The task loss (a scalar, the mean over tasks), the new `TaskState`, and what `query` gave.
         """
-        tasks = self.inner_loop.run(tasks, lambda parameters: self.support(parameters, data), steps)
+        tasks = self.adapt(tasks, data, steps)
         query = self.query(tasks.parameters, data)
         losses = self.beta * loss_of_each_task(self.task_loss, *query)
         if self.extra_loss is not None:
@@ -221,22 +226,23 @@ class MetaTrainer(keras.Model):
         gradients = [tf.zeros(v.shape, v.dtype) if g is None else g for v, g in zip(phi, gradients, strict=True)]
         return gradients, loss, tasks, query
 
-    def train_step(self, data):
-        def outer_step(tasks):
-            gradients, loss, tasks, query = self._meta_gradient(tasks, data)
-            self._apply_if_finite(gradients)
-            self._loss_mean.update_state(loss)
-            self._norm_mean.update_state(tf.linalg.global_norm(gradients))
-            self._update_metrics(*query)
-            return tasks
+    def outer_step(self, tasks, data):
+        """Trains the learners for `unroll` steps and moves phi once: the new `TaskState`."""
+        gradients, loss, tasks, query = self._meta_gradient(tasks, data)
+        self._apply_if_finite(gradients)
+        self._loss_mean.update_state(loss)
+        self._norm_mean.update_state(tf.linalg.global_norm(gradients))
+        self._update_metrics(*query)
+        return tasks
 
+    def train_step(self, data):
         # Initializers draw outside of XLA, where they are fast.
         tasks = self.inner_loop.start(number_of_tasks(data))
         outer_steps = self.inner_steps // self.unroll
         if outer_steps == 1:
-            tasks = outer_step(tasks)
+            tasks = self.outer_step(tasks, data)
         else:
-            condition, body = lambda i, _: i < outer_steps, lambda i, tasks: (i + 1, outer_step(tasks))
+            condition, body = lambda i, _: i < outer_steps, lambda i, tasks: (i + 1, self.outer_step(tasks, data))
             _, tasks = tf.while_loop(condition, body, (0, tasks))
         self.after_last_step(tasks.parameters, data)
         return self.get_metrics_result()

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 SERIALIZABLE = keras.saving.register_keras_serializable("ml3_tf")
@@ -39,10 +40,16 @@ class Squash(keras.layers.Layer):
 
 @SERIALIZABLE
 class StandardDeviation(keras.layers.Layer):
-    """Puts a positive standard deviation beside a mean: `[..., A] -> [..., 2A]`, learned as its logarithm.
+    """Puts a positive standard deviation beside a mean: `[B, A] -> [B, 2A]`, learned as its logarithm.
 
     Args:
         initial: Positive float, the standard deviation before any training.
+        **kwargs: Arguments of `keras.layers.Layer`; `trainable=False` keeps the standard deviation as it is.
+
+    Example:
+
+    >>> StandardDeviation(0.5)(ops.array([[1.0, 2.0]])).numpy().tolist()
+    [[1.0, 2.0, 0.5, 0.5]]
     """
 
     def __init__(self, initial, **kwargs):
@@ -54,8 +61,11 @@ class StandardDeviation(keras.layers.Layer):
         self.log_std = self.add_weight(shape=(input_shape[-1],), initializer=constant, name="log_std")
 
     def call(self, mean, change=None):
-        log_std = self.log_std if change is None else self.log_std + change
-        return ops.concatenate([mean, ops.broadcast_to(ops.exp(log_std), ops.shape(mean))], axis=-1)
+        # Side by side by products with the halves of an identity: a concatenation cannot be vectorised over tasks.
+        halves = np.split(np.eye(2 * mean.shape[-1]), 2)
+        left, right = (ops.convert_to_tensor(half, dtype=mean.dtype) for half in halves)
+        log_std = ops.expand_dims(self.log_std, 0) if change is None else self.log_std + change
+        return ops.matmul(mean, left) + ops.matmul(ops.exp(log_std), right)
 
     def get_config(self):
         return {**super().get_config(), "initial": self.initial}
@@ -84,10 +94,12 @@ class GaussianPolicy(keras.Model):
         state_scale: Optional sequence of S positive divisors, e.g. the spread of a velocity.
         use_bias: Whether the layers have biases.
         output_initializer: Initializer of the last layer.
+        learn_std: Whether training moves the standard deviation.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: A size, scale, limit or standard deviation that is not positive.
+        ValueError: A size, scale, limit or standard deviation that is not positive; one that depends on the state and
+            is not to be learned.
 
     Example:
 
@@ -111,6 +123,7 @@ class GaussianPolicy(keras.Model):
         state_scale=None,
         use_bias=True,
         output_initializer=None,
+        learn_std=True,
         **kwargs,
     ):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
@@ -130,7 +143,7 @@ class GaussianPolicy(keras.Model):
             change = (
                 dense(action_size, kernel_initializer="zeros", name="log_std")(hidden) if state_dependent_std else None
             )
-            outputs = StandardDeviation(std, name="std")(outputs, change)
+            outputs = StandardDeviation(std, trainable=learn_std, name="std")(outputs, change)
         super().__init__(inputs, outputs, **kwargs)
         self.arguments = arguments
 
@@ -169,7 +182,7 @@ def _initializer(config):
     return keras.saving.deserialize_keras_object(config) if isinstance(config, dict) else config
 
 
-def _check(state_size, action_size, hidden_units, action_limit, std, state_scale, **_):
+def _check(state_size, action_size, action_limit, std, state_scale, state_dependent_std, learn_std, **_):
     sizes = {"state_size": state_size, "action_size": action_size}
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
@@ -180,3 +193,8 @@ def _check(state_size, action_size, hidden_units, action_limit, std, state_scale
             raise ValueError(f"`{name}` needs {size} positive finite number(s). Received: {name}={value!r}")
     if std is not None and not 0 < std < math.inf:
         raise ValueError(f"`std` must be a positive finite number, or None. Received: std={std!r}")
+    if state_dependent_std and not learn_std:
+        raise ValueError(
+            "A standard deviation that depends on the state has to be learned. Received: state_dependent_std=True, "
+            "learn_std=False"
+        )

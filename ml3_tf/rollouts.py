@@ -124,13 +124,13 @@ def rollout_env(policy, env, horizon, seed=None, options=None):
     _check_horizon(horizon)
     _check_env(env)
     observations, info = env.reset(seed=seed, options=options)
-    states, actions, rewards, masks = [np.asarray(observations, np.float32)], [], [], []
+    states, actions, rewards, masks = [_checked_observations(observations, env)], [], [], []
     alive = np.ones(env.num_envs, bool)
     for step in range(horizon):
         action = np.asarray(_act(policy, states[-1]))
         _check_action(action, env)
         observations, reward, terminated, truncated, _ = env.step(action)
-        observations = np.where(alive[:, np.newaxis], np.asarray(observations, np.float32), states[-1])
+        observations = np.where(alive[:, np.newaxis], _checked_observations(observations, env), states[-1])
         if not np.isfinite(observations).all():
             bad = np.flatnonzero(~np.isfinite(observations).all(axis=1)).tolist()
             raise FloatingPointError(
@@ -205,6 +205,16 @@ def _check_env(env):
     shape = env.single_observation_space.shape
     if shape is None or len(shape) != 1:
         raise ValueError(f"`env` must have states that are vectors. Received: {env.single_observation_space}")
+
+
+def _checked_observations(observations, env):
+    observations, expected = np.asarray(observations, np.float32), (env.num_envs, *env.single_observation_space.shape)
+    if observations.shape != expected:
+        raise ValueError(
+            f"`env` must return observations of the shape that it names, {expected}. Received: shape "
+            f"{observations.shape}"
+        )
+    return observations
 
 
 def _check_action(action, env):

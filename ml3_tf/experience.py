@@ -1,0 +1,85 @@
+"""What policies learn from: experience as the examples of a loss.
+
+Shape letters: N tasks, E episodes of a task, T time, O observation, A action.
+"""
+
+import keras
+import tensorflow as tf
+
+from ml3_tf.model_based import learning_batch
+from ml3_tf.policy_gradient import discounted_sums
+
+
+def state_and_action(trajectory):
+    """What a learned loss sees beside mean and standard deviation, by default: observation and action.
+
+    Its features are `{"mean_and_std": 2A, "state": O, "action": A}`. The goal has to be among the observations; where
+    it is not, take `tf.concat([state_and_goal(trajectory), trajectory.actions], -1)`.
+
+    Args:
+        trajectory: `Trajectory`.
+
+    Returns:
+        `[..., T, O + A]`.
+
+    Example:
+
+    >>> from ml3_tf.rollouts import Trajectory
+    >>> episode = Trajectory(tf.zeros((6, 3)), tf.ones((5, 2)), tf.zeros(5), tf.zeros(0), tf.ones(5))
+    >>> state_and_action(episode).numpy()[0].tolist()
+    [0.0, 0.0, 0.0, 1.0, 1.0]
+    """
+    return tf.concat([trajectory.states[..., :-1, :], trajectory.actions], -1)
+
+
+def state_action_and_return(discount):
+    """The same with how well it went: a loss that sees rewards can notice that its habits do not serve.
+
+    Its features are `{"mean_and_std": 2A, "state": O, "action": A, "return": 1}`. The return is the reward-to-go from
+    each time on, less its mean over all times and episodes of the task, over its standard deviation.
+
+    Args:
+        discount: gamma, between 0 and 1.
+
+    Returns:
+        Function of a `Trajectory` `[N, E, ...]` that returns `[N, E, T, O + A + 1]`.
+    """
+
+    def inputs(trajectory):
+        mask = trajectory.mask
+        to_go = discounted_sums(trajectory.rewards * mask, discount)
+        number = tf.reduce_sum(mask, [1, 2], keepdims=True)
+        centred = to_go - tf.reduce_sum(mask * to_go, [1, 2], keepdims=True) / number
+        std = tf.sqrt(tf.reduce_sum(mask * centred**2, [1, 2], keepdims=True) / number)
+        return tf.concat([state_and_action(trajectory), (centred / (std + 1e-6))[..., tf.newaxis]], -1)
+
+    return inputs
+
+
+def mini_batches(trajectory, loss_inputs, batch_size, seeds):
+    """What policies learn from: one epoch of `policy.fit(x, y, sample_weight, batch_size)`.
+
+    Args:
+        trajectory: `Trajectory` `[N, E, ...]`.
+        loss_inputs: Function of a trajectory that returns what the loss sees beside the policy's outputs.
+        batch_size: Number of time steps in each; what is left over is left out. `None`: all in one.
+        seeds: `SeedGenerator` that shuffles the time steps of each task.
+
+    Returns:
+        List of `(x, y, sample_weight)`, each `[N, batch_size, ...]`.
+
+    Raises:
+        ValueError: More time steps in a batch than there are.
+    """
+    examples = learning_batch(trajectory, loss_inputs)
+    num_tasks, num_examples = examples[2].shape
+    if batch_size is None:
+        return [examples]
+    if not 1 <= batch_size <= num_examples:
+        raise ValueError(
+            f"`batch_size` must lie between 1 and the number of time steps of a task, {num_examples}. Received: "
+            f"batch_size={batch_size}"
+        )
+    order = tf.argsort(keras.random.uniform((num_tasks, num_examples), seed=seeds))
+    parts = [order[:, i : i + batch_size] for i in range(0, num_examples - batch_size + 1, batch_size)]
+    return [tuple(tf.gather(values, part, batch_dims=1) for values in examples) for part in parts]

@@ -1,0 +1,193 @@
+"""Tests of `ml3_tf.model_free`: Algorithm 4."""
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import ml3_tf.envs  # noqa: F401 - registers the environments
+from ml3_tf import MetaLoss
+from ml3_tf.envs.pointmass import pointmass_step
+from ml3_tf.experience import mini_batches, state_and_action
+from ml3_tf.model_free import ModelFreeTrainer
+from ml3_tf.policies import GaussianPolicy
+from ml3_tf.policy_gradient import PolicyGradient, gaussian_log_prob
+from ml3_tf.sampling import Simulator, tasks_of
+
+FEATURES = {"mean_and_std": 4, "state": 4, "action": 2}
+TASKS = {
+    "state": np.zeros((2, 2, 4), "float32"),
+    "goal": np.random.default_rng(0).uniform(-1, 1, (2, 2, 2)).astype("float32"),
+}
+POINTMASS = Simulator(pointmass_step, lambda s, a, goal: -tf.norm(s[..., :2] - goal, axis=-1))
+HORIZON = 5
+PAPER = {"baseline": None, "reward_to_go": False, "normalize": False}
+
+
+def build_policy(**arguments):
+    return GaussianPolicy(4, 2, **{"hidden_units": (4,), "std": 0.5, **arguments})
+
+
+def make_trainer(simulator=POINTMASS, loss=None, policy=build_policy, **arguments):
+    keras.utils.set_random_seed(0)
+    compile_arguments = {"optimizer": keras.optimizers.SGD(0.5), "inner_optimizer": keras.optimizers.SGD(0.3)}
+    names = ("optimizer", "inner_optimizer", "extra_loss", "gamma", "jit_compile", "steps_per_execution")
+    compile_arguments |= {name: arguments.pop(name) for name in names if name in arguments}
+    meta_loss = MetaLoss.mlp((6,), features=FEATURES)
+    trainer = ModelFreeTrainer(policy, meta_loss, simulator, HORIZON, **{"seed": 0, **arguments})
+    trainer.compile(loss=loss, **{"jit_compile": False, **compile_arguments})
+    return trainer
+
+
+def dataset(count=1):
+    return tf.data.Dataset.from_tensors(tf.nest.map_structure(tf.constant, TASKS)).repeat(count)
+
+
+def phi_of(trainer):
+    return [variable.numpy() for variable in trainer.meta_loss.trainable_variables]
+
+
+@pytest.fixture
+def envs():
+    vector = gymnasium.make_vec("ml3_tf/PointmassGoal-v0", num_envs=4, vectorization_mode="sync")
+    yield vector
+    vector.close()
+
+
+@pytest.mark.parametrize(
+    "unroll, batch_size", [(1, None), (2, None), (2, 5)], ids=["one-step", "two-steps", "mini-batches"]
+)
+def test_one_outer_step_is_algorithm_4(unroll, batch_size):
+    """Written out task by task with Keras's own model and two tapes; the paper's form of eq. 8, nothing left out."""
+    twin = make_trainer()  # draws what the trainer will draw
+    theta, tasks = twin.learner.draw(2), tasks_of(TASKS)
+    trainer = make_trainer(loss=PolicyGradient(**PAPER), inner_steps=unroll, unroll=unroll, batch_size=batch_size)
+    phi, before = trainer.meta_loss.trainable_variables, phi_of(trainer)
+    model = build_policy()
+    with tf.GradientTape() as outer:
+        trajectory = twin.sampler(theta, tasks, twin.sampler.noise(tasks, twin.seeds))
+        for _ in range(unroll):
+            for x, y, _ in mini_batches(trajectory, state_and_action, batch_size, twin.seeds):
+                moved = []
+                for task in range(2):
+                    weights = [values[task] for values in theta.trainable]
+                    with tf.GradientTape() as inner:
+                        inner.watch(weights)
+                        outputs = model.stateless_call(weights, [], x[task])[0]
+                        loss = tf.reduce_mean(trainer.meta_loss.call(y[task], outputs))
+                    moved.append([w - 0.3 * g for w, g in zip(weights, inner.gradient(loss, weights))])
+                theta = theta._replace(trainable=[tf.stack(values) for values in zip(*moved)])
+            with outer.stop_recording():
+                trajectory = twin.sampler(theta, tasks, twin.sampler.noise(tasks, twin.seeds))
+        surrogates = []
+        for task in range(2):
+            for episode in range(2):
+                states, actions = trajectory.states[task, episode, :-1], trajectory.actions[task, episode]
+                outputs = model.stateless_call([values[task] for values in theta.trainable], [], states)[0]
+                returned = tf.reduce_sum(trajectory.rewards[task, episode])
+                surrogates.append(-returned * tf.reduce_sum(gaussian_log_prob(outputs, actions)))
+        cost = tf.reduce_mean(surrogates)
+    gradients = outer.gradient(cost, phi)
+    history = trainer.fit(dataset(), verbose=0).history
+    np.testing.assert_allclose(history["loss"], [cost], rtol=1e-5)
+    np.testing.assert_allclose(history["return"], [np.mean(np.sum(trajectory.rewards, -1))], rtol=1e-5)
+    assert history["samples"] == [(unroll + 1) * 2 * 2 * HORIZON]
+    for received, start, gradient in zip(phi_of(trainer), before, gradients):
+        np.testing.assert_allclose(received, start - 0.5 * gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_it_learns_a_loss_that_brings_policies_to_their_goals():
+    """In a world where the action is the velocity, and the policy does not see the goal that the loss sees."""
+    keras.utils.set_random_seed(0)
+    walk = Simulator(
+        step=lambda states, actions: states + 0.2 * tf.clip_by_value(actions, -1.0, 1.0),
+        reward=lambda states, actions, goal: -tf.abs(states - goal)[..., 0],
+        observation=lambda states, goal: tf.concat([states, goal], -1),
+    )
+    meta_loss = MetaLoss.mlp((20,), features={"mean_and_std": 2, "state": 2, "action": 1})
+    policy = lambda: GaussianPolicy(2, 1, (8,), std=0.5, learn_std=False)
+    trainer = ModelFreeTrainer(policy, meta_loss, walk, 10, inner_steps=3, seed=0)
+    optimizers = keras.optimizers.Adam(0.02), keras.optimizers.SGD(0.3)
+    trainer.compile(optimizers[0], PolicyGradient(), optimizers[1], extra_loss=trainer.action_excess, jit_compile=False)
+    generator = np.random.default_rng(0)
+    goals = np.repeat(generator.choice([-1.0, 1.0], (40, 8, 1, 1)), 4, 2).astype("float32")
+    tasks = tf.data.Dataset.from_tensor_slices({"state": np.zeros_like(goals), "goal": goals})
+    returns = trainer.fit(tasks, epochs=2, verbose=0).history["return"]
+    assert returns[1] > -6.5  # who stays has -10, who goes straight there -2.5
+
+
+def test_environments_teach_what_their_simulator_teaches(envs):
+    """The rollouts happen in Python then; all else is the same."""
+    real, simulated = make_trainer(envs, inner_steps=2), make_trainer(inner_steps=2)
+    before = phi_of(real)
+    histories = [trainer.fit(dataset(2), verbose=0).history for trainer in (real, simulated)]
+    for name in ("loss", "return", "samples", "meta_gradient_norm"):
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-3, atol=1e-5)
+    for received, expected, start in zip(phi_of(real), phi_of(simulated), before):
+        np.testing.assert_allclose(received, expected, atol=1e-4)
+        assert np.abs(received - start).max() > 1e-3
+    assert histories[0]["samples_per_second"][0] > 0
+
+
+def test_seeds_reproduce():
+    runs = [make_trainer(seed=seed, batch_size=5) for seed in (0, 0, 1)]
+    losses = [trainer.fit(dataset(2), verbose=0).history["loss"] for trainer in runs]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_evaluation_moves_nothing_and_costs_no_samples():
+    trainer, twin = make_trainer(), make_trainer()
+    before = phi_of(trainer)
+    logs = trainer.evaluate(dataset(), verbose=0, return_dict=True)
+    assert {"loss", "return"} <= set(logs)
+    assert trainer.samples == 0
+    np.testing.assert_array_equal(before[0], phi_of(trainer)[0])
+    assert trainer.fit(dataset(), verbose=0).history["loss"] == twin.fit(dataset(), verbose=0).history["loss"]
+
+
+def test_the_extra_loss_sees_the_fresh_rollouts():
+    """The penalty alone, of policies that want far more than they can."""
+    wants = lambda: build_policy(output_initializer=keras.initializers.RandomNormal(stddev=10.0))
+    trainer = make_trainer(policy=wants)
+    trainer = make_trainer(policy=wants, extra_loss=trainer.action_excess, inner_optimizer=keras.optimizers.SGD(0.0))
+    theta = make_trainer(policy=wants).learner.draw(2)
+    examples = (tf.random.stateless_normal((2, 6, 4), [0, 1]), None, tf.ones((2, 6)))
+    mean = np.abs(trainer.inner_loop.predict(theta, examples[0])[..., :2])
+    expected = np.mean(np.maximum(mean - 1, 0) ** 2, (1, 2))
+    assert expected.min() > 0
+    np.testing.assert_allclose(trainer.action_excess(theta, {"query": examples}), expected, rtol=1e-5)
+
+
+def test_a_penalty_is_part_of_the_loss():
+    trainer = make_trainer(loss=PolicyGradient(**PAPER), extra_loss=lambda parameters, data: tf.constant([1.0, 3.0]))
+    plain = make_trainer(loss=PolicyGradient(**PAPER))
+    losses = [t.fit(dataset(), verbose=0).history["loss"][0] for t in (trainer, plain)]
+    np.testing.assert_allclose(losses[0] - losses[1], 2.0, atol=1e-4)
+
+
+def test_an_environment_that_raises_leaves_the_loss_alone(envs):
+    envs.envs[3].unwrapped.next_state = lambda action: np.full(4, np.nan)
+    trainer = make_trainer(envs)
+    before = phi_of(trainer)
+    with pytest.raises(FloatingPointError, match="The simulation diverged"):
+        trainer.fit(dataset(), verbose=0)
+    np.testing.assert_array_equal(before[0], phi_of(trainer)[0])
+
+
+def test_nothing_is_learned_from_a_simulator_that_diverges():
+    trainer = make_trainer(POINTMASS._replace(reward=lambda s, a, goal: s[..., 0] * np.nan))
+    before = phi_of(trainer)
+    with pytest.raises(FloatingPointError, match="The meta-gradient of .* is not finite"):
+        trainer.fit(dataset(), verbose=0)
+    np.testing.assert_array_equal(before[0], phi_of(trainer)[0])
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="a policy that returns mean and standard deviation"):
+        make_trainer(policy=lambda: GaussianPolicy(4, 2))
+    with pytest.raises(ValueError, match="expected a `PolicyGradient`. Received: loss='mse'"):
+        make_trainer(loss="mse")
+    with pytest.raises(ValueError, match="Tasks are dictionaries .*'state'.* Received: .*'query', 'support'"):
+        make_trainer().fit(tf.data.Dataset.from_tensors({"support": tf.zeros(3), "query": tf.zeros(3)}), verbose=0)
