@@ -20,7 +20,8 @@ Methods:
 
 A policy of the first two is a network of one tanh layer (64 units) whose output is squashed, `.25 N tanh(z)`. Each
 outer step draws 24 fresh policies and starts and trains them for 20 steps; phi moves after each. The states that an
-inner step visits count as data, as in the environment, so meta-training teaches what meta-test does. After 30 % of
+inner step visits count as data, as in the environment, so meta-training teaches what meta-test does. For each time
+step the learned loss sees force, state, and where the rollout ended, as its last state minus the goal. After 30 % of
 meta-training the task loss begins to care for where a rollout ends, and starts are drawn from a wider range.
 
 Metrics (`summary.json`, one value per seed; METHOD is one of the above), in the environment, after 10 updates:
@@ -69,13 +70,13 @@ import ml3_tf.envs  # noqa: F401 - registers the environment
 from ml3_tf.envs.mountain_car import GOAL, MAX_FORCE, mountain_car_step
 from ml3_tf.model_based import ModelBasedTrainer, meta_test_in_env
 
-FEATURES = {"force": 1, "state": 2, "final_distance": 1}
+FEATURES = {"force": 1, "state": 2, "final_error": 2}
 IMPROVED = {
     "policy": "tanh",
     "policy_units": 64,
     "policy_scale": [0.3, 0.3],  # a slow oscillation in the valley must be visible to policy and loss
     "hidden_units": [40, 40],
-    "input_scale": [MAX_FORCE, 0.3, 0.3, 0.5],
+    "input_scale": [MAX_FORCE, 0.3, 0.3, 0.5, 0.5],
     "inner_steps": 20,
     "inner_rate": 1.0,
     "inner_clipnorm": 0.5,

@@ -10,6 +10,11 @@ from ml3_tf.envs.mountain_car import GOAL, INTERMEDIATE_GOAL, MAX_FORCE, MAX_POS
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 
 COLORS = {"shaped": "C0", "unshaped": "C1", "paper_setting": "C2", "ilqr": "0.35"}
+FINAL_ERRORS = {  # m and m/s
+    "(a) the rollout ended in the valley": (-1.05, -1.04),
+    "(b) at the goal, 0.2 m/s too slow": (0.0, -0.2),
+    "(c) at the goal, 0.2 m/s too fast": (0.0, 0.2),
+}
 LABELS = {"shaped": "shaped", "unshaped": "unshaped", "paper_setting": "setting of the paper", "ilqr": "iLQR"}
 
 
@@ -83,45 +88,38 @@ def write_animation(path, file):
 
 
 def draw_loss(loss):
-    """What the loss wants: the force that it likes best in each state, and its value against the force in three.
+    """What the loss wants: the force that it likes best in each state, after rollouts that ended in different ways.
 
     Args:
-        loss: A `MetaLoss` of force, state and final distance.
+        loss: A `MetaLoss` of force, state and final error.
 
     Returns:
         `matplotlib.figure.Figure`.
     """
     figure = Figure(figsize=(14, 4.4), dpi=150, layout="constrained")
-    axes = figure.subplots(1, 3)
+    axes = figure.subplots(1, 3, sharey=True)
     forces = np.linspace(-MAX_FORCE, MAX_FORCE, 51)
     positions, velocities = np.linspace(MIN_POSITION, MAX_POSITION, 86), np.linspace(-1.5, 1.5, 61)
-    for ax, distance, title in (
-        (axes[0], 1.4, "(a) force preferred"),
-        (axes[1], 0.05, "(b) force preferred"),
-    ):
-        states = np.stack(np.meshgrid(positions, velocities), -1)
-        values = _values(loss, states, forces, distance)
+    states = np.stack(np.meshgrid(positions, velocities), -1)
+    for ax, (title, error) in zip(axes, FINAL_ERRORS.items()):
+        preferred = forces[_values(loss, states, forces, error).argmin(-1)]
         extent = (MIN_POSITION, MAX_POSITION, -1.5, 1.5)
-        image = ax.imshow(forces[values.argmin(-1)], extent=extent, origin="lower", aspect="auto", cmap="RdBu_r")
+        image = ax.imshow(preferred, extent=extent, origin="lower", aspect="auto", cmap="RdBu_r")
         ax.plot(*GOAL, "*", color="black", markersize=13, markerfacecolor="white", clip_on=False)
         ax.plot(*START, "s", color="black", markersize=9, markerfacecolor="white")
-        ax.set(title=f"{title}, {distance} from the goal", xlabel="position (m)", ylabel="velocity (m/s)")
-    figure.colorbar(image, ax=axes[:2], label="force (N)")
-    places = {"start": START, "on the way back": (-0.7, 0.5), "at the goal": GOAL}
-    for (name, state), style in zip(places.items(), LINE_STYLES):
-        values = _values(loss, np.array(state), forces, 0.05 if name == "at the goal" else 1.4)
-        axes[2].plot(forces, values - values.min(), label=name, linestyle=style, linewidth=2)
-    axes[2].set(title="(c) loss against force", xlabel="force (N)", ylabel="loss, from its least value")
-    axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False)
+        ax.set(title=title, xlabel="position (m)", xticks=(-1, -0.5, 0, 0.5))
+    axes[0].set(ylabel="velocity (m/s)")
     style_axes(axes)
-    for ax in axes[:2]:
+    figure.colorbar(image, ax=axes, pad=0.01).set_label("preferred force (N)", size=TEXT_SIZE)
+    for ax in axes:
         ax.grid(False)
     return figure
 
 
-def _values(loss, states, forces, distance):
+def _values(loss, states, forces, error):
     """The loss of each force in each state, `[..., forces]`."""
-    shape = (*states.shape[:-1], len(forces), 1)
-    rest = np.concatenate([np.broadcast_to(states[..., np.newaxis, :], (*shape[:-1], 2)), np.full(shape, distance)], -1)
-    y_pred = np.broadcast_to(forces[:, np.newaxis], shape)
-    return np.asarray(loss.call(rest.reshape(-1, 3), y_pred.reshape(-1, 1))).reshape(shape[:-1])
+    shape = (*states.shape[:-1], len(forces))
+    seen = [np.broadcast_to(values, (*shape, 2)) for values in (states[..., np.newaxis, :], np.array(error))]
+    y_pred = np.broadcast_to(forces[:, np.newaxis], (*shape, 1))
+    values = loss.call(np.concatenate(seen, -1).reshape(-1, 4), y_pred.reshape(-1, 1))
+    return np.asarray(values).reshape(shape)

@@ -40,10 +40,14 @@ def build_policy(config):
 
 
 def loss_inputs(trajectory):
-    """What the learned loss sees beside each force: the state, and how far from the goal the rollout ended."""
+    """What the learned loss sees beside each force: the state, and the rollout's last state minus the goal.
+
+    The distance to the goal in place of that error has no sign: it does not tell a car that arrives too fast from one
+    that arrives too slowly, and some losses then leave policies beside the goal.
+    """
     states = trajectory.states[..., :-1, :]
-    distance = tf.norm(trajectory.states[..., -1, :] - trajectory.goal, axis=-1)[..., tf.newaxis, tf.newaxis]
-    return tf.concat([states, tf.broadcast_to(distance, [*states.shape[:-1], 1])], -1)
+    error = trajectory.states[..., -1:, :] - trajectory.goal[..., tf.newaxis, :]
+    return tf.concat([states, tf.broadcast_to(error, states.shape)], -1)
 
 
 class TaskLoss:
