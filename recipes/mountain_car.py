@@ -15,7 +15,8 @@ Methods:
     shaped: the loss learned with the shaped task loss.
     unshaped: the same, but the task loss is the distance to the goal throughout.
     paper_setting: the shaped loss in the setting of the paper and its public reference: linear policies of two layers
-        (200 units), force clipped, raw inputs, one inner step of rate 1e-3, Adam at 1e-3, 300 outer steps.
+        (200 units), force clipped, raw inputs, one inner step of rate 1e-3, Adam at 1e-3, 300 outer steps; the loss
+        sees the final distance instead of the final error.
     ilqr: control-limited iLQR with the true model, from zero force. It plans each trajectory anew.
 
 A policy of the first two is a network of one tanh layer (64 units) whose output is squashed, `.25 N tanh(z)`. Each
@@ -56,9 +57,9 @@ from mountain_car_figure import draw_figure, write_animation
 from mountain_car_task import (
     HORIZON,
     ILQR_GRID,
+    LAYOUTS,
     TaskLoss,
     build_policy,
-    loss_inputs,
     plan,
     scores,
     start_tasks,
@@ -70,11 +71,11 @@ import ml3_tf.envs  # noqa: F401 - registers the environment
 from ml3_tf.envs.mountain_car import GOAL, MAX_FORCE, mountain_car_step
 from ml3_tf.model_based import ModelBasedTrainer, meta_test_in_env
 
-FEATURES = {"force": 1, "state": 2, "final_error": 2}
 IMPROVED = {
     "policy": "tanh",
     "policy_units": 64,
     "policy_scale": [0.3, 0.3],  # a slow oscillation in the valley must be visible to policy and loss
+    "layout": "final_error",
     "hidden_units": [40, 40],
     "input_scale": [MAX_FORCE, 0.3, 0.3, 0.5, 0.5],
     "inner_steps": 20,
@@ -96,6 +97,7 @@ PAPER = {
     "policy": "linear",
     "policy_units": 200,
     "policy_scale": [1.0, 1.0],
+    "layout": "final_distance",
     "hidden_units": [400, 400],
     "input_scale": None,
     "inner_steps": 1,
@@ -133,8 +135,9 @@ def inner_optimizer(config):
 def meta_train(config, seed, verbose):
     """Returns the learned loss, and the task loss for each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
+    loss_inputs, features = LAYOUTS[config["layout"]]
     meta_loss = ml3_tf.MetaLoss.mlp(
-        config["hidden_units"], "elu", features=FEATURES, input_scale=config["input_scale"], name="mountain_car"
+        config["hidden_units"], "elu", features=features, input_scale=config["input_scale"], name="mountain_car"
     )
     trainer = ModelBasedTrainer(
         lambda: build_policy(config),
@@ -175,7 +178,7 @@ def meta_test(meta_loss, config, starts, seed, test_steps):
     env = gymnasium.make_vec("ml3_tf/MountainCarGoal-v0", num_envs=len(starts), vectorization_mode="sync")
     env.set_attr("task", [{"state": start} for start in starts])
     test_seed = 10_000 + seed  # policies that meta-training has not drawn
-    policy = lambda: build_policy(config)
+    policy, loss_inputs = lambda: build_policy(config), LAYOUTS[config["layout"]][0]
     optimizer = inner_optimizer(config)
     return meta_test_in_env(policy, meta_loss, optimizer, env, test_steps, HORIZON, loss_inputs, seed=test_seed).states
 

@@ -39,15 +39,27 @@ def build_policy(config):
     )
 
 
-def loss_inputs(trajectory):
-    """What the learned loss sees beside each force: the state, and the rollout's last state minus the goal.
-
-    The distance to the goal in place of that error has no sign: it does not tell a car that arrives too fast from one
-    that arrives too slowly, and some losses then leave policies beside the goal.
-    """
+def final_error(trajectory):
+    """What the learned loss sees beside each force: the state, and the rollout's last state minus the goal."""
     states = trajectory.states[..., :-1, :]
     error = trajectory.states[..., -1:, :] - trajectory.goal[..., tf.newaxis, :]
     return tf.concat([states, tf.broadcast_to(error, states.shape)], -1)
+
+
+def final_distance(trajectory):
+    """The same in the public reference: the norm of that error.
+
+    It has no sign: it does not tell a car that arrives too fast from one that arrives too slowly, and some losses of
+    the improved setting then leave policies beside the goal.
+    """
+    seen = final_error(trajectory)
+    return tf.concat([seen[..., :2], tf.norm(seen[..., 2:], axis=-1, keepdims=True)], -1)
+
+
+LAYOUTS = {  # name -> (inputs of the loss, their widths)
+    "final_error": (final_error, {"force": 1, "state": 2, "final_error": 2}),
+    "final_distance": (final_distance, {"force": 1, "state": 2, "final_distance": 1}),
+}
 
 
 class TaskLoss:

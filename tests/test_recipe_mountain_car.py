@@ -44,7 +44,7 @@ def test_it_writes_what_a_recipe_writes(run):
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert 20 < Image.open(folder / "car.gif").n_frames <= mountain_car_task.HORIZON + 1  # equal frames are one
     loss = ml3_tf.load_meta_loss(folder / "meta_loss")
-    assert loss.features == mountain_car.FEATURES
+    assert loss.features == mountain_car_task.LAYOUTS["final_distance"][1]
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
@@ -100,15 +100,19 @@ def test_the_end_counts_late():
 
 def test_the_loss_sees_states_and_how_the_rollout_ended():
     trajectory, _ = rollout(0.25, {})
-    seen = mountain_car_task.loss_inputs(trajectory)[0, 0].numpy()
+    seen = mountain_car_task.final_error(trajectory)[0, 0].numpy()
     states = trajectory.states[0, 0].numpy()
     assert seen.shape == (mountain_car_task.HORIZON, 4)
     np.testing.assert_array_equal(seen[:, :2], states[:-1])
-    np.testing.assert_allclose(seen[:, 2:], [states[-1] - mountain_car_task.GOAL] * len(seen), rtol=1e-6)
+    error = states[-1] - mountain_car_task.GOAL
+    np.testing.assert_allclose(seen[:, 2:], [error] * len(seen), rtol=1e-6)
+    seen = mountain_car_task.final_distance(trajectory)[0, 0].numpy()
+    np.testing.assert_array_equal(seen[:, :2], states[:-1])
+    np.testing.assert_allclose(seen[:, 2:], [[np.linalg.norm(error)]] * len(seen), rtol=1e-6)
 
 
 def test_what_the_loss_prefers_is_drawn():
-    loss = ml3_tf.MetaLoss.mlp((4,), features=mountain_car.FEATURES)
+    loss = ml3_tf.MetaLoss.mlp((4,), features=mountain_car_task.LAYOUTS["final_error"][1])
     figure = mountain_car_figure.draw_loss(loss)
     assert len(figure.axes) == 4  # three ends of a rollout and the scale
 
