@@ -17,7 +17,6 @@ from ml3_tf.envs.reacher import ReacherFingertipGoalEnv, ReacherGoalEnv
 # Work that a thread of its own is worth, in steps of the simulator times degrees of freedom: about 0.3 ms, where to
 # start and to await the threads takes up to 0.1 ms.
 THREAD_WORK = 512
-CHUNKS_PER_THREAD = 4  # a thread that is done early takes over from the others
 
 
 class BatchedGoalEnv(VectorEnv):
@@ -166,7 +165,6 @@ class _Simulator:
         self._models = [model] * num_envs
         self._data = [mujoco.MjData(model) for _ in range(num_threads)]
         self._rollout = Rollout(nthread=num_threads if num_threads > 1 else 0)
-        self._chunk_size = max(1, num_envs // (CHUNKS_PER_THREAD * num_threads))
         # Just under the duration of a step: whoever was stopped by a warning is behind it.
         self._duration = (num_substeps - 0.5) * model.opt.timestep
 
@@ -175,16 +173,8 @@ class _Simulator:
         initial = np.concatenate([np.zeros((len(states), 1)), states], 1)
         controls = np.repeat(actions[:, np.newaxis], self._shape[1], 1)
         visited = np.empty((*self._shape, self._size))
-        self._rollout.rollout(
-            self._models,
-            self._data,
-            initial,
-            controls,
-            nstep=self._shape[1],
-            skip_checks=True,
-            state=visited,
-            chunk_size=self._chunk_size,
-        )
+        outputs = {"nstep": self._shape[1], "state": visited}
+        self._rollout.rollout(self._models, self._data, initial, controls, skip_checks=True, **outputs)
         return visited[:, -1, 1:], visited[:, -1, 0] > self._duration
 
     def close(self):
