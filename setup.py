@@ -31,10 +31,11 @@ def read_version():
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
 
 
-RL = ["gymnasium[mujoco]>=1.2"]
+MUJOCO = "mujoco>=3.2.7"  # the oldest that the batched simulators were tried with
+RL = ["gymnasium[mujoco]>=1.2", MUJOCO]
 PLOT = ["matplotlib>=3.9", "pillow>=10"]
 SERVING = ["tensorflow-serving-api>=2.21"]
-RECIPES = [*PLOT, "mujoco>=3.2", "scikit-learn>=1.5", "tyro>=0.9"]
+RECIPES = [*PLOT, MUJOCO, "scikit-learn>=1.5", "tyro>=0.9"]
 
 setup(
     name="ml3_tf",

@@ -18,7 +18,7 @@ PUBLIC_OBJECTS = sorted(set(ml3_tf.__all__) - {"__version__"})
 MODULES = [
     *("dynamics", "example_sets", "inner_loop", "inner_optimizer", "learner", "meta_loss", "meta_trainer"),
     *("model_based", "policies", "rollouts", "saving", "task_map", "tasks", "baselines.box_qp", "baselines.ilqr"),
-    *("envs.mountain_car", "envs.pointmass", "envs.reacher"),
+    *("envs.ant", "envs.batched", "envs.mountain_car", "envs.pointmass", "envs.reacher"),
 ]
 # Untested by design: they hold names alone.
 WITHOUT_TESTS = {"__init__", "version"}
