@@ -51,7 +51,7 @@ def _checked(policy, arrays):
     expected = policy.input_shape[-1], policy.output_shape[-1]
     if widths != expected:
         raise ValueError(
-            f"`policy` maps {expected[0]} numbers to {expected[1]}. Received: {widths[0]} numbers of state and goal and "
+            f"`policy` maps {expected[0]} numbers to {expected[1]}. Received: {widths[0]} numbers of state and goal, "
             f"{widths[1]} of action, {shapes}. A policy that shall see the goal takes the widths of both."
         )
     return inputs

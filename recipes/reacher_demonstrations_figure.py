@@ -1,0 +1,78 @@
+"""The figures of `reacher_demonstrations.py`."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from reacher_demonstrations_task import REST
+
+from ml3_tf.envs.reacher import LENGTHS, fingertip
+from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+
+COLORS = {"learned": "C0", "cloning": "C1", "taught": "C4", "goal_cloning": "C2"}
+LABELS = {
+    "learned": "learned loss",
+    "cloning": "cloning",
+    "taught": "taught by goal-conditioned cloning",
+    "goal_cloning": "goal-conditioned cloning",
+}
+
+
+def draw_figure(results, config):
+    """The targets of the first seed, and reaching distance against updates, median and quartiles of all seeds.
+
+    Args:
+        results: What the seeds gave: `"targets"`, `"paths"` and `"distances"`.
+        config: Settings of the run.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(14, 5.2), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=[1.0, 1.1, 1.1])
+    _draw_workspace(axes[0], results[0])
+    axes[0].set_title(f"(a) first seed, after {config['reported_step']} updates")
+    num_unseen = config["num_targets"]
+    parts = {"(b) unseen targets": slice(num_unseen), "(c) training targets": slice(num_unseen, None)}
+    for ax, (title, part) in zip(axes[1:], parts.items()):
+        for name in COLORS:
+            distances = np.concatenate([np.array(result["distances"][name])[:, part] for result in results], 1)
+            _draw_quartiles(ax, distances, name, config["test_steps"])
+        ax.axvline(config["reported_step"], color="0.5", linewidth=1, linestyle=":")
+        ax.set(title=title, xlabel="policy updates", ylabel="reaching distance (rad)", yscale="log")
+    axes[2].sharey(axes[1])
+    style_axes(axes)
+    axes[0].grid(False)
+    axes[0].legend(loc="lower left", fontsize=TEXT_SIZE - 2, frameon=False, borderaxespad=0.1)
+    handles = {line.get_label(): line for line in axes[1].lines if not line.get_label().startswith("_")}
+    figure.legend(handles.values(), handles, loc="outside lower right", ncols=4, fontsize=TEXT_SIZE, frameon=False)
+    return figure
+
+
+def _draw_workspace(ax, result):
+    """Targets as places of the fingertip, the ways that trained policies take to them, and the arm at rest."""
+    angles = np.linspace(0.0, 2.0 * np.pi, 200)
+    ax.plot(sum(LENGTHS) * np.cos(angles), sum(LENGTHS) * np.sin(angles), color="0.75", linewidth=1)
+    trained, unseen = (fingertip(np.array(result["targets"][kind])) for kind in ("trained", "unseen"))
+    for number, path in enumerate(np.array(result["paths"])[: len(unseen)]):
+        tip = fingertip(path)
+        label = "path to an unseen target" if number == 0 else None
+        ax.plot(*tip.T, color="C1", linewidth=0.9, alpha=0.6, label=label)
+        ax.plot(*tip[-1], "x", color="0.25", markersize=5, label="where it ends" if number == 0 else None)
+    shoulder = np.cumsum(REST)
+    joints = np.array([[0.0, 0.0], [np.cos(shoulder[0]), np.sin(shoulder[0])], [0.0, 0.0]])
+    joints[1] *= LENGTHS[0]
+    joints[2] = fingertip(REST)
+    ax.plot(*joints.T, "-o", color="0.45", linewidth=5, markersize=7, solid_capstyle="round", label="arm at rest")
+    ax.plot(*unseen.T, "o", color="C1", markersize=6, label="unseen target")
+    ax.plot(*trained.T, "o", color="C0", markersize=10, label="training target")
+    ax.set(xlabel="x (m)", ylabel="y (m)", aspect="equal")
+
+
+def _draw_quartiles(ax, distances, name, steps):
+    """Median and quartiles over seeds and targets; a method that does not learn at test is a level line."""
+    lower, median, upper = np.percentile(distances, [25, 50, 75], axis=1)
+    updates = np.arange(len(median))
+    if len(median) == 1:
+        updates, (lower, median, upper) = np.array([0, steps]), (np.repeat(q, 2) for q in (lower, median, upper))
+    style = LINE_STYLES[list(COLORS).index(name) % len(LINE_STYLES)]
+    ax.plot(updates, median, color=COLORS[name], linestyle=style, linewidth=2, label=LABELS[name])
+    ax.fill_between(updates, lower, upper, color=COLORS[name], alpha=0.15, linewidth=0)
