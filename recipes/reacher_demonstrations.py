@@ -93,27 +93,30 @@ from ml3_tf.demonstrations import DemonstrationTrainer
 from ml3_tf.envs.reacher import reacher_step
 from ml3_tf.model_based import meta_test_in_env
 
-CONFIG = {
-    "policy_units": 64,
+META_TRAINING = {
     "hidden_units": [40, 40],
     "output_stddev": 0.01,  # start from a loss that moves nobody: a random one makes arms spin
     "inner_steps": 20,
     "inner_rate": 1.0,
-    "inner_clipnorm": 0.5,
     "num_tasks": 16,
     "outer_steps": 400,
     "outer_rate": 5e-3,
     "outer_clipnorm": 1.0,
+    "test_steps": 40,
+}
+COMMON = {  # to the baselines too
+    "policy_units": 64,
+    "inner_clipnorm": 0.5,
     "demonstrations": 16,
     "pushes": PUSHES,
     "num_targets": 20,
-    "test_steps": 40,
     "reported_step": 20,
     "cloning_rates": CLONING_RATES,
     "cloning_passes": CLONING_PASSES,
     "taught_rates": TAUGHT_RATES,
     "num_tuning_seeds": 2,
 }
+CONFIG = {**META_TRAINING, **COMMON}
 SMALLER = {
     "inner_steps": 2,
     "num_tasks": 4,
@@ -186,7 +189,7 @@ def imitation_error(policy, experts, sees_goal):
 
 
 def run_methods(seed, config, experts, meta_loss, starts, targets):
-    """States of all methods, `[updates + 1, N, T + 1, 4]` (`[1, ...]` for those that do not learn), and their errors."""
+    """States of all methods, `[updates + 1, N, T + 1, 4]` (`[1, ...]` where nothing is learned), and errors."""
     test_seed = 10_000 + seed  # policies that meta-training has not drawn
     tuned, paths, errors = config["tuned"], {}, {}
     paths["learned"] = meta_test(meta_loss, config, starts, targets, test_seed)
@@ -271,7 +274,8 @@ def main(
     config = {**CONFIG, "demonstrations": demonstrations, **(SMALLER if smoke else {}), "smoke": smoke}
     config |= {"pushes": 0.0} if demonstrations == 1 else {}
     output_dir, numbers = Path(output_dir), range(first_seed, first_seed + seeds)
-    [tuning] = run_seeds(tune, ["tuning"], config, output_dir / "seeds" / "tuning")
+    common = {name: config[name] for name in COMMON}
+    [tuning] = run_seeds(tune, ["tuning"], common, output_dir / "seeds" / "tuning")
     config |= {"tuned": tuning["tuned"]}
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
     metrics = write_summary("reacher_demonstrations", command, numbers, results, config, output_dir)

@@ -1,6 +1,7 @@
 """The figures of `reacher_demonstrations.py`."""
 
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from reacher_demonstrations_task import REST
 
@@ -76,3 +77,66 @@ def _draw_quartiles(ax, distances, name, steps):
     style = LINE_STYLES[list(COLORS).index(name) % len(LINE_STYLES)]
     ax.plot(updates, median, color=COLORS[name], linestyle=style, linewidth=2, label=LABELS[name])
     ax.fill_between(updates, lower, upper, color=COLORS[name], alpha=0.15, linewidth=0)
+
+
+def draw_loss(loss):
+    """Where the loss pushes the torque of the shoulder, whose goal, velocity and final error vary; the elbow is there.
+
+    Args:
+        loss: A `MetaLoss` of the features of the recipe.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(14, 4.4), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 3)
+    ways, speeds, ends = np.linspace(-1.2, 1.2, 61), np.linspace(-6.0, 6.0, 61), np.linspace(-1.2, 1.2, 61)
+    maps = [
+        (speeds, "velocity (rad/s)", _pushes(loss, *np.meshgrid(ways, speeds), 0.0), "no error at the end"),
+        (
+            ends,
+            "final error (rad)",
+            _pushes(loss, np.meshgrid(ways, ends)[0], 0.0, np.meshgrid(ways, ends)[1]),
+            "at rest",
+        ),
+    ]
+    limit = max(np.abs(pushes).max() for _, _, pushes, _ in maps)
+    for ax, (values, label, pushes, title), letter in zip(axes, maps, "ab"):
+        extent = (ways[0], ways[-1], values[0], values[-1])
+        options = {"extent": extent, "origin": "lower", "aspect": "auto", "cmap": "RdBu_r"}
+        image = ax.imshow(pushes, vmin=-limit, vmax=limit, **options)
+        ax.contour(ways, values, pushes, [0.0], colors="black", linewidths=1)
+        ax.set(title=f"({letter}) push on the torque, {title}", xlabel="way to the goal (rad)", ylabel=label)
+    figure.colorbar(image, ax=axes[:2], label="-dloss/dtorque at 0 (1/(N m))")
+    torques = np.linspace(-1.0, 1.0, 41)
+    for (name, situation), style in zip(SITUATIONS.items(), LINE_STYLES):
+        values = np.asarray(loss.call(*_examples(*situation, torques)))
+        axes[2].plot(torques, values - values.min(), label=name, linestyle=style, linewidth=2)
+    axes[2].set(title="(c) loss against torque", xlabel="torque (N m)", ylabel="loss, from its least value")
+    axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False)
+    style_axes(axes)
+    for ax in axes[:2]:
+        ax.grid(False)
+    return figure
+
+
+# Way to the goal (rad), velocity (rad/s) and final error (rad) of the shoulder.
+SITUATIONS = {"at the start": (0.8, 0.0, 0.8), "too fast": (0.2, 5.0, 0.0), "at the goal": (0.0, 0.0, 0.0)}
+
+
+def _examples(way, velocity, final_error, torque):
+    """`y_true` and `y_pred`; all but what is given is zero, and the elbow at rest."""
+    way, velocity, final_error, torque = np.broadcast_arrays(way, velocity, final_error, torque)
+    zero = np.zeros_like(way)
+    y_true = np.stack([way, zero, velocity, zero, zero + REST[1], final_error, zero], -1)
+    return y_true.astype(np.float32), np.stack([torque, zero], -1).astype(np.float32)
+
+
+def _pushes(loss, way, velocity, final_error):
+    """`-dM/du` of the shoulder's torque at no torque."""
+    y_true, y_pred = _examples(way, velocity, final_error, 0.0)
+    torque = tf.constant(y_pred)
+    with tf.GradientTape() as tape:
+        tape.watch(torque)
+        value = tf.reduce_sum(loss.call(y_true, torque))
+    return -tape.gradient(value, torque)[..., 0].numpy()

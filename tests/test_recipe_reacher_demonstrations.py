@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import reacher_demonstrations as recipe  # noqa: E402
+import reacher_demonstrations_figure as figure  # noqa: E402
 import reacher_demonstrations_task as task  # noqa: E402
 from reacher_demonstrations_baselines import taught_by  # noqa: E402
 
@@ -65,9 +66,8 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
 def test_every_metric_is_explained(run):
     for name in run[1]:
         method = max((m for m in recipe.METHODS if name.endswith(f"_{m}")), key=len)
-        assert f"    {name.removesuffix(method)}METHOD" in recipe.__doc__ or f" {name.removesuffix(method)}METHOD" in (
-            recipe.__doc__
-        )
+        pattern = name.removesuffix(method) + "METHOD"
+        assert any(f"{before}{pattern}" in recipe.__doc__ for before in ("    ", ", ")), name
         assert f"\n    {method}: " in recipe.__doc__
 
 
@@ -148,3 +148,12 @@ def test_the_shipped_loss_brings_a_fresh_policy_to_a_target_in_plain_keras():
         policy.train_on_batch(states, np.concatenate(seen, 1))
     assert distances[0] > 0.7
     assert distances[30] < 0.2
+
+
+def test_the_push_of_a_loss_is_its_slope():
+    """For the loss `(torque - way)^2 / 2` of the shoulder: the way itself."""
+    values = lambda y_true, y_pred: 0.5 * (y_pred[..., 0] - y_true[..., 0]) ** 2
+    loss = type("Loss", (), {"call": staticmethod(values)})
+    ways = np.linspace(-1, 1, 5)
+    np.testing.assert_allclose(figure._pushes(loss, ways, 0.0, 0.0), ways, atol=1e-6)
+    assert len(figure.draw_loss(loss).axes) == 4
