@@ -18,10 +18,10 @@ from ml3_tf.baselines.behaviour_cloning import clone
 from ml3_tf.model_based import meta_test_in_env
 
 CLONED = {"cloning": False, "goal_cloning": True}  # method -> whether the policy sees the goal
-CLONING_RATES = [3e-4, 1e-3, 3e-3, 1e-2]
+CLONING_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
 CLONING_PASSES = [16, 48, 160, 480]  # over one demonstration of each target; over 16, a sixteenth as often
 BATCH_SIZE = 64
-TAUGHT_RATES = [0.03, 0.1, 0.3, 1.0, 3.0]
+TAUGHT_RATES = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
 FIRST_TUNING_SEED = 1000
 
 
