@@ -8,12 +8,12 @@ from reacher_demonstrations_task import REST
 from ml3_tf.envs.reacher import LENGTHS, fingertip
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 
-COLORS = {"learned": "C0", "cloning": "C1", "taught": "C4", "goal_cloning": "C2"}
+COLORS = {"learned": "C0", "cloning": "C1", "goal_cloning": "C2", "taught": "C4"}
 LABELS = {
     "learned": "learned loss",
     "cloning": "cloning",
-    "taught": "taught by goal-conditioned cloning",
     "goal_cloning": "goal-conditioned cloning",
+    "taught": "taught by that clone",
 }
 
 
@@ -27,8 +27,9 @@ def draw_figure(results, config):
     Returns:
         `matplotlib.figure.Figure`.
     """
-    figure = Figure(figsize=(14, 5.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(14, 5.4), dpi=150, layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=[1.0, 1.1, 1.1])
+    axes[2].sharey(axes[1])
     _draw_workspace(axes[0], results[0])
     axes[0].set_title(f"(a) first seed, after {config['reported_step']} updates")
     num_unseen = config["num_targets"]
@@ -39,12 +40,10 @@ def draw_figure(results, config):
             _draw_quartiles(ax, distances, name, config["test_steps"])
         ax.axvline(config["reported_step"], color="0.5", linewidth=1, linestyle=":")
         ax.set(title=title, xlabel="policy updates", ylabel="reaching distance (rad)", yscale="log")
-    axes[2].sharey(axes[1])
     style_axes(axes)
     axes[0].grid(False)
-    axes[0].legend(loc="lower left", fontsize=TEXT_SIZE - 2, frameon=False, borderaxespad=0.1)
-    handles = {line.get_label(): line for line in axes[1].lines if not line.get_label().startswith("_")}
-    figure.legend(handles.values(), handles, loc="outside lower right", ncols=4, fontsize=TEXT_SIZE, frameon=False)
+    lines = [line for ax in axes[:2] for line in ax.lines if not line.get_label().startswith("_")]
+    figure.legend(handles=lines, loc="outside lower center", ncols=5, fontsize=TEXT_SIZE, frameon=False)
     return figure
 
 
@@ -55,9 +54,9 @@ def _draw_workspace(ax, result):
     trained, unseen = (fingertip(np.array(result["targets"][kind])) for kind in ("trained", "unseen"))
     for number, path in enumerate(np.array(result["paths"])[: len(unseen)]):
         tip = fingertip(path)
-        label = "path to an unseen target" if number == 0 else None
+        label = "path taken" if number == 0 else None
         ax.plot(*tip.T, color="C1", linewidth=0.9, alpha=0.6, label=label)
-        ax.plot(*tip[-1], "x", color="0.25", markersize=5, label="where it ends" if number == 0 else None)
+        ax.plot(*tip[-1], "x", color="0.25", markersize=5, label="its end" if number == 0 else None)
     shoulder = np.cumsum(REST)
     joints = np.array([[0.0, 0.0], [np.cos(shoulder[0]), np.sin(shoulder[0])], [0.0, 0.0]])
     joints[1] *= LENGTHS[0]
