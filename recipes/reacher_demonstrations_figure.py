@@ -105,8 +105,9 @@ def draw_loss(loss):
         options = {"extent": extent, "origin": "lower", "aspect": "auto", "cmap": "RdBu_r"}
         image = ax.imshow(pushes, vmin=-limit, vmax=limit, **options)
         ax.contour(ways, values, pushes, [0.0], colors="black", linewidths=1)
-        ax.set(title=f"({letter}) push on the torque, {title}", xlabel="way to the goal (rad)", ylabel=label)
-    figure.colorbar(image, ax=axes[:2], label="-dloss/dtorque at 0 (1/(N m))")
+        ax.set(title=f"({letter}) push, {title}", xlabel="way to the goal (rad)", ylabel=label)
+    bar = figure.colorbar(image, ax=axes[:2])
+    bar.set_label("push on the torque (1/(N m))", size=TEXT_SIZE)
     torques = np.linspace(-1.0, 1.0, 41)
     for (name, situation), style in zip(SITUATIONS.items(), LINE_STYLES):
         values = np.asarray(loss.call(*_examples(*situation, torques)))
