@@ -33,7 +33,9 @@ Methods:
 
 A "same rate" baseline does not exist: without an expert no task loss is left to descend. Rate and epochs of the cloned
 policies and the rate of `taught` are those that end nearest to the targets on two seeds of their own (1000 and 1001; in
-"config" under "tuned", the grids in `seeds/tuning/`): this is generous, since it asks for targets to test on.
+"config" under "tuned", the grids in `seeds/tuning/`): this is generous, since it asks for targets to test on. Two of
+them lie at the edge of their grids: `cloning` is best when it is hardly trained (lowest rate, one epoch; more of it
+goes to a mixture of the four targets), `goal_cloning` at the highest rate and one epoch, where the grid is flat.
 
 Metrics (`summary.json`, one value per seed; METHOD is one of the above), in the real environment, for `learned` and
 `taught` after 20 updates:
