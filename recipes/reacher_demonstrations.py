@@ -68,6 +68,7 @@ from reacher_demonstrations_baselines import (
     CLONING_RATES,
     TAUGHT_RATES,
     clone_experts,
+    imitation_error,
     train_taught,
     tune,
 )
@@ -179,15 +180,6 @@ def meta_test(meta_loss, config, starts, targets, seed):
     policy, env = lambda: build_policy(config), make_env(starts, targets)
     optimizer, steps = inner_optimizer(config), config["test_steps"]
     return meta_test_in_env(policy, meta_loss, optimizer, env, steps, HORIZON, loss_inputs, seed=seed).states
-
-
-def imitation_error(policy, experts, sees_goal):
-    """Mean squared difference to the experts' torques, (N m)^2."""
-    states = experts["states"]
-    goals = np.broadcast_to(experts["targets"][:, np.newaxis, np.newaxis], (*states.shape[:-1], 2))
-    inputs = np.concatenate([states, goals], -1) if sees_goal else states
-    torques = policy(inputs.reshape(-1, inputs.shape[-1])).numpy().reshape(experts["torques"].shape)
-    return float(np.mean((torques - experts["torques"]) ** 2))
 
 
 def run_methods(seed, config, experts, meta_loss, starts, targets):

@@ -28,14 +28,12 @@ FIRST_TUNING_SEED = 1000
 def clone_experts(method, experts, config, rate, epochs, seed, callbacks=()):
     """A policy cloned on all demonstrations, with Adam."""
     keras.utils.set_random_seed(seed)
-    sees_goal, states = CLONED[method], experts["states"]
-    goals = np.broadcast_to(experts["targets"][:, np.newaxis, np.newaxis], (*states.shape[:-1], 2))
-    policy = build_policy(config, sees_goal)
+    policy = build_policy(config, CLONED[method])
     clone(
         policy,
-        states,
+        experts["states"],
         experts["torques"],
-        goals if sees_goal else None,
+        goals_of(experts) if CLONED[method] else None,
         keras.optimizers.Adam(rate),
         epochs=epochs,
         batch_size=BATCH_SIZE,
@@ -43,6 +41,18 @@ def clone_experts(method, experts, config, rate, epochs, seed, callbacks=()):
         verbose=0,
     )
     return policy
+
+
+def imitation_error(policy, experts, sees_goal):
+    """Mean squared difference to the experts' torques, (N m)^2."""
+    inputs = np.concatenate([experts["states"], goals_of(experts)], -1) if sees_goal else experts["states"]
+    torques = policy(inputs.reshape(-1, inputs.shape[-1])).numpy().reshape(experts["torques"].shape)
+    return float(np.mean((torques - experts["torques"]) ** 2))
+
+
+def goals_of(experts):
+    """The target of each state of the demonstrations, `[4, D, T, 2]`."""
+    return np.broadcast_to(experts["targets"][:, np.newaxis, np.newaxis], (*experts["states"].shape[:-1], 2))
 
 
 def taught_by(teacher):
