@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 from experiment import export_loss_of, print_table, run_seeds, write_history, write_summary
-from goal_reaching import TUNING_SEED, draw_tests, final_distances, meta_test, meta_train, tune_rate
+from goal_reaching import TUNING_SEED, draw_tests, final_distances, meta_test, meta_train, tune
 from goal_reaching_figure import draw_figure
 
 LABELS = {
     "learned": "learned loss",
     "same_rate": "task loss, same rate",
     "tuned": "task loss, best rate",
+    "tuned_squared": "squared distance, best rate",
     "relative": "learned loss that sees the way to the goal",
 }
 
@@ -34,7 +35,7 @@ def run_experiment(recipe, command, functions, numbers, config, output_dir, jobs
     run_tuning, run_seed = functions
     output_dir = Path(output_dir)
     [tuned] = run_seeds(run_tuning, ["tuning"], config, output_dir)
-    config = {**config, "tuned": tuned["tuned"]}
+    config = {**config, **{name: chosen for name, chosen in tuned.items() if name not in ("distances", "seconds")}}
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
     metrics = write_summary(recipe, command, numbers, results, config, output_dir)
     write_history(history_rows(numbers, results), output_dir)
@@ -51,10 +52,9 @@ def _print(metrics, results, config, figure, output_dir, loss_path):
         for method in results[0]["methods"]
     ]
     print_table(metrics, rows)
-    rate, clipnorm = config["tuned"]
+    print(f"\nDistance to the goal after {config['reported_step']} updates. Best rate, clipping:")
+    print("\n".join(f"    {LABELS[name]}: {config[name]}" for name in results[0]["methods"] if name in config))
     print(
-        f"\nDistance to the goal after {config['reported_step']} updates. The task loss is best at the rate {rate}, "
-        f"gradients {'not clipped' if clipnorm is None else f'clipped at {clipnorm}'}."
         f"\nFigure: {output_dir / 'figure.png'}\nLearned loss: {loss_path}"
         f'\n\nUse it with any policy:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
         f"    optimizer = keras.optimizers.SGD({config['inner_rate']}, clipnorm={config['inner_clipnorm']})\n"
@@ -65,7 +65,7 @@ def _print(metrics, results, config, figure, output_dir, loss_path):
 def run_tuning(experiment, config, verbose):
     """Meta-trains with `TUNING_SEED`, and tunes the baseline with the dynamics that were learned on the way."""
     _, dynamics, _ = meta_train(experiment, config, TUNING_SEED, verbose)
-    return tune_rate(experiment, config, dynamics)
+    return tune(experiment, config, dynamics)
 
 
 def run_seed(experiment, config, seed, output_dir, verbose):

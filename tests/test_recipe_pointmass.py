@@ -39,7 +39,7 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["metrics"] == metrics
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
+    assert len(rows) == 2 * 5 * 3 * 2  # sides, methods, rollouts, policies
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert ml3_tf.load_meta_loss(folder / "meta_loss").features == pointmass.FEATURES["absolute"]
 
@@ -113,12 +113,15 @@ def test_tuning_takes_the_rate_that_ends_nearest(monkeypatch):
     class Exact:
         next_states = staticmethod(pointmass_step)
 
-    monkeypatch.setattr(goal_reaching, "RATES", [1e-3, 0.5, 1e6])
+    monkeypatch.setattr(goal_reaching, "RATES", [1e-3, 0.01, 1e6])
     config = {**pointmass.CONFIG, **pointmass.SMOKE, "num_tuning_goals": 3}
-    tuned = goal_reaching.tune_rate(pointmass.EXPERIMENT, config, Exact)
-    rate, clipnorm = tuned["tuned"]
-    assert rate == 0.5 and str(clipnorm) in tuned["distances"]
-    assert np.isfinite(list(tuned["distances"].values())).all()
+    tuned = goal_reaching.tune(pointmass.EXPERIMENT, config, Exact)
+    for name in ("tuned", "tuned_squared"):
+        distances = tuned["distances"][name]
+        rate, clipnorm = tuned[name]
+        assert min(map(min, distances.values())) == distances[str(clipnorm)][goal_reaching.RATES.index(rate)]
+        assert np.isfinite(list(distances.values())).all()
+        assert rate < 1e6
 
 
 @pytest.mark.skipif(not RESULTS.is_file(), reason="no committed results")
