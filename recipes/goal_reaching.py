@@ -107,7 +107,25 @@ def meta_train(experiment, config, seed, verbose):
     keras.utils.set_random_seed(seed)
     dynamics = DynamicsEnsemble(**experiment.dynamics, seed=seed)
     dynamics.compile(keras.optimizers.Adam(config["dynamics_rate"]))
-    meta_loss, steps = experiment.build_loss(config), config["outer_steps"]
+    meta_loss, tasks = experiment.build_loss(config), drawn_tasks(experiment, config, seed)
+    trainer = _build_trainer(experiment, config, meta_loss, dynamics, seed)
+    refit = DynamicsRefit(
+        dynamics,
+        make_env(experiment, config["num_refit_episodes"]),
+        tasks,
+        every=config["refit_every"],
+        exploration=config["exploration"],
+        epochs=config["dynamics_epochs"],
+        batch_size=config["dynamics_batch"],
+        seed=seed,
+    )
+    epochs = min(NUM_EPOCHS, config["outer_steps"])
+    steps_per_epoch = config["outer_steps"] // epochs
+    history = trainer.fit(tasks, steps_per_epoch=steps_per_epoch, epochs=epochs, callbacks=[refit], verbose=verbose)
+    return meta_loss, dynamics, history.history
+
+
+def _build_trainer(experiment, config, meta_loss, dynamics, seed):
     trainer = ModelBasedTrainer(
         lambda: experiment.build_policy(config),
         meta_loss,
@@ -118,7 +136,7 @@ def meta_train(experiment, config, seed, verbose):
         unroll=config["unroll"],
         seed=seed,
     )
-    updates = steps * config["inner_steps"] // config["unroll"]
+    updates = config["outer_steps"] * config["inner_steps"] // config["unroll"]
     rate = keras.optimizers.schedules.CosineDecay(config["outer_rate"], updates)
     trainer.compile(
         keras.optimizers.Adam(rate, global_clipnorm=config["outer_clipnorm"]),
@@ -126,21 +144,7 @@ def meta_train(experiment, config, seed, verbose):
         inner_optimizer(config, clipnorm=config["inner_clipnorm"]),
         jit_compile=not config["smoke"],  # compiling takes longer than a few steps
     )
-    tasks = drawn_tasks(experiment, config, seed)
-    env = make_env(experiment, config["num_refit_episodes"])
-    refit = DynamicsRefit(
-        dynamics,
-        env,
-        tasks,
-        every=config["refit_every"],
-        exploration=config["exploration"],
-        epochs=config["dynamics_epochs"],
-        batch_size=config["dynamics_batch"],
-        seed=seed,
-    )
-    epochs = min(NUM_EPOCHS, steps)
-    history = trainer.fit(tasks, steps_per_epoch=steps // epochs, epochs=epochs, callbacks=[refit], verbose=verbose)
-    return meta_loss, dynamics, history.history
+    return trainer
 
 
 def drawn_tasks(experiment, config, seed):
@@ -218,7 +222,8 @@ def tune(experiment, config, dynamics):
     """
     draw = next(iter(experiment.test_tasks.values()))
     starts, goals = draw(np.random.default_rng([TUNING_SEED, 2]), config["num_tuning_goals"])
-    clipnorms, chosen, distances = (None, config["inner_clipnorm"]), {}, {}
+    clipnorms, chosen, distances = (config["inner_clipnorm"], None), {}, {}
+    clipnorms = clipnorms[:1] if config["smoke"] else clipnorms
     for method in [name for name in experiment.baselines if name != "same_rate"]:
         arguments = experiment, config, method, dynamics, starts, goals
         grid = np.array([distances_at_rates(*arguments, clipnorm) for clipnorm in clipnorms])
