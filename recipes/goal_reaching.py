@@ -19,8 +19,8 @@ from ml3_tf.model_based import ModelBasedTrainer, meta_test_in_env
 
 NUM_EPOCHS = 10
 TUNING_SEED = 1000  # of the dynamics, goals and policies that the baseline's rate is chosen with
-NUM_TUNING_GOALS = 50
-RATES = [float(f"{rate:.1g}") for rate in np.logspace(-4, 2, 19)]  # of the baseline
+# Of the baselines. Six a decade: near its best rate, twice the rate may leave a multiple of the distance.
+RATES = [float(f"{rate:.2g}") for rate in np.logspace(-4, 2, 37)]
 
 
 class Experiment(NamedTuple):
@@ -36,8 +36,6 @@ class Experiment(NamedTuple):
         train_tasks: Function `(generator, number) -> (starts [number, S], goals [number, G])` of meta-training.
         test_tasks: Prefix of the metrics -> a function like `train_tasks`. The first is what rates are tuned for.
         dynamics: Arguments of `DynamicsEnsemble`.
-        variants: Name of a learned loss -> settings in which its meta-training differs. "learned" comes first: the
-            baselines use the dynamics that were learned with it.
         other_costs: Name of a further, tuned baseline -> what it descends in place of the task loss.
     """
 
@@ -50,7 +48,6 @@ class Experiment(NamedTuple):
     train_tasks: Callable
     test_tasks: dict
     dynamics: dict
-    variants: dict = {"learned": {}}
     other_costs: dict = {}
 
     @property
@@ -60,7 +57,7 @@ class Experiment(NamedTuple):
 
     @property
     def methods(self):
-        return (*self.variants, *self.baselines)
+        return ("learned", *self.baselines)
 
 
 def reaching_cost(trajectory, config, action_limit):
@@ -172,9 +169,9 @@ def meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, se
     Args:
         experiment: `Experiment`.
         config: Settings.
-        method: A baseline trains with the gradient of a cost through the learned dynamics, a variant with its learned
-            loss in the environment alone (Algorithm 5).
-        meta_loss: The learned loss, for a variant.
+        method: "learned" trains with the learned loss in the environment alone (Algorithm 5), a baseline with the
+            gradient of its cost through the learned dynamics.
+        meta_loss: The learned loss, for "learned".
         dynamics: The learned dynamics, for a baseline.
         starts: `[N, S]`.
         goals: `[N, G]`.
@@ -188,7 +185,7 @@ def meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, se
     env.set_attr("task", [{"state": start, "goal": goal} for start, goal in zip(starts, goals)])
     policy = lambda: experiment.build_policy(config)
     common = {"env": env, "steps": config["test_steps"], "horizon": experiment.horizon, "seed": 10_000 + seed}
-    if method not in experiment.baselines:
+    if method == "learned":
         optimizer = inner_optimizer(config, clipnorm=config["inner_clipnorm"])
         loss_inputs = lambda trajectory: experiment.loss_inputs(trajectory, config)
         return meta_test_in_env(policy, meta_loss, optimizer, loss_inputs=loss_inputs, **common).states

@@ -12,7 +12,6 @@ LABELS = {
     "same_rate": "task loss, same rate",
     "tuned": "task loss, best rate",
     "tuned_squared": "squared distance, best rate",
-    "relative": "learned loss that sees the way to the goal",
 }
 
 
@@ -47,7 +46,7 @@ def run_experiment(recipe, command, functions, numbers, config, output_dir, jobs
 
 def _print(metrics, results, config, figure, output_dir, loss_path):
     rows = [
-        (f"{goals}: {LABELS.get(method, method)} ({figure['unit']})", f"{prefix}final_distance_{method}")
+        (f"{goals}: {LABELS[method]} ({figure['unit']})", f"{prefix}final_distance_{method}")
         for prefix, goals in figure["goals"].items()
         for method in results[0]["methods"]
     ]
@@ -77,26 +76,16 @@ def run_seed(experiment, config, seed, output_dir, verbose):
     """
     tasks = draw_tests(experiment, seed, config["num_goals"])
     starts, goals = (np.concatenate(parts) for parts in zip(*tasks.values()))
-    results = {"metrics": {}, "methods": experiment.methods, "meta_train": {}, "distances": {}, "paths": {}}
+    results = {"metrics": {}, "methods": experiment.methods, "distances": {}, "paths": {}}
     results["goals"] = {prefix: aims.tolist() for prefix, (_, aims) in tasks.items()}
-    losses, dynamics = {}, None
-    for name, settings in experiment.variants.items():
-        losses[name], learned, history = meta_train(experiment, {**config, **settings}, seed, verbose)
-        losses[name].export(output_dir / "seeds" / _folder(name, seed))
-        results["meta_train"][name] = history
-        dynamics = dynamics or learned
+    meta_loss, dynamics, results["meta_train"] = meta_train(experiment, config, seed, verbose)
+    meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
     for method in experiment.methods:
-        settings = {**config, **experiment.variants.get(method, {})}
-        states = meta_test(experiment, settings, method, losses.get(method), dynamics, starts, goals, seed)
+        states = meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, seed)
         for prefix, part in zip(tasks, np.split(states, len(tasks), axis=1)):
             _add(results, prefix, method, part, config["reported_step"])
-    history = results["meta_train"]["learned"]
-    results["metrics"]["dynamics_log_likelihood"] = history["dynamics_log_likelihood"][-1]
+    results["metrics"]["dynamics_log_likelihood"] = results["meta_train"]["dynamics_log_likelihood"][-1]
     return results
-
-
-def _folder(name, seed):
-    return f"meta_loss_{seed}" if name == "learned" else f"{name}_{seed}"
 
 
 def _add(results, prefix, method, states, reported):

@@ -21,6 +21,7 @@ import ml3_tf  # noqa: E402
 from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step  # noqa: E402
 from ml3_tf.rollouts import Trajectory  # noqa: E402
 
+CONFIG = {**pointmass.CONFIG, **pointmass.SMOKE, "layout": "absolute"}
 METHODS = pointmass.EXPERIMENT.methods
 RESULTS = ROOT / "results" / "pointmass" / "summary.json"
 
@@ -64,7 +65,7 @@ def test_every_metric_is_explained(run):
 
 def test_the_same_seed_gives_the_same_loss(run):
     kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
-    again, _, _ = goal_reaching.meta_train(pointmass.EXPERIMENT, {**pointmass.CONFIG, **pointmass.SMOKE}, 0, verbose=0)
+    again, _, _ = goal_reaching.meta_train(pointmass.EXPERIMENT, CONFIG, 0, verbose=0)
     for pair in zip(kept.network.get_weights(), again.network.get_weights()):
         np.testing.assert_array_equal(*pair)
 
