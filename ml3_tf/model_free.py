@@ -136,7 +136,8 @@ class ModelFreeTrainer(MetaTrainer):
         """An `extra_loss`: `mean(max(|mu| - 1, 0)^2)` of each task, on the fresh rollouts.
 
         Where actions are limited to [-1, 1], policies with a mean far beyond all act alike, so nothing tells them the
-        way back: eq. 8 alone does not see what is lost there.
+        way back: eq. 8 alone does not see what is lost there. Eq. 8 sums over time; a weight `gamma` of about the
+        horizon makes up for that.
 
         Args:
             parameters: `Parameters` of the trained policies.
