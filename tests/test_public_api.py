@@ -16,8 +16,10 @@ import ml3_tf
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC_OBJECTS = sorted(set(ml3_tf.__all__) - {"__version__"})
 MODULES = [
-    *("dynamics", "example_sets", "inner_loop", "inner_optimizer", "learner", "meta_loss", "meta_trainer"),
-    *("model_based", "policies", "rollouts", "saving", "task_map", "tasks", "baselines.box_qp", "baselines.ilqr"),
+    *("demonstrations", "dynamics", "dynamics_refit", "example_sets", "experience", "inner_loop", "inner_optimizer"),
+    *("learner", "meta_loss", "meta_trainer", "model_based", "model_free", "on_policy", "policies", "policy_gradient"),
+    *("rollouts", "sampling", "saving", "task_map", "tasks"),
+    *("baselines.behaviour_cloning", "baselines.box_qp", "baselines.ilqr", "baselines.model_gradient", "baselines.ppo"),
     *("envs.ant", "envs.batched", "envs.mountain_car", "envs.pointmass", "envs.reacher"),
 ]
 # Untested by design: they hold names alone.

@@ -55,6 +55,13 @@ print([float(v) for w in model.get_weights() for v in w.ravel()])
     np.testing.assert_allclose(json.loads(run.stdout.splitlines()[-1]), weights, rtol=1e-5, atol=1e-7)
 
 
+def test_the_policy_learns_to_climb_the_hill(capsys):
+    keras.utils.set_random_seed(0)
+    exec(BLOCKS[3], {})
+    distances = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[-10:]]
+    assert distances[0] > 1.0 and distances[-1] < 0.1
+
+
 def test_every_file_that_the_readme_names_exists():
     paths = re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(
         r"`((?:ml3_tf|recipes|benchmarks)/[\w/.]+)`", README
