@@ -99,14 +99,17 @@ class Sampler:
 
 
 def tasks_of(data):
-    """Returns `{"state": [N, E, S], "goal": [N, E, G]}` as float32 tensors, after a check of their form."""
+    """Returns `{"state": [N, E, S], "goal": [N, E, G]}` as tensors, after a check of their form.
+
+    Give environments float64: rounded to float32, a goal at the limit of what can be reached may lie beyond it.
+    """
     if not isinstance(data, dict) or set(data) != {"state", "goal"}:
         received = sorted(data) if isinstance(data, dict) else type(data).__name__
         raise ValueError(
             "Tasks are dictionaries {'state': [N, E, S], 'goal': [N, E, G]}: where the E episodes of each of N tasks "
             f"start, and their goals. Received: {received}"
         )
-    tasks = {name: tf.cast(data[name], tf.float32) for name in ("state", "goal")}
+    tasks = {name: tf.convert_to_tensor(data[name]) for name in ("state", "goal")}
     shapes = {name: tuple(values.shape) for name, values in tasks.items()}
     if any(len(shape) != 3 for shape in shapes.values()) or shapes["state"][:2] != shapes["goal"][:2]:
         raise ValueError(f"Tasks must have the shapes [N, E, S] and [N, E, G]. Received: {shapes}")
@@ -154,9 +157,9 @@ def simulate(policy, simulator, tasks, noise):
     >>> simulate(policy, walk, tasks, tf.ones((3, 2, 4, 1))).rewards.numpy()[0, 0].tolist()
     [-1.0, -2.0, -3.0, -4.0]
     """
-    goal, horizon = tasks["goal"], noise.shape[-2]
-    noise = tf.transpose(noise, [2, 0, 1, 3])
-    first = simulator.observation(tasks["state"], goal)
+    initial, goal = (tf.cast(tasks[name], tf.float32) for name in ("state", "goal"))
+    horizon, noise = noise.shape[-2], tf.transpose(noise, [2, 0, 1, 3])
+    first = simulator.observation(initial, goal)
 
     def body(t, states, observations, *arrays):
         actions = _sample(policy(observations), noise[t])
@@ -168,7 +171,7 @@ def simulate(policy, simulator, tasks, noise):
 
     shapes = (first.shape, noise.shape[1:], first.shape[:-1])
     arrays = [tf.TensorArray(tf.float32, horizon, element_shape=shape) for shape in shapes]
-    loop = (0, tasks["state"], first, *arrays)
+    loop = (0, initial, first, *arrays)
     _, _, _, *arrays = tf.while_loop(lambda t, *_: t < horizon, body, loop, maximum_iterations=horizon)
     observations, actions, rewards = (array.stack() for array in arrays)
     observations = tf.concat([first[tf.newaxis], observations], 0)
@@ -205,7 +208,7 @@ def run_environments(policy, env, tasks, noise):
 
     flat = rollout_env(act, env, horizon)
     trajectory = Trajectory(*(tf.reshape(values, [*axes, *values.shape[1:]]) for values in flat))
-    goal = tasks["goal"]
+    goal = tf.cast(tasks["goal"], tf.float32)
     if trajectory.goal.shape[-1] and not np.allclose(trajectory.goal, goal, rtol=1e-4, atol=1e-5):
         raise ValueError(
             "The environments did not take their tasks: they tell other goals than they were given. Each must take "

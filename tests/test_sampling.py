@@ -1,5 +1,7 @@
 """Tests of `ml3_tf.sampling`: simulators in TensorFlow, real environments, and what goes wrong in them."""
 
+import contextlib
+
 import gymnasium
 import keras
 import numpy as np
@@ -52,6 +54,18 @@ def test_environment_and_simulator_agree(envs):
     real, simulated = (Sampler(predict, s, 5, 2)(tf.constant(-0.5), tasks, NOISE) for s in (envs, POINTMASS))
     for name in real._fields:
         np.testing.assert_allclose(getattr(real, name), getattr(simulated, name), atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_tasks_reach_environments_unrounded(dtype):
+    """The nearest goal that the arm reaches, 0.01 m away: as float32 it lies too near."""
+    env = gymnasium.make_vec("ml3_tf/ReacherFingertipGoal-v0", num_envs=1, vectorization_mode="sync")
+    tasks = tasks_of({"state": np.zeros((1, 1, 4)), "goal": np.array([[[0.01, 0.0]]], dtype)})
+    sampler = Sampler(lambda _, observations: 0.0 * observations[..., :4], env, 2, 2)
+    with contextlib.nullcontext() if dtype == "float64" else pytest.raises(ValueError, match="`goal` must lie"):
+        trajectory = sampler(tf.constant(0.0), tasks, tf.zeros((1, 1, 2, 2)))
+        np.testing.assert_allclose(trajectory.goal, tasks["goal"], rtol=1e-6)
+    env.close()
 
 
 def test_without_noise_the_policy_acts_by_its_mean():
