@@ -1,7 +1,7 @@
 """Meta-learn a loss from experts that reach four targets, and train policies with it for targets that no expert has
 shown (ML3, section 5.2 and figure 6, c and d).
 
-    python recipes/reacher_demonstrations.py                       one seed, two minutes, with one to tune baselines
+    python recipes/reacher_demonstrations.py                       one seed: a minute, and three to tune baselines
     python recipes/reacher_demonstrations.py --seeds 10 --jobs 2   the reported run
     python recipes/reacher_demonstrations.py --demonstrations 1    one undisturbed demonstration of each target
 
@@ -49,8 +49,12 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above), in the
     imitation_error_METHOD: mean squared difference to the experts' torques, (N m)^2: of `learned` at the end of
         meta-training, of `cloning` and `goal_cloning` on all demonstrations.
 
-Departures from the paper, which names little: several disturbed demonstrations instead of one (see the flag); fresh
-policies in each outer step; the learned loss also sees where a rollout ended; tuned baselines, and three more of them.
+On ten seeds `learned` ends .10 rad away in the median (.05 after 40 updates), nearer than `cloning` and `nearest` on
+all seeds and than `taught` on nine; `goal_cloning` is nearer than it on all (.02). Seed 8 was learned badly (.39).
+
+Departures from the paper, which names little: several disturbed demonstrations instead of one (by the flag, of which
+no results are reported); fresh policies in each outer step; the learned loss also sees where a rollout ended; tuned
+baselines, and three more of them.
 
 Files: `summary.json`, `history.csv`, `figure.png`, the experts in `seeds/experts_SEED.npz`, and the learned loss of the
 first seed in `meta_loss/`.

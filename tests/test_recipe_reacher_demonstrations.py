@@ -126,6 +126,10 @@ def test_the_results_hold_what_is_promised():
     assert len(learned) == 10
     assert np.all(learned < metrics["final_distance_cloning"])
     assert np.all(learned < metrics["final_distance_nearest"])
+    assert np.sum(learned < metrics["final_distance_taught"]) >= 9
+    assert np.median(learned) < 0.12
+    assert np.median(metrics["reached_learned"]) >= 0.7
+    assert np.all(metrics["final_distance_goal_cloning"] < learned)  # a policy that sees the goal is better still
     assert np.all(metrics["final_distance_ilqr"] < 0.05)  # every target can be reached in time
 
 
