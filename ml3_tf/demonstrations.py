@@ -44,7 +44,7 @@ class DemonstrationTrainer(ModelBasedTrainer):
     ... )
     >>> history = trainer.fit(tasks, verbose=0)
 
-    Source: ML3, section 5.2, "expert demonstrations".
+    Source: ML3, section 4.2, "expert demonstrations".
     """
 
     def compile(self, optimizer="adam", loss="mse", inner_optimizer="sgd", **kwargs):

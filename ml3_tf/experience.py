@@ -1,13 +1,30 @@
 """What policies learn from: experience as the examples of a loss.
 
-Shape letters: N tasks, E episodes of a task, T time, O observation, A action.
+Shape letters: N tasks, E episodes of a task, T time, O observation, S state, A action, G goal;
+`...` any leading axes.
 """
 
 import keras
 import tensorflow as tf
 
-from ml3_tf.model_based import learning_batch
 from ml3_tf.policy_gradient import discounted_sums
+from ml3_tf.rollouts import Trajectory
+
+
+def state_and_goal(trajectory):
+    """What a learned loss sees beside each action, by default: the state it was taken in, and the goal.
+
+    Its features are `{"action": A, "state": S, "goal": G}`.
+
+    Args:
+        trajectory: `Trajectory`.
+
+    Returns:
+        `[..., T, S + G]`.
+    """
+    states = trajectory.states[..., :-1, :]
+    goal = tf.broadcast_to(trajectory.goal[..., tf.newaxis, :], [*states.shape[:-1], trajectory.goal.shape[-1]])
+    return tf.concat([states, goal], -1)
 
 
 def state_and_action(trajectory):
@@ -54,6 +71,30 @@ def state_action_and_return(discount):
         return tf.concat([state_and_action(trajectory), (centred / (std + 1e-6))[..., tf.newaxis]], -1)
 
     return inputs
+
+
+def learning_batch(trajectory, loss_inputs=state_and_goal):
+    """What a policy learns from, for `train_on_batch` or an `InnerLoop`: time steps become examples.
+
+    Args:
+        trajectory: `Trajectory`, `[N, ..., T, ...]`.
+        loss_inputs: Function of the trajectory that returns what the loss sees beside each action, `[..., T, width]`.
+
+    Returns:
+        `(x, y, sample_weight)`: states, inputs of the loss and mask, each `[N, examples, ...]`.
+
+    Example:
+
+    >>> import ml3_tf.rollouts
+    >>> fall = lambda states, actions: states + 0.1 * actions
+    >>> trajectory = ml3_tf.rollouts.rollout_model(lambda states: -states, fall, tf.ones((3, 4, 2)), horizon=5)
+    >>> [tuple(part.shape) for part in learning_batch(trajectory)]
+    [(3, 20, 2), (3, 20, 2), (3, 20)]
+    """
+    trajectory = Trajectory(*map(tf.convert_to_tensor, trajectory))
+    examples = [trajectory.states[..., :-1, :], loss_inputs(trajectory), trajectory.mask[..., tf.newaxis]]
+    x, y, mask = (tf.reshape(part, [part.shape[0], -1, part.shape[-1]]) for part in examples)
+    return x, y, mask[..., 0]
 
 
 def mini_batches(trajectory, loss_inputs, batch_size, seeds):

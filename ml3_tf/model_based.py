@@ -6,26 +6,11 @@ Shape letters: N tasks, B episodes of a task, T time, S state, A action, G goal.
 import numpy as np
 import tensorflow as tf
 
+from ml3_tf.experience import learning_batch, state_and_goal
 from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner
 from ml3_tf.meta_trainer import MetaTrainer
 from ml3_tf.rollouts import TIME_UNROLL, Trajectory, rollout_env, rollout_model
-
-
-def state_and_goal(trajectory):
-    """What a learned loss sees beside each action, by default: the state it was taken in, and the goal.
-
-    Its features are `{"action": A, "state": S, "goal": G}`.
-
-    Args:
-        trajectory: `Trajectory`.
-
-    Returns:
-        `[..., T, S + G]`.
-    """
-    states = trajectory.states[..., :-1, :]
-    goal = tf.broadcast_to(trajectory.goal[..., tf.newaxis, :], [*states.shape[:-1], trajectory.goal.shape[-1]])
-    return tf.concat([states, goal], -1)
 
 
 class ModelBasedTrainer(MetaTrainer):
@@ -175,30 +160,6 @@ class _Kept:
                 zeros = lambda value: tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
                 self.variables = tf.nest.map_structure(zeros, values)
         tf.nest.map_structure(lambda kept, value: kept.assign(value), self.variables, values)
-
-
-def learning_batch(trajectory, loss_inputs=state_and_goal):
-    """What a policy learns from, for `train_on_batch` or an `InnerLoop`: time steps become examples.
-
-    Args:
-        trajectory: `Trajectory`, `[N, ..., T, ...]`.
-        loss_inputs: Function of the trajectory that returns what the loss sees beside each action, `[..., T, width]`.
-
-    Returns:
-        `(x, y, sample_weight)`: states, inputs of the loss and mask, each `[N, examples, ...]`.
-
-    Example:
-
-    >>> import ml3_tf.rollouts
-    >>> fall = lambda states, actions: states + 0.1 * actions
-    >>> trajectory = ml3_tf.rollouts.rollout_model(lambda states: -states, fall, tf.ones((3, 4, 2)), horizon=5)
-    >>> [tuple(part.shape) for part in learning_batch(trajectory)]
-    [(3, 20, 2), (3, 20, 2), (3, 20)]
-    """
-    trajectory = Trajectory(*map(tf.convert_to_tensor, trajectory))
-    examples = [trajectory.states[..., :-1, :], loss_inputs(trajectory), trajectory.mask[..., tf.newaxis]]
-    x, y, mask = (tf.reshape(part, [part.shape[0], -1, part.shape[-1]]) for part in examples)
-    return x, y, mask[..., 0]
 
 
 def meta_test_in_env(

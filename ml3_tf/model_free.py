@@ -8,9 +8,8 @@ import time
 import keras
 import tensorflow as tf
 
-from ml3_tf.experience import mini_batches, state_and_action
+from ml3_tf.experience import learning_batch, mini_batches, state_and_action
 from ml3_tf.meta_trainer import MetaTrainer
-from ml3_tf.model_based import learning_batch
 from ml3_tf.on_policy import mean_returns
 from ml3_tf.policy_gradient import PolicyGradient
 from ml3_tf.sampling import Sampler, action_size_of, tasks_of

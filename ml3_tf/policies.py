@@ -77,7 +77,7 @@ class GaussianPolicy(keras.Model):
 
     With `std=None` the policy is deterministic and its output is the action: what model-based learning needs. With a
     standard deviation its output is mean and standard deviation side by side, `[B, 2A]`: a learned loss that sees
-    both works better than one that sees probabilities (ML3, section 3.3).
+    both works better than one that sees probabilities (ML3, appendix A).
 
     Actions are bounded by squashing the mean (see `Squash`); the noise around it is not bounded, environments clip it.
     The last layer starts small by default, so that a fresh policy acts near the middle, where the squashing is steep.

@@ -1,4 +1,4 @@
-"""What the recipes share that reach goals through a learned model of the dynamics (ML3, section 4.2).
+"""What the recipes share that reach goals through a learned model of the dynamics (ML3, section 4.1).
 
 A recipe describes its problem as an `Experiment`; `meta_train`, `meta_test` and `tune` do the rest.
 """

@@ -1,5 +1,5 @@
 """Meta-learn a loss that drives a weak car up its hill, in a model, and train fresh policies with it in the real
-environment (ML3, section 5.1 and figure 6, a and b).
+environment (ML3, section 4.2 and figure 6, a and b).
 
     python recipes/mountain_car.py                             one seed, about one minute
     python recipes/mountain_car.py --seeds 10 --jobs 2         the reported run

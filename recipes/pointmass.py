@@ -1,5 +1,5 @@
 """Meta-learn a loss that sends a point mass to goals on the right, in a learned model, and train policies with it for
-goals on the left, in the real environment (ML3, section 4.2 and figure 3, a and b).
+goals on the left, in the real environment (ML3, section 4.1 and figure 3, a and b).
 
     python recipes/pointmass.py                             one seed, and the tuning of the baseline: about two minutes
     python recipes/pointmass.py --seeds 10 --jobs 2         the reported run
@@ -54,7 +54,7 @@ from goal_reaching_report import run_experiment
 
 import ml3_tf
 from ml3_tf.envs.pointmass import MAX_ACCELERATION, MAX_GOAL
-from ml3_tf.model_based import state_and_goal
+from ml3_tf.experience import state_and_goal
 from ml3_tf.policies import Squash
 
 HORIZON = 25

@@ -1,5 +1,5 @@
 """Meta-learn a loss from experts that reach four targets, and train policies with it for targets that no expert has
-shown (ML3, section 5.2 and figure 6, c and d).
+shown (ML3, section 4.2 and figure 6, c and d).
 
     python recipes/reacher_demonstrations.py                       one seed: a minute, and three to tune baselines
     python recipes/reacher_demonstrations.py --seeds 10 --jobs 2   the reported run

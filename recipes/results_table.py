@@ -37,6 +37,7 @@ def _methods(metric):
     return [metric.format(method) for method in ("learned", "same_rate", "tuned")]
 
 
+LEARNED_DISTANCE = "final_distance_learned"
 INVERSE_DYNAMICS = ["torque_rmse_shaped", "torque_rmse_same_rate", "torque_rmse_tuned"]
 ROWS = [
     Row(folder, f"{label}, error after {steps} steps ↓", *(f"test_mse_{method}{suffix}" for method in methods))
@@ -66,7 +67,21 @@ ROWS += [
         Row(f"inverse_dynamics_{robot}", f"inverse dynamics, {robot}, torque error (N m) ↓", *INVERSE_DYNAMICS)
         for robot in ("reacher", "sawyer")
     ),
-    Row("mountain_car", "mountain car, share of policies up the hill ↑", "reach_rate_shaped", None, None, True),
+    Row("mountain_car", "mountain car, share of policies at the goal ↑", "strict_rate_shaped", None, None, True),
+    *(
+        row
+        for folder, label in (
+            ("pointmass", "point mass, other half-plane, final distance (m) ↓"),
+            ("reacher_model_based", "arm, other side, final distance (rad) ↓"),
+        )
+        for row in (
+            Row(folder, label, *_methods("final_distance_{}")),
+            Row(
+                folder, "the same against the squared distance", LEARNED_DISTANCE, None, "final_distance_tuned_squared"
+            ),
+        )
+    ),
+    Row("reacher_demonstrations", "arm, unseen targets, final distance (rad) ↓", LEARNED_DISTANCE, None, None),
 ]
 
 

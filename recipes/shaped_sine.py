@@ -1,4 +1,4 @@
-"""Meta-learn a loss that finds the frequency of a sine, shaped by the true frequency (ML3, section 4.4, figure 5a, b).
+"""Meta-learn a loss that finds the frequency of a sine, shaped by the true frequency (ML3, section 4.2, figure 5a, b).
 
     python recipes/shaped_sine.py                          one seed, about three minutes on a busy core
     python recipes/shaped_sine.py --seeds 10               the reported run, half an hour; --jobs 2 takes two cores

@@ -9,7 +9,8 @@ import tensorflow as tf
 import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf import MetaLoss
 from ml3_tf.envs.mountain_car import GOAL, mountain_car_step
-from ml3_tf.model_based import ModelBasedTrainer, learning_batch, meta_test_in_env, state_and_goal
+from ml3_tf.experience import learning_batch, state_and_goal
+from ml3_tf.model_based import ModelBasedTrainer, meta_test_in_env
 from ml3_tf.policies import GaussianPolicy
 from ml3_tf.rollouts import Trajectory, rollout_env
 

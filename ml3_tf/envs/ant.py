@@ -1,6 +1,6 @@
 """AntGoal: a walker on four legs that has to get to a goal, in MuJoCo.
 
-Section 4.3 of ML3 names the states and the circle of goals. The ant is that of gymnasium's `Ant-v5`, written anew in
+Appendix C of ML3 names the states and the circle of goals. The ant is that of gymnasium's `Ant-v5`, written anew in
 `assets/ant.xml` and simulated with `implicitfast` in place of RK4, which takes a quarter of the time; the radius of the
 circle and the length of an episode are ours.
 """

@@ -1,6 +1,6 @@
 """MountainCarGoal: a car too weak for its hill, as a gymnasium environment and as differentiable TensorFlow.
 
-Section 5.1 of ML3; the constants and the order of the limits are those of its public reference.
+Section 4.2 of ML3; the constants and the order of the limits are those of its public reference.
 """
 
 import gymnasium

@@ -1,6 +1,6 @@
 """ReacherGoal: a planar arm of two links, driven by torques, in MuJoCo and as differentiable TensorFlow.
 
-ML3 names the states, the torques and the kind of goals (sections 4.2 and 4.3); its public reference, the time step of
+ML3 names the states, the torques and the kind of goals (appendices B and C); its public reference, the time step of
 0.01 s and the horizon of 65 steps. The arm itself is ours: `assets/reacher.xml`.
 """
 
