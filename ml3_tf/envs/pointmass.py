@@ -1,6 +1,7 @@
 """PointmassGoal: a mass on a plane that is pushed to a goal, as an environment and as differentiable TensorFlow.
 
-Section 4.1 and appendix B of ML3, which names the state (position, velocity) and the action (acceleration); the numbers are ours.
+Section 4.1 and appendix B of ML3, which name the state (position, velocity) and the action (acceleration); the numbers
+are ours.
 """
 
 import gymnasium
