@@ -4,8 +4,8 @@ policies with it in the real environment (ML3, section 4.2 and figure 3c).
     python recipes/reacher_model_based.py                            one seed and the tuning, about two minutes
     python recipes/reacher_model_based.py --seeds 10 --jobs 2        the reported run
 
-The arm starts at rest and has .65 s (65 steps) to bring the angles of shoulder and elbow to those of a goal. A policy is
-made for one start and one goal. It sees the arm alone, angles and velocities; what wants the goal is the loss.
+The arm starts at rest and has .65 s (65 steps) to bring the angles of shoulder and elbow to those of a goal. A policy
+is made for one start and one goal. It sees the arm alone, angles and velocities; what wants the goal is the loss.
 
 Meta-training is Algorithm 3: fresh policies take ten steps with the learned loss, in a probabilistic ensemble that is
 fitted to random episodes at first and refitted every 100 outer steps to real episodes of the trained policies. Phi
@@ -123,7 +123,8 @@ EXPERIMENT = Experiment(
 
 
 def run_tuning(_, config, output_dir, verbose):
-    return goal_reaching_report.run_tuning(EXPERIMENT, config, verbose)
+    updates = {"test_steps": config["reported_step"]}  # what comes later does not choose the rate
+    return goal_reaching_report.run_tuning(EXPERIMENT, {**config, **updates}, verbose)
 
 
 def run_seed(seed, config, output_dir, verbose):
