@@ -17,11 +17,11 @@ from ml3_tf.dynamics import DynamicsEnsemble
 from ml3_tf.dynamics_refit import DynamicsRefit
 from ml3_tf.model_based import ModelBasedTrainer, meta_test_in_env
 
-METHODS = ("learned", "same_rate", "tuned")
+BASELINES = ("same_rate", "tuned")
 NUM_EPOCHS = 10
 TUNING_SEED = 1000  # of the dynamics, goals and policies that the baseline's rate is chosen with
 NUM_TUNING_GOALS = 50
-RATES = [float(f"{rate:.1g}") for rate in np.logspace(-2, 2, 13)]
+RATES = [float(f"{rate:.1g}") for rate in np.logspace(-4, 2, 19)]  # of the baseline
 
 
 class Experiment(NamedTuple):
@@ -37,6 +37,8 @@ class Experiment(NamedTuple):
         train_tasks: Function `(generator, number) -> (starts [number, S], goals [number, G])` of meta-training.
         test_tasks: Prefix of the metrics -> a function like `train_tasks`. The first is what rates are tuned for.
         dynamics: Arguments of `DynamicsEnsemble`.
+        variants: Name of a learned loss -> settings in which its meta-training differs. "learned" comes first: the
+            baselines use the dynamics that were learned with it.
     """
 
     env: str
@@ -48,6 +50,11 @@ class Experiment(NamedTuple):
     train_tasks: Callable
     test_tasks: dict
     dynamics: dict
+    variants: dict = {"learned": {}}
+
+    @property
+    def methods(self):
+        return (*self.variants, *BASELINES)
 
 
 def reaching_cost(trajectory, config, action_limit):
@@ -149,10 +156,10 @@ def meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, se
     Args:
         experiment: `Experiment`.
         config: Settings.
-        method: "learned" trains with the learned loss in the environment alone (Algorithm 5), "same_rate" and "tuned"
-            with the gradient of the task loss through the learned dynamics.
-        meta_loss: The learned loss, for "learned".
-        dynamics: The learned dynamics, for the others.
+        method: "same_rate" and "tuned" train with the gradient of the task loss through the learned dynamics, any
+            other with the learned loss in the environment alone (Algorithm 5).
+        meta_loss: The learned loss, for those.
+        dynamics: The learned dynamics, for the baselines.
         starts: `[N, S]`.
         goals: `[N, G]`.
         seed: Seed of the policies: the same for all methods, and not one that meta-training has drawn.
@@ -165,7 +172,7 @@ def meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, se
     env.set_attr("task", [{"state": start, "goal": goal} for start, goal in zip(starts, goals)])
     policy = lambda: experiment.build_policy(config)
     common = {"env": env, "steps": config["test_steps"], "horizon": experiment.horizon, "seed": 10_000 + seed}
-    if method == "learned":
+    if method not in BASELINES:
         optimizer = inner_optimizer(config, clipnorm=config["inner_clipnorm"])
         loss_inputs = lambda trajectory: experiment.loss_inputs(trajectory, config)
         return meta_test_in_env(policy, meta_loss, optimizer, loss_inputs=loss_inputs, **common).states

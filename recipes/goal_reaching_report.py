@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 from experiment import export_loss_of, print_table, run_seeds, write_history, write_summary
-from goal_reaching import METHODS, TUNING_SEED, draw_tests, final_distances, meta_test, meta_train, tune_rate
+from goal_reaching import TUNING_SEED, draw_tests, final_distances, meta_test, meta_train, tune_rate
 from goal_reaching_figure import draw_figure
 
 LABELS = {
     "learned": "learned loss",
     "same_rate": "task loss, same rate",
     "tuned": "task loss, best rate",
+    "paper_layout": "learned loss, layout of the paper",
 }
 
 
@@ -45,9 +46,9 @@ def run_experiment(recipe, command, functions, numbers, config, output_dir, jobs
 
 def _print(metrics, results, config, figure, output_dir, loss_path):
     rows = [
-        (f"{goals}: {LABELS[method]} ({figure['unit']})", f"{prefix}final_distance_{method}")
+        (f"{goals}: {LABELS.get(method, method)} ({figure['unit']})", f"{prefix}final_distance_{method}")
         for prefix, goals in figure["goals"].items()
-        for method in METHODS
+        for method in results[0]["methods"]
     ]
     print_table(metrics, rows)
     rate, clipnorm = config["tuned"]
@@ -71,45 +72,53 @@ def run_seed(experiment, config, seed, output_dir, verbose):
     """One seed: meta-train, then meta-test with every method on the same goals and from the same policies.
 
     Returns:
-        `"metrics"`, and for the figure `"distances"` (prefix and method -> `[updates + 1, N]`), `"paths"` (the same ->
-        `[N, T + 1, G]`, after the reported update) and `"goals"` (prefix -> `[N, G]`).
+        `"metrics"`, `"methods"`, and for the figure `"distances"` (prefix and method -> `[updates + 1, N]`),
+        `"paths"` (the same -> `[N, T + 1, G]`, after the reported update) and `"goals"` (prefix -> `[N, G]`).
     """
-    meta_loss, dynamics, history = meta_train(experiment, config, seed, verbose)
-    meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
-    results = {"metrics": {}, "meta_train": history, "distances": {}, "paths": {}, "goals": {}}
-    reported = config["reported_step"]
     tasks = draw_tests(experiment, seed, config["num_goals"])
     starts, goals = (np.concatenate(parts) for parts in zip(*tasks.values()))
-    for method in METHODS:
-        states = meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, seed)
+    results = {"metrics": {}, "methods": experiment.methods, "meta_train": {}, "distances": {}, "paths": {}}
+    results["goals"] = {prefix: aims.tolist() for prefix, (_, aims) in tasks.items()}
+    losses, dynamics = {}, None
+    for name, settings in experiment.variants.items():
+        losses[name], learned, history = meta_train(experiment, {**config, **settings}, seed, verbose)
+        losses[name].export(output_dir / "seeds" / _folder(name, seed))
+        results["meta_train"][name] = history
+        dynamics = dynamics or learned
+    for method in experiment.methods:
+        settings = {**config, **experiment.variants.get(method, {})}
+        states = meta_test(experiment, settings, method, losses.get(method), dynamics, starts, goals, seed)
         for prefix, part in zip(tasks, np.split(states, len(tasks), axis=1)):
-            aims = tasks[prefix][1]
-            distances = final_distances(part, aims)
-            results["metrics"][f"{prefix}final_distance_{method}"] = float(distances[reported].mean())
-            results["metrics"][f"{prefix}later_final_distance_{method}"] = float(distances[-1].mean())
-            results["distances"][prefix + method] = distances.tolist()
-            results["paths"][prefix + method] = part[reported, ..., : aims.shape[-1]].tolist()
-            results["goals"][prefix] = aims.tolist()
-    for prefix in tasks:
-        results["metrics"][f"{prefix}initial_distance"] = float(np.mean(results["distances"][prefix + "learned"][0]))
+            _add(results, prefix, method, part, config["reported_step"])
+    history = results["meta_train"]["learned"]
     results["metrics"]["dynamics_log_likelihood"] = history["dynamics_log_likelihood"][-1]
     return results
+
+
+def _folder(name, seed):
+    return f"meta_loss_{seed}" if name == "learned" else f"{name}_{seed}"
+
+
+def _add(results, prefix, method, states, reported):
+    """Adds what one method did for the goals of one prefix."""
+    goals = np.array(results["goals"][prefix])
+    distances = final_distances(states, goals)
+    results["metrics"] |= {
+        f"{prefix}initial_distance": float(distances[0].mean()),
+        f"{prefix}final_distance_{method}": float(distances[reported].mean()),
+        f"{prefix}later_final_distance_{method}": float(distances[-1].mean()),
+    }
+    results["distances"][prefix + method] = distances.tolist()
+    results["paths"][prefix + method] = states[reported, ..., : goals.shape[-1]].tolist()
 
 
 def history_rows(numbers, results):
     """Rows of `history.csv`: the final distance of each policy after each update."""
     return [
-        {
-            "seed": seed,
-            "goals": prefix,
-            "method": method,
-            "update": update,
-            "policy": policy,
-            "final_distance": distance,
-        }
+        {"seed": seed, "goals": prefix, "method": name, "update": update, "policy": policy, "final_distance": distance}
         for seed, result in zip(numbers, results)
         for prefix in result["goals"]
-        for method in METHODS
-        for update, distances in enumerate(result["distances"][prefix + method])
+        for name in result["methods"]
+        for update, distances in enumerate(result["distances"][prefix + name])
         for policy, distance in enumerate(distances)
     ]

@@ -21,6 +21,7 @@ import ml3_tf  # noqa: E402
 from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step  # noqa: E402
 from ml3_tf.rollouts import Trajectory  # noqa: E402
 
+METHODS = pointmass.EXPERIMENT.methods
 RESULTS = ROOT / "results" / "pointmass" / "summary.json"
 
 
@@ -38,7 +39,7 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["metrics"] == metrics
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert len(rows) == 2 * 3 * 3 * 2  # sides, methods, rollouts, policies
+    assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert ml3_tf.load_meta_loss(folder / "meta_loss").features == pointmass.FEATURES["relative"]
 
@@ -53,10 +54,10 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
 def test_every_metric_is_explained(run):
     for name in run[1]:
         pattern = name.removeprefix("trained_side_")
-        for method in goal_reaching.METHODS:
+        for method in METHODS:
             pattern = pattern.replace(f"_{method}", "_METHOD") if name.endswith(f"_{method}") else pattern
         assert f"\n    {pattern}: " in pointmass.__doc__, name
-    for method in goal_reaching.METHODS:
+    for method in METHODS:
         assert f"\n    {method}: " in pointmass.__doc__
     assert "trained_side_" in pointmass.__doc__
 
@@ -124,7 +125,8 @@ def test_tuning_takes_the_rate_that_ends_nearest(monkeypatch):
 def test_the_results_hold_what_is_promised():
     metrics = {name: np.array(values) for name, values in json.loads(RESULTS.read_text())["metrics"].items()}
     for prefix in ("", "trained_side_"):
-        learned, same_rate, tuned = (metrics[f"{prefix}final_distance_{method}"] for method in goal_reaching.METHODS)
+        names = ("learned", "same_rate", "tuned")
+        learned, same_rate, tuned = (metrics[f"{prefix}final_distance_{name}"] for name in names)
         assert learned.mean() <= 0.5 * same_rate.mean()
         assert learned.mean() < tuned.mean()
 
