@@ -24,10 +24,11 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above), in the
 fresh policy each:
     final_distance_METHOD: distance of the joint angles to the goal at the end of an episode (rad), after 5 updates, on
         the untrained side: both joints between -pi and 0, the mirror image of what meta-training has seen.
-    later_final_distance_METHOD: the same after 20 updates; ten were trained for.
-    initial_distance: the same before the first update (rad).
-    trained_side_final_distance_METHOD, trained_side_later_final_distance_METHOD, trained_side_initial_distance: the
-        same for new goals among those that meta-training drew from.
+    final_speed_METHOD: speed of the joints at that moment (rad/s): the arm passes through the goal, or overshoots it.
+    later_final_distance_METHOD: distance after 20 updates; ten were trained for.
+    initial_distance: distance before the first update (rad).
+    trained_side_final_distance_METHOD, trained_side_final_speed_METHOD, trained_side_later_final_distance_METHOD,
+        trained_side_initial_distance: the same for new goals among those that meta-training drew from.
     dynamics_log_likelihood: log-likelihood of the ensemble for real transitions that it was not fitted to, at the end
         of meta-training (nats per transition).
 
@@ -47,13 +48,13 @@ Files: `summary.json`, `history.csv`, `figure.png`, and the loss of the first se
 from pathlib import Path
 
 import goal_reaching_report
+import numpy as np
 import tyro
 from experiment import command_line
 from goal_reaching import Experiment
 from goal_reaching_report import run_experiment
 from reacher_model_based_task import (
     HORIZON,
-    SIDES,
     build_loss,
     build_policy,
     draw_tasks,
@@ -61,6 +62,8 @@ from reacher_model_based_task import (
     reachable_tasks,
     task_loss,
 )
+
+from ml3_tf.envs.reacher import TIME_STEP
 
 CONFIG = {
     "policy_units": [64],
@@ -71,7 +74,7 @@ CONFIG = {
     "inner_rate": 0.1,
     "inner_clipnorm": 0.5,
     "num_tasks": 16,
-    "outer_steps": 400,
+    "outer_steps": 300,
     "outer_rate": 3e-3,
     "outer_clipnorm": 1.0,
     "path_weight": 1.0,
@@ -107,7 +110,6 @@ FIGURE = {
     "goals": {"": "goals of the untrained side", "trained_side_": "new goals of the trained side"},
     "unit": "rad",
     "axis_labels": ("angle of the shoulder (rad)", "angle of the elbow (rad)"),
-    "trained": SIDES["trained"],
 }
 EXPERIMENT = Experiment(
     env="ml3_tf/ReacherGoal-v0",
@@ -128,7 +130,19 @@ def run_tuning(_, config, output_dir, verbose):
 
 
 def run_seed(seed, config, output_dir, verbose):
-    return goal_reaching_report.run_seed(EXPERIMENT, config, seed, output_dir, verbose)
+    results = goal_reaching_report.run_seed(EXPERIMENT, config, seed, output_dir, verbose)
+    speeds = {
+        f"{prefix}final_speed_{method}": final_speed(results["paths"][prefix + method])
+        for prefix in EXPERIMENT.test_tasks
+        for method in EXPERIMENT.methods
+    }
+    return {**results, "metrics": {**results["metrics"], **speeds}}
+
+
+def final_speed(paths):
+    """Mean speed (rad/s) at the end of paths `[N, T + 1, 2]`: the environment moves the angles by `dt` times it."""
+    last_steps = np.diff(paths, axis=1)[:, -1]
+    return float(np.mean(np.linalg.norm(last_steps, axis=-1)) / TIME_STEP)
 
 
 def main(

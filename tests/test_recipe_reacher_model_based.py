@@ -16,12 +16,12 @@ sys.path.insert(0, str(ROOT / "recipes"))
 
 import reacher_model_based as recipe  # noqa: E402
 import reacher_model_based_task as task  # noqa: E402
-from goal_reaching import METHODS  # noqa: E402
 
 import ml3_tf  # noqa: E402
 from ml3_tf.envs.reacher import reacher_step  # noqa: E402
 from ml3_tf.rollouts import Trajectory, rollout_model  # noqa: E402
 
+METHODS = recipe.EXPERIMENT.methods
 RESULTS = ROOT / "results" / "reacher_model_based" / "summary.json"
 
 
