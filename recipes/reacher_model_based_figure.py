@@ -31,9 +31,9 @@ def draw_loss(loss):
         ax.set(title=f"({letter}) torque preferred, {JOINTS[joint]}", xlabel="angle left to the goal (rad)")
         ax.set_ylabel("velocity (rad/s)")
     figure.colorbar(image, ax=axes[:2], label="torque (N m)")
-    for angle, style in zip((-2.0, 0.0, 2.0), LINE_STYLES):
-        values = _values(loss, 0, np.array(angle), np.array(0.0))
-        axes[2].plot(TORQUES, values - values.min(), label=f"{angle:+.0f} rad left", linestyle=style, linewidth=2)
+    for angle, style in zip((-2, 0, 2), LINE_STYLES):
+        values = _values(loss, 0, np.array(float(angle)), np.array(0.0))
+        axes[2].plot(TORQUES, values - values.min(), label=f"{angle} rad left", linestyle=style, linewidth=2)
     axes[2].set(title="(c) loss, shoulder at rest", xlabel="torque (N m)", ylabel="loss, from its least value")
     axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False)
     style_axes(axes)

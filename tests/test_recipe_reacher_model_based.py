@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import reacher_model_based as recipe  # noqa: E402
+import reacher_model_based_figure  # noqa: E402
 import reacher_model_based_task as task  # noqa: E402
 
 import ml3_tf  # noqa: E402
@@ -106,6 +107,27 @@ def test_the_task_loss_is_that_of_its_definition():
     weights = {"path_weight": 2.0, "end_weight": 3.0, "speed_weight": 0.1, "saturation_weight": 4.0}
     expected = 2.0 * (0.5 + 1.0) / 2 + 3.0 * 1.0 + 0.1 * 5.0 + 4.0 * 0.5**4
     np.testing.assert_allclose(task.task_loss(trajectory, weights), [[expected]], rtol=1e-4)
+
+
+def test_the_figure_of_a_loss_shows_the_torques_it_prefers():
+    """A loss of the distance to the torque that is half the angle left prefers that torque."""
+
+    class HalfTheAngle(ml3_tf.MetaLoss):
+        def call(self, y_true, y_pred):
+            return tf.reduce_sum((y_pred - 0.5 * y_true[:, :2]) ** 2, -1)
+
+    loss = HalfTheAngle(task.build_loss(recipe.CONFIG).network, features=task.FEATURES)
+    axes = reacher_model_based_figure.draw_loss(loss).axes
+    shoulder = np.asarray(axes[0].images[0].get_array())
+    expected = np.clip(0.5 * np.linspace(-np.pi, np.pi, shoulder.shape[1]), -1, 1)
+    np.testing.assert_allclose(shoulder, np.broadcast_to(expected, shoulder.shape), atol=0.03)
+    assert [line.get_label() for line in axes[2].lines] == ["-2 rad left", "0 rad left", "2 rad left"]
+
+
+def test_the_final_speed_is_that_of_the_last_step():
+    paths = np.zeros((2, 4, 2))
+    paths[0, -1] = [0.03, 0.04]  # in a step of .01 s
+    np.testing.assert_allclose(recipe.final_speed(paths), (5.0 + 0.0) / 2)
 
 
 def test_a_fresh_policy_hardly_moves_the_arm():
