@@ -1,6 +1,6 @@
 """What the recipes share that reach goals through a learned model of the dynamics (ML3, section 4.2).
 
-A recipe describes its problem as an `Experiment`; `meta_train`, `meta_test` and `tune_rate` do the rest.
+A recipe describes its problem as an `Experiment`; `meta_train`, `meta_test` and `tune` do the rest.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,10 @@ from ml3_tf.dynamics import DynamicsEnsemble
 from ml3_tf.dynamics_refit import DynamicsRefit
 from ml3_tf.model_based import ModelBasedTrainer, meta_test_in_env
 
-BASELINES = ("same_rate", "tuned")
 NUM_EPOCHS = 10
 TUNING_SEED = 1000  # of the dynamics, goals and policies that the baseline's rate is chosen with
-NUM_TUNING_GOALS = 50
-RATES = [float(f"{rate:.1g}") for rate in np.logspace(-4, 2, 19)]  # of the baseline
+# Of the baselines. Six a decade: near its best rate, twice the rate may leave a multiple of the distance.
+RATES = [float(f"{rate:.2g}") for rate in np.logspace(-4, 2, 37)]
 
 
 class Experiment(NamedTuple):
@@ -37,8 +36,7 @@ class Experiment(NamedTuple):
         train_tasks: Function `(generator, number) -> (starts [number, S], goals [number, G])` of meta-training.
         test_tasks: Prefix of the metrics -> a function like `train_tasks`. The first is what rates are tuned for.
         dynamics: Arguments of `DynamicsEnsemble`.
-        variants: Name of a learned loss -> settings in which its meta-training differs. "learned" comes first: the
-            baselines use the dynamics that were learned with it.
+        other_costs: Name of a further, tuned baseline -> what it descends in place of the task loss.
     """
 
     env: str
@@ -50,11 +48,16 @@ class Experiment(NamedTuple):
     train_tasks: Callable
     test_tasks: dict
     dynamics: dict
-    variants: dict = {"learned": {}}
+    other_costs: dict = {}
+
+    @property
+    def baselines(self):
+        """Name -> what it descends, a function `(trajectory, config) -> [N, B]`."""
+        return {"same_rate": self.task_loss, "tuned": self.task_loss, **self.other_costs}
 
     @property
     def methods(self):
-        return (*self.variants, *BASELINES)
+        return ("learned", *self.baselines)
 
 
 def reaching_cost(trajectory, config, action_limit):
@@ -81,6 +84,12 @@ def reaching_cost(trajectory, config, action_limit):
     return cost + config["saturation_weight"] * tf.reduce_mean((trajectory.actions / action_limit) ** 4, [-2, -1])
 
 
+def squared_final_distance(trajectory, config):
+    """A plainer cost, `[N, B]`."""
+    last = trajectory.states[..., -1, : trajectory.goal.shape[-1]]
+    return tf.reduce_sum(tf.square(last - trajectory.goal), -1)
+
+
 def inner_optimizer(config, rate=None, clipnorm=None):
     return keras.optimizers.SGD(config["inner_rate"] if rate is None else rate, clipnorm=clipnorm)
 
@@ -95,7 +104,25 @@ def meta_train(experiment, config, seed, verbose):
     keras.utils.set_random_seed(seed)
     dynamics = DynamicsEnsemble(**experiment.dynamics, seed=seed)
     dynamics.compile(keras.optimizers.Adam(config["dynamics_rate"]))
-    meta_loss, steps = experiment.build_loss(config), config["outer_steps"]
+    meta_loss, tasks = experiment.build_loss(config), drawn_tasks(experiment, config, seed)
+    trainer = _build_trainer(experiment, config, meta_loss, dynamics, seed)
+    refit = DynamicsRefit(
+        dynamics,
+        make_env(experiment, config["num_refit_episodes"]),
+        tasks,
+        every=config["refit_every"],
+        exploration=config["exploration"],
+        epochs=config["dynamics_epochs"],
+        batch_size=config["dynamics_batch"],
+        seed=seed,
+    )
+    epochs = min(NUM_EPOCHS, config["outer_steps"])
+    steps_per_epoch = config["outer_steps"] // epochs
+    history = trainer.fit(tasks, steps_per_epoch=steps_per_epoch, epochs=epochs, callbacks=[refit], verbose=verbose)
+    return meta_loss, dynamics, history.history
+
+
+def _build_trainer(experiment, config, meta_loss, dynamics, seed):
     trainer = ModelBasedTrainer(
         lambda: experiment.build_policy(config),
         meta_loss,
@@ -106,7 +133,7 @@ def meta_train(experiment, config, seed, verbose):
         unroll=config["unroll"],
         seed=seed,
     )
-    updates = steps * config["inner_steps"] // config["unroll"]
+    updates = config["outer_steps"] * config["inner_steps"] // config["unroll"]
     rate = keras.optimizers.schedules.CosineDecay(config["outer_rate"], updates)
     trainer.compile(
         keras.optimizers.Adam(rate, global_clipnorm=config["outer_clipnorm"]),
@@ -114,21 +141,7 @@ def meta_train(experiment, config, seed, verbose):
         inner_optimizer(config, clipnorm=config["inner_clipnorm"]),
         jit_compile=not config["smoke"],  # compiling takes longer than a few steps
     )
-    tasks = drawn_tasks(experiment, config, seed)
-    env = make_env(experiment, config["num_refit_episodes"])
-    refit = DynamicsRefit(
-        dynamics,
-        env,
-        tasks,
-        every=config["refit_every"],
-        exploration=config["exploration"],
-        epochs=config["dynamics_epochs"],
-        batch_size=config["dynamics_batch"],
-        seed=seed,
-    )
-    epochs = min(NUM_EPOCHS, steps)
-    history = trainer.fit(tasks, steps_per_epoch=steps // epochs, epochs=epochs, callbacks=[refit], verbose=verbose)
-    return meta_loss, dynamics, history.history
+    return trainer
 
 
 def drawn_tasks(experiment, config, seed):
@@ -156,10 +169,10 @@ def meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, se
     Args:
         experiment: `Experiment`.
         config: Settings.
-        method: "same_rate" and "tuned" train with the gradient of the task loss through the learned dynamics, any
-            other with the learned loss in the environment alone (Algorithm 5).
-        meta_loss: The learned loss, for those.
-        dynamics: The learned dynamics, for the baselines.
+        method: "learned" trains with the learned loss in the environment alone (Algorithm 5), a baseline with the
+            gradient of its cost through the learned dynamics.
+        meta_loss: The learned loss, for "learned".
+        dynamics: The learned dynamics, for a baseline.
         starts: `[N, S]`.
         goals: `[N, G]`.
         seed: Seed of the policies: the same for all methods, and not one that meta-training has drawn.
@@ -172,15 +185,14 @@ def meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, se
     env.set_attr("task", [{"state": start, "goal": goal} for start, goal in zip(starts, goals)])
     policy = lambda: experiment.build_policy(config)
     common = {"env": env, "steps": config["test_steps"], "horizon": experiment.horizon, "seed": 10_000 + seed}
-    if method not in BASELINES:
+    if method == "learned":
         optimizer = inner_optimizer(config, clipnorm=config["inner_clipnorm"])
         loss_inputs = lambda trajectory: experiment.loss_inputs(trajectory, config)
         return meta_test_in_env(policy, meta_loss, optimizer, loss_inputs=loss_inputs, **common).states
-    rate, clipnorm = config["tuned"] if method == "tuned" else (config["inner_rate"], config["inner_clipnorm"])
-    task_loss = lambda trajectory: experiment.task_loss(trajectory, config)
+    rate, clipnorm = config.get(method, (config["inner_rate"], config["inner_clipnorm"]))
+    cost = lambda trajectory: experiment.baselines[method](trajectory, config)
     optimizer = inner_optimizer(config, rate, clipnorm)
-    step = dynamics.next_states
-    return train_in_model(policy, task_loss, optimizer, step, learning_rates=rates, **common).states
+    return train_in_model(policy, cost, optimizer, dynamics.next_states, learning_rates=rates, **common).states
 
 
 def draw_tests(experiment, seed, number):
@@ -194,8 +206,8 @@ def final_distances(states, goals):
     return np.linalg.norm(states[:, :, -1, : goals.shape[-1]] - goals, axis=-1)
 
 
-def tune_rate(experiment, config, dynamics):
-    """The rate of the baseline, with the clipping of the learned loss and without, that ends nearest to other goals.
+def tune(experiment, config, dynamics):
+    """The rates of the baselines, with the clipping of the learned loss or none, that end nearest to other goals.
 
     Args:
         experiment: `Experiment`.
@@ -203,23 +215,25 @@ def tune_rate(experiment, config, dynamics):
         dynamics: `DynamicsEnsemble` that was learned with `TUNING_SEED`.
 
     Returns:
-        `{"tuned": (rate, clipnorm), "distances": clipnorm -> mean final distance for each rate}`.
+        `{"tuned": (rate, clipnorm), ..., "distances": {"tuned": clipnorm -> mean final distance at each rate, ...}}`.
     """
     draw = next(iter(experiment.test_tasks.values()))
-    number = config["num_tuning_goals"]
-    starts, goals = draw(np.random.default_rng([TUNING_SEED, 2]), number)
-    every_rate = lambda values: np.repeat(values, len(RATES), axis=0)
-    distances = {}
-    for clipnorm in (None, config["inner_clipnorm"]):
-        settings = {**config, "tuned": (0.0, clipnorm)}
-        rates = np.tile(RATES, number)
-        states = meta_test(
-            experiment, settings, "tuned", None, dynamics, every_rate(starts), every_rate(goals), TUNING_SEED, rates
-        )
-        last = final_distances(states, every_rate(goals))[config["reported_step"]]
-        distances[clipnorm] = np.mean(last.reshape(number, len(RATES)), 0)
-    clipnorm = min(distances, key=lambda clipnorm: distances[clipnorm].min())
-    return {
-        "tuned": (RATES[int(distances[clipnorm].argmin())], clipnorm),
-        "distances": {str(clipnorm): values.tolist() for clipnorm, values in distances.items()},
-    }
+    starts, goals = draw(np.random.default_rng([TUNING_SEED, 2]), config["num_tuning_goals"])
+    clipnorms, chosen, distances = (config["inner_clipnorm"], None), {}, {}
+    clipnorms = clipnorms[:1] if config["smoke"] else clipnorms
+    for method in [name for name in experiment.baselines if name != "same_rate"]:
+        arguments = experiment, config, method, dynamics, starts, goals
+        grid = np.array([distances_at_rates(*arguments, clipnorm) for clipnorm in clipnorms])
+        best = np.unravel_index(grid.argmin(), grid.shape)
+        chosen[method] = RATES[best[1]], clipnorms[best[0]]
+        distances[method] = {str(clipnorm): values.tolist() for clipnorm, values in zip(clipnorms, grid)}
+    return {**chosen, "distances": distances}
+
+
+def distances_at_rates(experiment, config, method, dynamics, starts, goals, clipnorm):
+    """Mean final distance of a baseline after the reported update, `[rates]`; one run tries them all."""
+    starts, goals = (np.repeat(values, len(RATES), axis=0) for values in (starts, goals))
+    settings = {**config, method: (0.0, clipnorm), "test_steps": config["reported_step"]}
+    rates = np.tile(RATES, len(goals) // len(RATES))
+    states = meta_test(experiment, settings, method, None, dynamics, starts, goals, TUNING_SEED, rates)
+    return final_distances(states, goals)[-1].reshape(-1, len(RATES)).mean(0)

@@ -5,8 +5,13 @@ from matplotlib.figure import Figure
 
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 
-COLORS = {"learned": "C0", "same_rate": "C1", "tuned": "C2"}
-LABELS = {"learned": "learned loss", "same_rate": "task loss, same rate", "tuned": "task loss, best rate"}
+COLORS = {"learned": "C0", "same_rate": "C1", "tuned": "C2", "tuned_squared": "C3"}
+LABELS = {
+    "learned": "learned loss",
+    "same_rate": "task loss, same rate",
+    "tuned": "task loss, best rate",
+    "tuned_squared": "squared distance, best rate",
+}
 NUM_PATHS = 5  # goals whose trajectories are drawn
 
 
@@ -29,9 +34,9 @@ def draw_figure(results, config, goals, unit, axis_labels, trained=None):
     _draw_paths(axes[0], results[0], next(iter(goals)), trained)
     reported = config["reported_step"]
     axes[0].set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=f"(a) first seed, after {reported} updates")
-    top = 0.0
+    top, drawn = 0.0, [method for method in COLORS if method in results[0]["methods"]]
     for ax, letter, (prefix, words) in zip(axes[1:], "bcd", goals.items()):
-        for method in COLORS:
+        for method in drawn:
             distances = np.concatenate([np.array(result["distances"][prefix + method]) for result in results], axis=1)
             top = max(top, _draw_quartiles(ax, distances, method))
         ax.axvline(reported, color="0.5", linewidth=1, linestyle=":")
@@ -48,13 +53,13 @@ def draw_figure(results, config, goals, unit, axis_labels, trained=None):
 def _draw_paths(ax, result, prefix, trained):
     """The first goals, and how the policies trained for them get there."""
     goals = np.array(result["goals"][prefix])[:NUM_PATHS]
-    for order, (method, color) in enumerate(COLORS.items()):
+    for order, method in enumerate(method for method in COLORS if method in result["methods"]):
         for number, path in enumerate(np.array(result["paths"][prefix + method])[:NUM_PATHS]):
-            label, front = (None if number else LABELS[method]), 4 - order  # the learned loss lies on top
-            ax.plot(*path.T, color=color, linestyle=_style(method), linewidth=2, label=label, zorder=front)
-            ax.plot(*path[-1], "o", color=color, markersize=7, zorder=front)
-            ax.plot(*path[0], "s", color="black", markersize=9, markerfacecolor="white", zorder=5)
-    white = {"color": "black", "markerfacecolor": "white", "linestyle": "", "zorder": 6}
+            label, front = (None if number else LABELS[method]), 5 - order  # the learned loss lies on top
+            ax.plot(*path.T, color=COLORS[method], linestyle=_style(method), linewidth=2, label=label, zorder=front)
+            ax.plot(*path[-1], "o", color=COLORS[method], markersize=7, zorder=front)
+            ax.plot(*path[0], "s", color="black", markersize=9, markerfacecolor="white", zorder=6)
+    white = {"color": "black", "markerfacecolor": "white", "linestyle": "", "zorder": 7}
     ax.plot(*goals.T, "*", markersize=14, label="goal", **white)
     ax.plot([], [], "s", markersize=9, label="start", **white)
     ax.margins(0.08)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 from experiment import export_loss_of, print_table, run_seeds, write_history, write_summary
-from goal_reaching import TUNING_SEED, draw_tests, final_distances, meta_test, meta_train, tune_rate
+from goal_reaching import TUNING_SEED, draw_tests, final_distances, meta_test, meta_train, tune
 from goal_reaching_figure import draw_figure
 
 LABELS = {
     "learned": "learned loss",
     "same_rate": "task loss, same rate",
     "tuned": "task loss, best rate",
-    "paper_layout": "learned loss, layout of the paper",
+    "tuned_squared": "squared distance, best rate",
 }
 
 
@@ -34,7 +34,7 @@ def run_experiment(recipe, command, functions, numbers, config, output_dir, jobs
     run_tuning, run_seed = functions
     output_dir = Path(output_dir)
     [tuned] = run_seeds(run_tuning, ["tuning"], config, output_dir)
-    config = {**config, "tuned": tuned["tuned"]}
+    config = {**config, **{name: chosen for name, chosen in tuned.items() if name not in ("distances", "seconds")}}
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
     metrics = write_summary(recipe, command, numbers, results, config, output_dir)
     write_history(history_rows(numbers, results), output_dir)
@@ -46,15 +46,14 @@ def run_experiment(recipe, command, functions, numbers, config, output_dir, jobs
 
 def _print(metrics, results, config, figure, output_dir, loss_path):
     rows = [
-        (f"{goals}: {LABELS.get(method, method)} ({figure['unit']})", f"{prefix}final_distance_{method}")
+        (f"{goals}: {LABELS[method]} ({figure['unit']})", f"{prefix}final_distance_{method}")
         for prefix, goals in figure["goals"].items()
         for method in results[0]["methods"]
     ]
     print_table(metrics, rows)
-    rate, clipnorm = config["tuned"]
+    print(f"\nDistance to the goal after {config['reported_step']} updates. Best rate, clipping:")
+    print("\n".join(f"    {LABELS[name]}: {config[name]}" for name in results[0]["methods"] if name in config))
     print(
-        f"\nDistance to the goal after {config['reported_step']} updates. The task loss is best at the rate {rate}, "
-        f"gradients {'not clipped' if clipnorm is None else f'clipped at {clipnorm}'}."
         f"\nFigure: {output_dir / 'figure.png'}\nLearned loss: {loss_path}"
         f'\n\nUse it with any policy:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
         f"    optimizer = keras.optimizers.SGD({config['inner_rate']}, clipnorm={config['inner_clipnorm']})\n"
@@ -65,7 +64,7 @@ def _print(metrics, results, config, figure, output_dir, loss_path):
 def run_tuning(experiment, config, verbose):
     """Meta-trains with `TUNING_SEED`, and tunes the baseline with the dynamics that were learned on the way."""
     _, dynamics, _ = meta_train(experiment, config, TUNING_SEED, verbose)
-    return tune_rate(experiment, config, dynamics)
+    return tune(experiment, config, dynamics)
 
 
 def run_seed(experiment, config, seed, output_dir, verbose):
@@ -77,26 +76,16 @@ def run_seed(experiment, config, seed, output_dir, verbose):
     """
     tasks = draw_tests(experiment, seed, config["num_goals"])
     starts, goals = (np.concatenate(parts) for parts in zip(*tasks.values()))
-    results = {"metrics": {}, "methods": experiment.methods, "meta_train": {}, "distances": {}, "paths": {}}
+    results = {"metrics": {}, "methods": experiment.methods, "distances": {}, "paths": {}}
     results["goals"] = {prefix: aims.tolist() for prefix, (_, aims) in tasks.items()}
-    losses, dynamics = {}, None
-    for name, settings in experiment.variants.items():
-        losses[name], learned, history = meta_train(experiment, {**config, **settings}, seed, verbose)
-        losses[name].export(output_dir / "seeds" / _folder(name, seed))
-        results["meta_train"][name] = history
-        dynamics = dynamics or learned
+    meta_loss, dynamics, results["meta_train"] = meta_train(experiment, config, seed, verbose)
+    meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
     for method in experiment.methods:
-        settings = {**config, **experiment.variants.get(method, {})}
-        states = meta_test(experiment, settings, method, losses.get(method), dynamics, starts, goals, seed)
+        states = meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, seed)
         for prefix, part in zip(tasks, np.split(states, len(tasks), axis=1)):
             _add(results, prefix, method, part, config["reported_step"])
-    history = results["meta_train"]["learned"]
-    results["metrics"]["dynamics_log_likelihood"] = history["dynamics_log_likelihood"][-1]
+    results["metrics"]["dynamics_log_likelihood"] = results["meta_train"]["dynamics_log_likelihood"][-1]
     return results
-
-
-def _folder(name, seed):
-    return f"meta_loss_{seed}" if name == "learned" else f"{name}_{seed}"
 
 
 def _add(results, prefix, method, states, reported):

@@ -56,11 +56,18 @@ def make_refit(dynamics, env=None, tasks=None, **arguments):
     return DynamicsRefit(dynamics, env or make_env(), tasks or make_tasks(), **{**defaults, **arguments})
 
 
-def test_it_collects_and_refits_every_so_many_iterations():
-    dynamics = make_dynamics()
-    trainer, refit, sizes = make_trainer(dynamics, inner_steps=2), make_refit(dynamics), []
+@pytest.fixture(scope="module")
+def run():
+    """Two epochs of three iterations, a refit after every second, and what the replay held after each iteration."""
+    dynamics, sizes = make_dynamics(), []
+    trainer, refit = make_trainer(dynamics, inner_steps=2), make_refit(dynamics)
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: sizes.append(refit.replay.size))
     history = trainer.fit(make_tasks(), steps_per_epoch=3, epochs=2, callbacks=[refit, watch], verbose=0).history
+    return trainer, refit, sizes, history
+
+
+def test_it_collects_and_refits_every_so_many_iterations(run):
+    _, refit, sizes, history = run
     episode = 7 * HORIZON  # one of eight is held out
     assert sizes == [2 * episode, 3 * episode, 3 * episode, 4 * episode, 4 * episode, 5 * episode]
     assert refit.held_out.size == 5 * HORIZON
@@ -69,29 +76,35 @@ def test_it_collects_and_refits_every_so_many_iterations():
     np.testing.assert_allclose(history["dynamics_log_likelihood"], expected)
 
 
-def test_the_transitions_are_real_and_start_where_the_tasks_do():
-    dynamics = make_dynamics()
-    refit = make_refit(dynamics, every=1, exploration=1)
-    make_trainer(dynamics).fit(make_tasks(), steps_per_epoch=1, callbacks=[refit], verbose=0)
-    states, actions, next_states = refit.replay.transitions()
+def test_the_transitions_are_real_and_start_where_the_tasks_do(run):
+    states, actions, next_states = run[1].replay.transitions()
     np.testing.assert_allclose(next_states, pointmass_step(states, actions), atol=1e-5)
-    starts = states.reshape(2, 7, HORIZON, 4)[:, :, 0]
-    np.testing.assert_allclose(starts, np.stack([STARTS[:7, 0]] * 2), atol=1e-6)
+    starts = states.reshape(5, 7, HORIZON, 4)[:, :, 0]
+    np.testing.assert_allclose(starts, np.stack([STARTS[:7, 0]] * 5), atol=1e-6)
 
 
-def test_the_last_inner_policies_are_rolled_out():
-    """In the real system as in the model, where that is the system itself."""
-    dynamics = make_dynamics()
-    trainer = make_trainer(dynamics, inner_steps=3)
-    trainer.fit(make_tasks(), steps_per_epoch=2, verbose=0)
+def test_the_last_inner_policies_are_rolled_out(run):
+    """The last refit was after the last iteration: its episodes are those of the policies that are still kept."""
+    trainer, refit, _, _ = run
     parameters, (starts, goals) = trainer.last_policies()
     np.testing.assert_array_equal(goals, GOALS)
-    refit = make_refit(dynamics, env=make_env(3), every=1, exploration=1)
-    trainer.fit(make_tasks(), steps_per_epoch=1, callbacks=[refit], verbose=0)
-    parameters, (starts, goals) = trainer.last_policies()
-    actions = refit.replay.transitions()[1].reshape(2, 3, HORIZON, 2)[1]
-    expected = trainer.inner_loop.predict(parameters, starts)[:3]
+    actions = refit.replay.transitions()[1].reshape(5, 7, HORIZON, 2)[-1]
+    expected = trainer.inner_loop.predict(parameters, starts)[:7]
     np.testing.assert_allclose(actions[:, :1], expected, atol=1e-5)
+
+
+def test_refits_make_the_model_better(run):
+    scores = run[1].scores
+    assert scores[-1].log_likelihood > scores[0].log_likelihood
+    assert np.linalg.norm(scores[-1].step_error) < np.linalg.norm(scores[0].step_error)
+
+
+def test_fewer_environments_than_tasks_take_the_first_of_them():
+    dynamics = make_dynamics()
+    refit = make_refit(dynamics, env=make_env(3), exploration=1)
+    make_trainer(dynamics).fit(make_tasks(), steps_per_epoch=1, callbacks=[refit], verbose=0)
+    starts = refit.replay.transitions()[0].reshape(3, HORIZON, 4)[:, 0]
+    np.testing.assert_allclose(starts, STARTS[:3, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("arguments", [{"jit_compile": True}, {"steps_per_execution": 2}], ids=["xla", "many steps"])
@@ -106,14 +119,6 @@ def test_the_meta_step_sees_the_refitted_model(arguments):
     stays = trainer.fit(make_tasks(), steps_per_epoch=2, verbose=0).history["loss"]
     np.testing.assert_allclose(stays, np.linalg.norm(STARTS[..., :2] - GOALS, axis=-1).mean(), rtol=1e-5)
     assert abs(losses[-1] - stays[0]) > 1e-3
-
-
-def test_refits_make_the_model_better():
-    dynamics = make_dynamics()
-    refit = make_refit(dynamics, every=1, epochs=10)
-    make_trainer(dynamics).fit(make_tasks(), steps_per_epoch=3, callbacks=[refit], verbose=0)
-    assert refit.scores[-1].log_likelihood > refit.scores[0].log_likelihood
-    assert (refit.scores[-1].step_error < refit.scores[0].step_error).all()
 
 
 class Failing:

@@ -21,6 +21,7 @@ import ml3_tf  # noqa: E402
 from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step  # noqa: E402
 from ml3_tf.rollouts import Trajectory  # noqa: E402
 
+CONFIG = {**pointmass.CONFIG, **pointmass.SMOKE, "layout": "absolute"}
 METHODS = pointmass.EXPERIMENT.methods
 RESULTS = ROOT / "results" / "pointmass" / "summary.json"
 
@@ -41,7 +42,7 @@ def test_it_writes_what_a_recipe_writes(run):
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == pointmass.FEATURES["relative"]
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == pointmass.FEATURES["absolute"]
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
@@ -62,10 +63,10 @@ def test_every_metric_is_explained(run):
     assert "trained_side_" in pointmass.__doc__
 
 
-def test_the_same_seed_gives_the_same_loss():
-    config = {**pointmass.CONFIG, **pointmass.SMOKE}
-    losses = [goal_reaching.meta_train(pointmass.EXPERIMENT, config, 0, verbose=0)[0] for _ in range(2)]
-    for pair in zip(*(loss.network.get_weights() for loss in losses)):
+def test_the_same_seed_gives_the_same_loss(run):
+    kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
+    again, _, _ = goal_reaching.meta_train(pointmass.EXPERIMENT, CONFIG, 0, verbose=0)
+    for pair in zip(kept.network.get_weights(), again.network.get_weights()):
         np.testing.assert_array_equal(*pair)
 
 
@@ -81,8 +82,8 @@ def test_goals_and_starts_lie_on_their_sides():
         np.testing.assert_array_equal(starts, 0)
 
 
-def test_the_loss_sees_the_way_to_the_goal():
-    """Moved as a whole, start and goal give the same inputs; in the layout of the paper they do not."""
+def test_what_the_losses_see():
+    """Moved as a whole, start and goal give the same relative inputs; the absolute ones are states and goals."""
     states = np.random.default_rng(0).normal(size=(1, 1, 4, 4)).astype("float32")
     move = np.array([0.5, -2.0, 0.0, 0.0], "float32")
     goal = np.array([[[0.3, 0.4]]], "float32")
@@ -90,13 +91,13 @@ def test_the_loss_sees_the_way_to_the_goal():
     moved = trajectory._replace(states=states + move, goal=goal + move[:2])
     inputs = {
         layout: [pointmass.loss_inputs(each, {"layout": layout}).numpy() for each in (trajectory, moved)]
-        for layout in ("relative", "paper")
+        for layout in ("relative", "absolute")
     }
     np.testing.assert_allclose(*inputs["relative"], atol=1e-6)
     np.testing.assert_allclose(
         inputs["relative"][0][0, 0, 0], [*(goal[0, 0] - states[0, 0, 0, :2]), *states[0, 0, 0, 2:]]
     )
-    np.testing.assert_allclose(inputs["paper"][0][0, 0, 0], [*states[0, 0, 0], *goal[0, 0]])
+    np.testing.assert_allclose(inputs["absolute"][0][0, 0, 0], [*states[0, 0, 0], *goal[0, 0]])
 
 
 def test_the_cost_is_that_of_its_definition():
@@ -109,16 +110,37 @@ def test_the_cost_is_that_of_its_definition():
     np.testing.assert_allclose(cost, [[expected]], rtol=1e-6)
 
 
-def test_tuning_takes_the_rate_that_ends_nearest(monkeypatch):
+def test_tuning_takes_the_rate_and_the_clipping_that_end_nearest(monkeypatch):
     class Exact:
         next_states = staticmethod(pointmass_step)
 
-    monkeypatch.setattr(goal_reaching, "RATES", [1e-3, 0.5, 1e6])
-    config = {**pointmass.CONFIG, **pointmass.SMOKE, "num_tuning_goals": 3}
-    tuned = goal_reaching.tune_rate(pointmass.EXPERIMENT, config, Exact)
-    rate, clipnorm = tuned["tuned"]
-    assert rate == 0.5 and str(clipnorm) in tuned["distances"]
-    assert np.isfinite(list(tuned["distances"].values())).all()
+    ends = {None: [0.5, 0.2, 0.4], 0.5: [0.6, 0.3, 0.1]}
+    asked = []
+
+    def distances_at_rates(experiment, config, method, dynamics, starts, goals, clipnorm):
+        asked.append((method, clipnorm, len(goals)))
+        return ends[clipnorm] if method == "tuned" else ends[None]
+
+    monkeypatch.setattr(goal_reaching, "RATES", [1e-3, 0.01, 0.1])
+    monkeypatch.setattr(goal_reaching, "distances_at_rates", distances_at_rates)
+    tuned = goal_reaching.tune(pointmass.EXPERIMENT, pointmass.CONFIG, Exact)
+    assert tuned["tuned"] == (0.1, 0.5)
+    assert tuned["tuned_squared"][0] == 0.01
+    assert set(asked) == {(name, clip, 50) for name in ("tuned", "tuned_squared") for clip in (None, 0.5)}
+    assert tuned["distances"]["tuned"]["None"] == ends[None]
+
+
+def test_a_rate_that_diverges_is_no_choice(monkeypatch):
+    class Exact:
+        next_states = staticmethod(pointmass_step)
+
+    monkeypatch.setattr(goal_reaching, "RATES", [1e-4, 0.005, 1e6])
+    starts, goals = pointmass.EXPERIMENT.test_tasks[""](np.random.default_rng(0), 3)
+    config = {**pointmass.CONFIG, "reported_step": 2}
+    arguments = pointmass.EXPERIMENT, config, "tuned_squared", Exact, starts, goals
+    distances = goal_reaching.distances_at_rates(*arguments, clipnorm=None)
+    assert np.isfinite(distances).all()
+    assert distances.argmin() == 1
 
 
 @pytest.mark.skipif(not RESULTS.is_file(), reason="no committed results")
@@ -148,6 +170,6 @@ def test_the_shipped_loss_trains_a_fresh_policy_in_plain_keras():
             state, _, _, _, info = env.step(policy(state[np.newaxis])[0].numpy())
         states = np.stack(states)
         distances.append(info["distance"])
-        policy.train_on_batch(states, np.column_stack([goal - states[:, :2], states[:, 2:]]))
+        policy.train_on_batch(states, np.column_stack([states, np.tile(goal, (len(states), 1))]))
     assert distances[0] > 1
     assert distances[-1] < 0.3

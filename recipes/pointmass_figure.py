@@ -1,0 +1,53 @@
+"""What the learned loss of `pointmass.py` wants."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ml3_tf.envs.pointmass import MAX_ACCELERATION, MAX_GOAL
+from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+
+GOAL = (-0.8, 0.4)  # m, on the side that meta-training never saw
+VELOCITIES = {"at rest": (0.0, 0.0), "at 1 m/s to the left": (-1.0, 0.0)}
+PLACES = {"0.8 m ahead": 0.8, "at the goal": 0.0, "0.8 m behind": -0.8}
+
+
+def draw_loss(loss):
+    """The acceleration that the loss likes best in each place, for two velocities, and its value against acceleration.
+
+    Args:
+        loss: A `MetaLoss` of acceleration, state and goal.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(14, 4.8), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 3)
+    places = np.stack(np.meshgrid(*[np.linspace(-MAX_GOAL, MAX_GOAL, 13)] * 2), -1)
+    levels = np.linspace(-MAX_ACCELERATION, MAX_ACCELERATION, 21)
+    choices = np.stack(np.meshgrid(levels, levels), -1).reshape(-1, 2)
+    for ax, letter, (words, velocity) in zip(axes, "ab", VELOCITIES.items()):
+        best = choices[_values(loss, places, velocity, choices).argmin(-1)]
+        ax.axvspan(0.0, MAX_GOAL, color="0.93", zorder=0)
+        ax.quiver(
+            *np.moveaxis(places, -1, 0), *np.moveaxis(best, -1, 0), color="C0", angles="xy", scale=16, width=0.006
+        )
+        ax.plot(*GOAL, "*", color="black", markersize=15, markerfacecolor="white")
+        ax.set(title=f"({letter}) acceleration preferred, {words}", xlabel="x (m)", ylabel="y (m)", aspect="equal")
+    for (words, ahead), style in zip(PLACES.items(), LINE_STYLES):
+        accelerations = np.stack([levels, np.zeros_like(levels)], -1)
+        values = _values(loss, np.add(GOAL, (ahead, 0.0)), (0.0, 0.0), accelerations)
+        axes[2].plot(levels, values - values.min(), label=words, linestyle=style, linewidth=2)
+    axes[2].set(title="(c) loss against acceleration, at rest", xlabel="acceleration along x (m/s²)")
+    axes[2].set_ylabel("loss, from its least value")
+    axes[2].legend(title="goal to the left:", title_fontsize=TEXT_SIZE - 1, fontsize=TEXT_SIZE - 1, frameon=False)
+    style_axes(axes)
+    return figure
+
+
+def _values(loss, places, velocity, accelerations):
+    """The loss of each acceleration in each place, `[..., accelerations]`."""
+    shape = (*places.shape[:-1], len(accelerations))
+    parts = [places[..., np.newaxis, :], velocity, GOAL]
+    y_true = np.concatenate([np.broadcast_to(part, (*shape, 2)) for part in parts], -1)
+    y_pred = np.broadcast_to(accelerations, (*shape, 2))
+    return np.asarray(loss.call(y_true.reshape(-1, 6), y_pred.reshape(-1, 2))).reshape(shape)
