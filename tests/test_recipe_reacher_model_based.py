@@ -130,6 +130,18 @@ def test_the_final_speed_is_that_of_the_last_step():
     np.testing.assert_allclose(recipe.final_speed(paths), (5.0 + 0.0) / 2)
 
 
+def test_in_the_figure_paths_count_from_their_goals():
+    names = [prefix + method for prefix in recipe.EXPERIMENT.test_tasks for method in METHODS]
+    results = {
+        "metrics": {},
+        "paths": {name: [[[1.0, 2.0], [3.0, 4.0]]] for name in names},
+        "goals": {prefix: [[3.0, 3.0]] for prefix in recipe.EXPERIMENT.test_tasks},
+    }
+    seen = recipe.seen_from_goals(results)
+    assert all(seen["paths"][name] == [[[-2.0, -1.0], [0.0, 1.0]]] for name in names)
+    assert all(goals == [[0.0, 0.0]] for goals in seen["goals"].values())
+
+
 def test_a_fresh_policy_hardly_moves_the_arm():
     policy = task.build_policy(recipe.CONFIG)
     starts = tf.constant(task.draw_tasks("trained")(np.random.default_rng(0), 5)[0], tf.float32)
