@@ -18,7 +18,8 @@ Methods:
     tuned: the same at the rate of a grid, with gradients clipped or not, that ends nearest to 50 other goals of the
         untrained side after 5 updates, with the dynamics of another seed.
     tuned_squared: the gradient of the squared final distance through the same dynamics, tuned in the same way: the best
-        baseline we found. The mass is nearly linear, so that one rate fits the curvature of this cost for all goals.
+        baseline we found. The mass is nearly linear, so that one rate fits the curvature of this cost for all goals. On
+        the untrained side it ends a little nearer than the learned loss, which needs no model.
 
 A policy is a network of one tanh layer of 64 units whose biases are spread, so that one at rest at the origin is not
 blind to its own state. Each outer step draws 16 fresh policies, starts and goals, and trains the policies for 10 steps;
@@ -34,7 +35,7 @@ over 10 goals of the left half-plane; with the prefix trained_side_ over 10 goal
 
 Departures from the paper: it names neither policy, task loss, rates nor starts. Starts of meta-training are spread over
 the right half-plane, so that ways to goals point everywhere; states that an inner step visits count as data, as in the
-environment.
+environment. A loss that sees velocity and way to the goal (`--layout relative`) ended no nearer on three other seeds.
 
 Files: `summary.json`, `history.csv`, `figure.png`, and the loss of the first seed in `meta_loss/`.
 """

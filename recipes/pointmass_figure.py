@@ -8,7 +8,7 @@ from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 
 GOAL = (-0.8, 0.4)  # m, on the side that meta-training never saw
 VELOCITIES = {"at rest": (0.0, 0.0), "at 1 m/s to the left": (-1.0, 0.0)}
-PLACES = {"0.8 m ahead": 0.8, "at the goal": 0.0, "0.8 m behind": -0.8}
+PLACES = {"goal 0.8 m to the left": 0.8, "at the goal": 0.0, "goal 0.8 m to the right": -0.8}  # m, from it
 
 
 def draw_loss(loss):
@@ -32,14 +32,14 @@ def draw_loss(loss):
             *np.moveaxis(places, -1, 0), *np.moveaxis(best, -1, 0), color="C0", angles="xy", scale=16, width=0.006
         )
         ax.plot(*GOAL, "*", color="black", markersize=15, markerfacecolor="white")
-        ax.set(title=f"({letter}) acceleration preferred, {words}", xlabel="x (m)", ylabel="y (m)", aspect="equal")
-    for (words, ahead), style in zip(PLACES.items(), LINE_STYLES):
+        ax.set(title=f"({letter}) what it prefers {words}", xlabel="x (m)", ylabel="y (m)", aspect="equal")
+    for (words, away), style in zip(PLACES.items(), LINE_STYLES):
         accelerations = np.stack([levels, np.zeros_like(levels)], -1)
-        values = _values(loss, np.add(GOAL, (ahead, 0.0)), (0.0, 0.0), accelerations)
+        values = _values(loss, np.add(GOAL, (away, 0.0)), (0.0, 0.0), accelerations)
         axes[2].plot(levels, values - values.min(), label=words, linestyle=style, linewidth=2)
     axes[2].set(title="(c) loss against acceleration, at rest", xlabel="acceleration along x (m/s²)")
     axes[2].set_ylabel("loss, from its least value")
-    axes[2].legend(title="goal to the left:", title_fontsize=TEXT_SIZE - 1, fontsize=TEXT_SIZE - 1, frameon=False)
+    axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False)
     style_axes(axes)
     return figure
 

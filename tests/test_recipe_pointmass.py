@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "recipes"))
 
 import goal_reaching  # noqa: E402
 import pointmass  # noqa: E402
+import pointmass_figure  # noqa: E402
 
 import ml3_tf  # noqa: E402
 from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step  # noqa: E402
@@ -141,6 +142,21 @@ def test_a_rate_that_diverges_is_no_choice(monkeypatch):
     distances = goal_reaching.distances_at_rates(*arguments, clipnorm=None)
     assert np.isfinite(distances).all()
     assert distances.argmin() == 1
+
+
+def test_the_figure_of_a_loss_shows_what_it_prefers():
+    """Of a loss that knows no more than `|a - (g - x)|^2`, arrows from everywhere to the goal."""
+
+    class Nearest:
+        def call(self, y_true, y_pred):
+            return np.sum((y_pred - (y_true[:, 4:] - y_true[:, :2])) ** 2, -1)
+
+    figure = pointmass_figure.draw_loss(Nearest())
+    arrows = figure.axes[0].collections[0]
+    ways = np.array(pointmass_figure.GOAL) - np.column_stack([arrows.X, arrows.Y])
+    near = np.abs(ways).max(1) < 0.9  # within the limits of the acceleration
+    np.testing.assert_allclose(np.column_stack([arrows.U, arrows.V])[near], ways[near], atol=0.06)
+    assert len(figure.axes[2].lines) == 3
 
 
 @pytest.mark.skipif(not RESULTS.is_file(), reason="no committed results")
