@@ -1,0 +1,182 @@
+"""`recipes/reacher_model_based.py` at toy size, and what its committed results promise."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "recipes"))
+
+import reacher_model_based as recipe  # noqa: E402
+import reacher_model_based_figure  # noqa: E402
+import reacher_model_based_task as task  # noqa: E402
+
+import ml3_tf  # noqa: E402
+from ml3_tf.envs.reacher import reacher_step  # noqa: E402
+from ml3_tf.rollouts import Trajectory, rollout_model  # noqa: E402
+
+METHODS = recipe.EXPERIMENT.methods
+RESULTS = ROOT / "results" / "reacher_model_based" / "summary.json"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reacher_model_based")
+    return folder, recipe.main(smoke=True, output_dir=folder)
+
+
+def test_it_writes_what_a_recipe_writes(run):
+    folder, metrics = run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["recipe"] == "reacher_model_based"
+    assert summary["command"] == "python recipes/reacher_model_based.py --smoke"
+    assert summary["metrics"] == metrics
+    assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.FEATURES
+
+
+def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
+    folder, metrics = run
+    for name in ("run_seed", "run_tuning"):
+        monkeypatch.setattr(recipe, name, None)  # nothing is left to run
+    assert recipe.main(smoke=True, output_dir=folder) == metrics
+
+
+def test_every_metric_is_explained(run):
+    for name in run[1]:
+        pattern = name
+        for method in METHODS:
+            pattern = pattern.replace(f"_{method}", "_METHOD") if name.endswith(f"_{method}") else pattern
+        assert pattern in recipe.__doc__, name
+    for method in METHODS:
+        assert f"\n    {method}: " in recipe.__doc__
+
+
+def test_tasks_lie_on_their_sides_and_start_at_rest():
+    for side, sign in (("trained", 1), ("untrained", -1)):
+        starts, goals = task.draw_tasks(side)(np.random.default_rng(0), 100)
+        assert starts.shape == (100, 4) and goals.shape == (100, 2)
+        assert (sign * goals > 0).all() and (sign * starts[:, :2] > 0).all()
+        assert (np.abs(goals) <= np.pi).all()
+        np.testing.assert_array_equal(starts[:, 2:], 0)
+
+
+def test_goals_that_cannot_be_reached_are_told_from_those_that_can():
+    """At most 1 N m on an elbow of at least .008 kg m^2 turns it by less than 1 N m (.1 s)^2 / .008 kg m^2 in .1 s."""
+    starts, goals = task.draw_tasks("untrained")(np.random.default_rng(0), 4)
+    assert task.is_reachable(starts, goals).all()
+    far = starts[:1, :2] + [[0.0, 3.0]]
+    assert not task.is_reachable(starts[:1], far, horizon=10).any()
+    assert task.is_reachable(starts[:1], starts[:1, :2], horizon=10).all()  # it is there
+
+
+def test_goals_of_meta_test_are_reachable_ones(monkeypatch):
+    reachable = np.array([False, True, False, True])
+    monkeypatch.setattr(task, "is_reachable", lambda starts, goals: reachable)
+    starts, goals = task.reachable_tasks("trained")(np.random.default_rng(0), 2)
+    drawn = task.draw_tasks("trained")(np.random.default_rng(0), 4)
+    np.testing.assert_array_equal(starts, drawn[0][reachable])
+    np.testing.assert_array_equal(goals, drawn[1][reachable])
+    reachable[1] = False
+    with pytest.raises(RuntimeError, match="Of 4 goals 1 can be reached in time; 2 are needed"):
+        task.reachable_tasks("trained")(np.random.default_rng(0), 2)
+
+
+def test_the_loss_sees_what_is_left_to_the_goal():
+    states = np.random.default_rng(0).normal(size=(1, 1, 4, 4)).astype("float32")
+    goal = np.array([[[0.3, 0.4]]], "float32")
+    inputs = task.loss_inputs(Trajectory(tf.constant(states), None, None, tf.constant(goal), None))
+    expected = [[*(goal[0, 0] - state[:2]), *state[2:]] for state in states[0, 0, :3]]
+    np.testing.assert_allclose(inputs[0, 0], expected, rtol=1e-6)
+
+
+def test_the_task_loss_is_that_of_its_definition():
+    states = np.zeros((1, 1, 3, 4), "float32")
+    states[0, 0, 1:] = [[0.3, 0.4, 0.0, 0.0], [0.6, 0.8, 3.0, 4.0]]
+    trajectory = Trajectory(states, np.full((1, 1, 2, 2), 0.5, "float32"), None, np.zeros((1, 1, 2), "float32"), None)
+    weights = {"path_weight": 2.0, "end_weight": 3.0, "speed_weight": 0.1, "saturation_weight": 4.0}
+    expected = 2.0 * (0.5 + 1.0) / 2 + 3.0 * 1.0 + 0.1 * 5.0 + 4.0 * 0.5**4
+    np.testing.assert_allclose(task.task_loss(trajectory, weights), [[expected]], rtol=1e-4)
+
+
+def test_the_figure_of_a_loss_shows_the_torques_it_prefers():
+    """A loss of the distance to the torque that is half the angle left prefers that torque."""
+
+    class HalfTheAngle(ml3_tf.MetaLoss):
+        def call(self, y_true, y_pred):
+            return tf.reduce_sum((y_pred - 0.5 * y_true[:, :2]) ** 2, -1)
+
+    loss = HalfTheAngle(task.build_loss(recipe.CONFIG).network, features=task.FEATURES)
+    axes = reacher_model_based_figure.draw_loss(loss).axes
+    shoulder = np.asarray(axes[0].images[0].get_array())
+    expected = np.clip(0.5 * np.linspace(-np.pi, np.pi, shoulder.shape[1]), -1, 1)
+    np.testing.assert_allclose(shoulder, np.broadcast_to(expected, shoulder.shape), atol=0.03)
+    assert [line.get_label() for line in axes[2].lines] == ["-2 rad left", "0 rad left", "2 rad left"]
+
+
+def test_the_final_speed_is_that_of_the_last_step():
+    paths = np.zeros((2, 4, 2))
+    paths[0, -1] = [0.03, 0.04]  # in a step of .01 s
+    np.testing.assert_allclose(recipe.final_speed(paths), (5.0 + 0.0) / 2)
+
+
+def test_in_the_figure_paths_count_from_their_goals():
+    names = [prefix + method for prefix in recipe.EXPERIMENT.test_tasks for method in METHODS]
+    results = {
+        "metrics": {},
+        "paths": {name: [[[1.0, 2.0], [3.0, 4.0]]] for name in names},
+        "goals": {prefix: [[3.0, 3.0]] for prefix in recipe.EXPERIMENT.test_tasks},
+    }
+    seen = recipe.seen_from_goals(results)
+    assert all(seen["paths"][name] == [[[-2.0, -1.0], [0.0, 1.0]]] for name in names)
+    assert all(goals == [[0.0, 0.0]] for goals in seen["goals"].values())
+
+
+def test_a_fresh_policy_hardly_moves_the_arm():
+    policy = task.build_policy(recipe.CONFIG)
+    starts = tf.constant(task.draw_tasks("trained")(np.random.default_rng(0), 5)[0], tf.float32)
+    states = rollout_model(policy, reacher_step, starts, task.HORIZON).states.numpy()
+    assert np.abs(states[:, -1, :2] - states[:, 0, :2]).max() < 1.5
+
+
+@pytest.mark.skipif(not RESULTS.is_file(), reason="no committed results")
+def test_the_results_hold_what_is_promised():
+    metrics = {name: np.array(values) for name, values in json.loads(RESULTS.read_text())["metrics"].items()}
+    for prefix in ("", "trained_side_"):
+        distances = {method: metrics[f"{prefix}final_distance_{method}"] for method in METHODS}
+        learned = distances.pop("learned")
+        assert len(learned) == 10
+        assert learned.mean() <= 0.5 * distances["same_rate"].mean()
+        assert all((learned < others).all() for others in distances.values())
+
+
+@pytest.mark.skipif(not (ROOT / "savedmodels" / "reacher_model_based").is_dir(), reason="no shipped loss")
+def test_the_shipped_loss_trains_a_fresh_policy_in_plain_keras():
+    """Algorithm 5 as its model card says: no trainer, model, reward or task loss."""
+    keras.utils.set_random_seed(0)
+    config, start, goal, distances = recipe.CONFIG, np.array([1.0, 0.5, 0.0, 0.0]), np.array([2.0, 2.0]), []
+    policy = task.build_policy(config)
+    optimizer = keras.optimizers.SGD(config["inner_rate"], clipnorm=config["inner_clipnorm"])
+    policy.compile(optimizer, loss=ml3_tf.load_meta_loss("reacher_model_based"))
+    env = gymnasium.make("ml3_tf/ReacherGoal-v0")
+    for _ in range(config["reported_step"] + 1):
+        state, info = env.reset(options={"state": start, "goal": goal})
+        states = []
+        for _ in range(task.HORIZON):
+            states.append(state)
+            state, _, _, _, info = env.step(policy(state[np.newaxis])[0].numpy())
+        states = np.stack(states)
+        distances.append(info["distance"])
+        policy.train_on_batch(states, np.column_stack([goal - states[:, :2], states[:, 2:]]))
+    assert distances[0] > 1
+    assert distances[-1] < 0.3
