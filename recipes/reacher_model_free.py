@@ -51,7 +51,8 @@ Departures from the paper, which names neither rates nor sizes of this experimen
 alone; eq. 8 has discounted, normalised advantages and a quadratic baseline, and a penalty on means beyond the limits of
 the torques; the loss sees the observation in the arm's frame (the paper's form is `--layout paper`).
 
-Files: `summary.json`, `history.csv`, `figure.png`, and the learned loss of the first seed in `meta_loss/`.
+Files: `summary.json`, `history.csv`, `figure.png`, `arm.gif` (the mean policy before and after it
+learned a task, half speed), and the learned loss of the first seed in `meta_loss/`.
 """
 
 from pathlib import Path
@@ -60,11 +61,13 @@ from typing import Literal
 import numpy as np
 import tyro
 from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
-from reacher_model_free_figure import draw_figure
+from reacher_model_free_figure import draw_figure, write_animation
 from reacher_model_free_methods import (
     ARCS,
     curve_of,
     final,
+    fresh_parameters,
+    joint_angles,
     level_of,
     meta_test,
     meta_train,
@@ -79,7 +82,7 @@ from reacher_model_free_methods import (
 TUNING_SEED = 1000
 PAPER_EPISODES = 20
 CONFIG = {
-    "hidden_units": [40, 40],
+    "hidden_units": [64, 64],
     "policy_units": 64,
     "inner_steps": 16,
     "inner_rate": 0.1,
@@ -125,6 +128,10 @@ SMOKE = {
     "goal_conditioned_epochs": 1,
     "smoke": True,
 }
+TUNING = [  # settings that PPO is tuned with: a change of others keeps what was tuned
+    *("policy_units", "discount", "gae_lambda", "num_tuning_tasks"),
+    *("ppo_rates", "ppo_episodes", "ppo_samples", "smoke"),
+]
 LEARNING = ("learned", "ppo", "paper_ppo")
 
 
@@ -137,13 +144,14 @@ def run_seed(seed, config, output_dir, verbose):
 
     Returns:
         `"metrics"`, `"meta_train"`, and for figure and history `"curves"`: prefix and method ->
-        `{"samples", "returns", "on_policy"}`, `"layers"`: depth -> the same, `"goal_conditioned"`: prefix -> return.
+        `{"samples", "returns", "on_policy"}`, `"layers"`: depth -> the same, `"goal_conditioned"`: prefix -> return,
+        `"path"`: see `_path`.
     """
     meta_loss, returns, samples = meta_train(config, seed, verbose)
     meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
     tests = test_tasks(config, seed)
     parameters = train_goal_conditioned(config, seed, samples)
-    adapted = _adapt(config, meta_loss, tests, seed)
+    adapted, path = _adapt(config, meta_loss, tests, seed)
     metrics, goal_conditioned = {"meta_train_env_steps": samples}, {}
     for prefix, tasks in tests.items():
         goal_conditioned[prefix] = float(np.mean(returns_of_one(config, parameters, tasks)))
@@ -152,12 +160,12 @@ def run_seed(seed, config, output_dir, verbose):
     layers = _adapt_depths(config, meta_loss, tests[""], seed, adapted[""]["learned"])
     metrics |= compare_depths(layers, config["num_policies"])
     curves = {prefix + name: _kept(result) for prefix, part in adapted.items() for name, result in part.items()}
-    kept = {"meta_train": returns, "curves": curves, "goal_conditioned": goal_conditioned}
+    kept = {"meta_train": returns, "curves": curves, "goal_conditioned": goal_conditioned, "path": path}
     return {"metrics": metrics, "layers": {depth: _kept(result) for depth, result in layers.items()}, **kept}
 
 
 def _adapt(config, meta_loss, tests, seed):
-    """Prefix -> method -> `Adaptation`; a method trains for all prefixes at once, which compiles it once."""
+    """Prefix -> method -> `Adaptation`, and `_path`; a method trains for all prefixes at once: compiled once."""
     (rate, episodes), parts = config["ppo"], list(tests.values())
     tasks = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     results = {
@@ -169,9 +177,17 @@ def _adapt(config, meta_loss, tests, seed):
     part_of = lambda result, order: type(result)(
         *(values[:, order * number : (order + 1) * number] for values in result[:3]), None
     )
+    path = _path(config, results["learned"].parameters, tasks, seed)
     return {
         prefix: {name: part_of(result, order) for name, result in results.items()} for order, prefix in enumerate(tests)
-    }
+    }, path
+
+
+def _path(config, parameters, tasks, seed):
+    """How the first policy moves the arm before and after it has learned: `"joints"` `[2, T + 1, 2]`, `"goal"`."""
+    fresh = fresh_parameters(config, seed, len(tasks["goal"]))
+    joints = [joint_angles(config, values, tasks)[0].tolist() for values in (fresh, parameters)]
+    return {"joints": joints, "goal": tasks["goal"][0, 0].tolist()}
 
 
 def _adapt_depths(config, meta_loss, tasks, seed, of_two):
@@ -255,12 +271,15 @@ def main(
         raise ValueError(f"`policy_layers` must be numbers of hidden layers, at least 1. Received: {policy_layers}")
     config = {**CONFIG, "layout": layout, **(SMOKE if smoke else {})}
     output_dir, numbers = Path(output_dir), range(first_seed, first_seed + seeds)
-    [tuned] = run_seeds(run_tuning, ["tuning"], config, output_dir / "seeds" / "tuning")
+    [tuned] = run_seeds(
+        run_tuning, ["tuning"], {name: config[name] for name in TUNING}, output_dir / "seeds" / "tuning"
+    )
     config |= {"ppo": tuned["ppo"], "policy_layers": list(policy_layers)}
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
     metrics = write_summary("reacher_model_free", command, numbers, results, config, output_dir)
     write_history(_history(numbers, results), output_dir)
     draw_figure(results).savefig(output_dir / "figure.png")
+    write_animation(results[0]["path"]["joints"], results[0]["path"]["goal"], output_dir / "arm.gif")
     loss_path = export_loss_of(first_seed, output_dir)
     _print(metrics, config, output_dir, loss_path)
     return metrics

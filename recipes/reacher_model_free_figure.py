@@ -2,7 +2,9 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
+from ml3_tf.envs.reacher import TIME_STEP, ReacherFingertipGoalEnv
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 
 COLORS = {"learned": "C0", "ppo": "C1", "paper_ppo": "C2"}
@@ -50,3 +52,20 @@ def _draw_depths(ax, results):
         _draw_curves(ax, curves, color=f"C{order + 4}", linestyle=style, label=f"{depth} hidden layer(s)")
     ax.set(title="(c) learned loss, other architectures", xlabel="environment steps of a policy", ylabel="return (m)")
     ax.legend(fontsize=TEXT_SIZE - 1, frameon=False, loc="lower right")
+
+
+def write_animation(paths, goal, file):
+    """Writes a GIF of an arm before (left) and after (right) its policy has learned.
+
+    Args:
+        paths: Angles of the joints before and after, each `[T + 1, 2]`, rad.
+        goal: `[2]`, m.
+        file: Path of the file.
+    """
+    env = ReacherFingertipGoalEnv(render_mode="rgb_array")
+    frames = []
+    for joints in zip(*np.asarray(paths)):
+        pictures = [env.draw_frame(np.concatenate([angles, np.zeros(2)]), np.asarray(goal)) for angles in joints]
+        frames.append(Image.fromarray(np.concatenate(pictures, 1)).quantize(32))
+    durations = [round(2000 * TIME_STEP)] * (len(frames) - 1) + [1000]  # half speed, a rest at the end
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)

@@ -73,7 +73,7 @@ def meta_test(meta_loss, config, tasks, seed, depth=2):
         HORIZON,
         LAYOUTS[config["layout"]][0],
         config["batch_size"],
-        seed=10_000 + seed,  # policies that meta-training has not drawn
+        seed=_test_seed(seed),
         jit_compile=not config["smoke"],
     )
 
@@ -92,7 +92,7 @@ def train_by_ppo(config, tasks, seed, rate, episodes, samples, batch_size=HORIZO
         gae_lambda=config["gae_lambda"],
         batch_size=batch_size,
         epochs=epochs,
-        seed=10_000 + seed,
+        seed=_test_seed(seed),
         jit_compile=not config["smoke"],
     )
 
@@ -122,10 +122,33 @@ def train_goal_conditioned(config, seed, samples):
 
 def returns_of_one(config, parameters, tasks):
     """Deterministic return of one policy in each of N tasks, `[N]`, without any adaptation."""
+    episodes = {name: np.reshape(values[:, 0], (1, len(values), -1)) for name, values in tasks.items()}
+    return np.sum(_roll_out_means(config, parameters, episodes).rewards[0], -1)
+
+
+def joint_angles(config, parameters, tasks):
+    """Angles of the joints (rad) as the mean policies of N tasks move them, `[N, T + 1, 2]`."""
+    cos_shoulder, cos_elbow, sin_shoulder, sin_elbow = np.moveaxis(
+        _roll_out_means(config, parameters, tasks).states[:, 0, :, :4].numpy(), -1, 0
+    )
+    return np.stack([np.arctan2(sin_shoulder, cos_shoulder), np.arctan2(sin_elbow, cos_elbow)], -1)
+
+
+def fresh_parameters(config, seed, number):
+    """Those that `meta_test` starts from."""
+    return Learner(lambda: build_policy(config), _test_seed(seed)).draw(number)
+
+
+def _roll_out_means(config, parameters, tasks):
     learner = Learner(lambda: build_policy(config))
     sampler = Sampler(lambda values, x: learner.apply(values, x, training=False)[0], SIMULATOR, HORIZON, 2)
-    episodes = tasks_of({name: np.reshape(values[:, 0], (1, len(values), -1)) for name, values in tasks.items()})
-    return np.sum(sampler(parameters, episodes, sampler.no_noise(episodes)).rewards[0], -1)
+    tasks = tasks_of(tasks)
+    return sampler(parameters, tasks, sampler.no_noise(tasks))
+
+
+def _test_seed(seed):
+    """Of policies that meta-training has not drawn."""
+    return 10_000 + seed
 
 
 def test_tasks(config, seed):

@@ -38,6 +38,7 @@ def test_it_writes_what_a_recipe_writes(run):
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert {row["method"] for row in rows} == set(reacher_model_free.LEARNING)
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "arm.gif").read_bytes().startswith(b"GIF")
     assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["arm"][1]
 
 
