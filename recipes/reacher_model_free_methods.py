@@ -11,7 +11,6 @@ from reacher_model_free_task import (
     build_policy,
     draw_tasks,
     drawn_tasks,
-    inner_optimizer,
 )
 
 import ml3_tf
@@ -49,7 +48,7 @@ def meta_train(config, seed, verbose):
     trainer.compile(
         keras.optimizers.Adam(rate, global_clipnorm=config["outer_clipnorm"]),
         PolicyGradient(config["discount"], config["gae_lambda"]),
-        inner_optimizer(config),
+        keras.optimizers.SGD(config["inner_rate"]),
         extra_loss=trainer.action_excess,
         gamma=config["excess_weight"],
         jit_compile=not config["smoke"],  # compiling takes longer than a few steps
@@ -66,13 +65,13 @@ def meta_test(meta_loss, config, tasks, seed, depth=2):
     return meta_test_on_policy(
         lambda: build_policy(config, depth),
         meta_loss,
-        inner_optimizer(config),
+        keras.optimizers.Adam(config["test_rate"]),
         SIMULATOR,
         tasks,
         config["test_updates"],
         HORIZON,
         LAYOUTS[config["layout"]][0],
-        config["batch_size"],
+        config["test_batch_size"],
         seed=_test_seed(seed),
         jit_compile=not config["smoke"],
     )

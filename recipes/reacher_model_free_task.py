@@ -1,6 +1,5 @@
 """The arm of `reacher_model_free.py`: its simulation, tasks and policies, and what the learned loss sees."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -121,7 +120,3 @@ def drawn_tasks(config, seed):
 
     specs = {name: tf.TensorSpec((num_tasks, episodes, width)) for name, width in (("state", 4), ("goal", 2))}
     return tf.data.Dataset.from_generator(draw, output_signature=specs).prefetch(1)
-
-
-def inner_optimizer(config):
-    return keras.optimizers.SGD(config["inner_rate"], clipnorm=config["inner_clipnorm"])
