@@ -20,8 +20,8 @@ Methods:
         80 % on 20 tasks of their own ("config", "ppo"; the grid's samples in `seeds/tuning/`). Its discount and lambda
         are those of eq. 8 here.
     paper_ppo: the same with 20 episodes an update, as a reader of the paper might set it, at the same rate.
-    goal_conditioned: one policy for all goals, which observes the goal and is trained by PPO on as many environment
-        steps of the same distribution of tasks as meta-training used. It needs no sample of a new task.
+    goal_conditioned: one policy for all goals, which observes the goal and is trained by PPO on 1,024 tasks of the
+        distribution of meta-training, for as many environment steps as that used. It needs no sample of a new task.
 
 All methods start from networks of two tanh layers of 64 units with a linear mean and a fixed standard deviation of .5,
 and run in the same simulation, which equals the environment `ml3_tf/ReacherFingertipGoal-v0` step by step.
@@ -50,7 +50,8 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
 
 Departures from the paper, which names neither rates nor sizes of this experiment: the reward is the negative distance
 alone; eq. 8 has discounted, normalised advantages and a quadratic baseline, and a penalty on means beyond the limits of
-the torques; the loss sees the observation in the arm's frame (the paper's form is `--layout paper`).
+the torques; the loss sees the observation in the arm's frame, which is knowledge of the arm, though not of the task (the
+paper's form is `--layout paper`); meta-training takes steps of SGD, meta-test of Adam, which needs half as many samples.
 
 Files: `summary.json`, `history.csv`, `figure.png`, `arm.gif` (the mean policy before and after it
 learned a task, half speed), and the learned loss of the first seed in `meta_loss/`.
