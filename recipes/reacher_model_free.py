@@ -49,9 +49,10 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
         over tasks (mean over depths), m.
 
 Departures from the paper, which names neither rates nor sizes of this experiment: the reward is the negative distance
-alone; eq. 8 has discounted, normalised advantages and a quadratic baseline, and a penalty on means beyond the limits of
-the torques; the loss sees the observation in the arm's frame, which is knowledge of the arm, though not of the task (the
-paper's form is `--layout paper`); meta-training takes steps of SGD, meta-test of Adam, which needs half as many samples.
+alone; eq. 8 has discounted, normalised advantages and a quadratic baseline, and a penalty on means beyond the limits
+of the torques; the loss sees the observation in the arm's frame, which is knowledge of the arm, though not of the task
+(the paper's form is `--layout paper`); meta-training takes steps of SGD, meta-test of Adam, which needs half as many
+samples.
 
 Files: `summary.json`, `history.csv`, `figure.png`, `arm.gif` (the mean policy before and after it
 learned a task, half speed), and the learned loss of the first seed in `meta_loss/`.
@@ -64,17 +65,14 @@ import numpy as np
 import tyro
 from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
 from reacher_model_free_figure import draw_figure, write_animation
+from reacher_model_free_measures import LEARNING, compare_depths, curve_of, measure
 from reacher_model_free_methods import (
     ARCS,
-    curve_of,
-    final,
     fresh_parameters,
     joint_angles,
-    level_of,
     meta_test,
     meta_train,
     returns_of_one,
-    samples_to,
     test_tasks,
     train_by_ppo,
     train_goal_conditioned,
@@ -135,7 +133,6 @@ TUNING = [  # settings that PPO is tuned with: a change of others keeps what was
     *("policy_units", "discount", "gae_lambda", "num_tuning_tasks"),
     *("ppo_rates", "ppo_episodes", "ppo_samples", "smoke"),
 ]
-LEARNING = ("learned", "ppo", "paper_ppo")
 
 
 def run_tuning(_, config, output_dir, verbose):
@@ -196,36 +193,6 @@ def _path(config, parameters, tasks, seed):
 def _adapt_depths(config, meta_loss, tasks, seed, of_two):
     run = lambda depth: of_two if depth == 2 else meta_test(meta_loss, config, tasks, seed, depth)
     return {str(depth): run(depth) for depth in config["policy_layers"]}
-
-
-def measure(adapted):
-    """Metrics of the methods that learn a task, from their `Adaptation`s."""
-    curves = {name: curve_of(result) for name, result in adapted.items()}
-    level = level_of(curves.values())
-    needed = {name: samples_to(level, *curve) for name, curve in curves.items()}
-    metrics = {"initial_return": float(np.mean([returns[0] for _, returns in curves.values()]))}
-    for name, (_, returns) in curves.items():
-        metrics[f"final_return_{name}"] = final(returns)
-        metrics[f"on_policy_final_return_{name}"] = final(curve_of(adapted[name], on_policy=True)[1])
-        metrics[f"samples_to_level_{name}"] = -1 if needed[name] is None else needed[name]
-    for name in LEARNING[1:]:
-        all_samples = curves[name][0][-1]
-        theirs = all_samples if needed[name] is None else needed[name]
-        metrics[f"sample_ratio_to_{name}"] = 0.0 if needed["learned"] is None else theirs / max(needed["learned"], 1)
-    return metrics
-
-
-def compare_depths(layers, num_policies):
-    """Final returns of policies of several depths, trained with one loss; nothing for one depth."""
-    if len(layers) < 2:
-        return {}
-    finals = {depth: np.mean(result.deterministic_returns[-5:], 0) for depth, result in layers.items()}
-    by_task = np.mean([values.reshape(-1, num_policies) for values in finals.values()], -1)  # [depths, tasks]
-    return {
-        **{f"layers_{depth}_final_return": float(np.mean(values)) for depth, values in finals.items()},
-        "spread_between_layers": float(np.std(by_task.mean(1))),
-        "spread_between_tasks": float(np.std(by_task.mean(0))),
-    }
 
 
 def _kept(adaptation):

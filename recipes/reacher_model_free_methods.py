@@ -1,7 +1,8 @@
-"""The methods of `reacher_model_free.py`, and how they are measured."""
+"""The methods of `reacher_model_free.py`, from meta-training to PPO."""
 
 import keras
 import numpy as np
+from reacher_model_free_measures import curve_of, final, level_of, samples_to
 from reacher_model_free_task import (
     HORIZON,
     LAYOUTS,
@@ -22,8 +23,6 @@ from ml3_tf.policy_gradient import PolicyGradient
 from ml3_tf.sampling import Sampler, tasks_of
 
 NUM_EPOCHS = 10
-SHARE = 0.8  # of the way from fresh policies to the best final return
-LAST = 5  # evaluations whose mean is a final return
 ARCS = {"": TRAINED_ARC, "shifted_": SHIFTED_ARC}
 
 
@@ -181,28 +180,3 @@ def tune_ppo(config, seed):
     words = {f"{rate:g}, {episodes}": samples for (rate, episodes), samples in needed.items()}
     finals = {f"{rate:g}, {episodes}": final(curve[1]) for (rate, episodes), curve in curves.items()}
     return {"ppo": list(chosen), "samples_to_level": words, "final_returns": finals}
-
-
-def curve_of(adaptation, on_policy=False):
-    """`(samples, mean return over tasks)`, lists, one entry for each update and one before the first."""
-    returns = adaptation.returns if on_policy else adaptation.deterministic_returns
-    return adaptation.samples[:, 0].tolist(), np.mean(returns, 1).tolist()
-
-
-def final(returns):
-    """Mean of the last evaluations."""
-    return float(np.mean(returns[-LAST:]))
-
-
-def level_of(curves):
-    """80 % of the way from the return of fresh policies to the best final return of `(samples, returns)` curves."""
-    curves = [returns for _, returns in curves]
-    start = np.mean([returns[0] for returns in curves])
-    return float(start + SHARE * (max(map(final, curves)) - start))
-
-
-def samples_to(level, samples, returns):
-    """Samples after which the returns stay at or above the level to the end; `None` if they end below it."""
-    below = np.flatnonzero(np.less(returns, level))
-    first = 0 if len(below) == 0 else below[-1] + 1
-    return int(samples[first]) if first < len(samples) else None

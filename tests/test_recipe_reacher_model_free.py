@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import reacher_model_free  # noqa: E402
+import reacher_model_free_measures as measures  # noqa: E402
 import reacher_model_free_methods as methods  # noqa: E402
 import reacher_model_free_task as task  # noqa: E402
 
@@ -36,7 +37,7 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["metrics"] == metrics
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert {row["method"] for row in rows} == set(reacher_model_free.LEARNING)
+    assert {row["method"] for row in rows} == set(measures.LEARNING)
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "arm.gif").read_bytes().startswith(b"GIF")
     assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["arm"][1]
@@ -127,10 +128,10 @@ def _seen(state, goal):
 
 def test_samples_to_a_level_count_from_where_it_is_kept():
     samples = [0, 10, 20, 30]
-    assert methods.samples_to(1.0, samples, [0.0, 2.0, 0.0, 1.0]) == 30
-    assert methods.samples_to(1.0, samples, [0.0, 1.0, 1.5, 1.0]) == 10
-    assert methods.samples_to(1.0, samples, [0.0, 2.0, 2.0, 0.5]) is None
-    assert methods.samples_to(1.0, samples, [2.0, 2.0, 2.0, 2.0]) == 0
+    assert measures.samples_to(1.0, samples, [0.0, 2.0, 0.0, 1.0]) == 30
+    assert measures.samples_to(1.0, samples, [0.0, 1.0, 1.5, 1.0]) == 10
+    assert measures.samples_to(1.0, samples, [0.0, 2.0, 2.0, 0.5]) is None
+    assert measures.samples_to(1.0, samples, [2.0, 2.0, 2.0, 2.0]) == 0
 
 
 def test_ratios_of_curves_written_by_hand():
@@ -143,10 +144,10 @@ def test_ratios_of_curves_written_by_hand():
         "ppo": adaptation([-10.0, -8.0, -6.0, -5.0, -3.0, -2.0, -2.0, -2.0, -2.0, -2.0], 260),
         "paper_ppo": adaptation([-10.0, -9.0, -8.0, -8.0, -8.0, -8.0], 1300),
     }
-    metrics = reacher_model_free.measure(adapted)  # the level is -10 + .8 * 8 = -3.6 (PPO ends at -2)
+    metrics = measures.measure(adapted)  # the level is -10 + .8 * 8 = -3.6 (PPO ends at -2)
     assert metrics["sample_ratio_to_ppo"] == 4 * 260 / 65
     assert metrics["sample_ratio_to_paper_ppo"] == 5 * 1300 / 65  # never there: all of its samples
     assert metrics["samples_to_level_paper_ppo"] == -1
     assert metrics["on_policy_final_return_learned"] == -4.0
     adapted["learned"] = adaptation([-10.0] * 6, 65)
-    assert reacher_model_free.measure(adapted)["sample_ratio_to_ppo"] == 0.0
+    assert measures.measure(adapted)["sample_ratio_to_ppo"] == 0.0
