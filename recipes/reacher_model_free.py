@@ -51,7 +51,7 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
 Departures from the paper, which names neither rates nor sizes of this experiment: the reward is the negative distance
 alone; eq. 8 has discounted, normalised advantages and a quadratic baseline, and a penalty on means beyond the limits
 of the torques; the loss sees the observation in the arm's frame, which is knowledge of the arm, though not of the task
-(the paper's form is `--layout paper`); meta-training takes steps of SGD, meta-test of Adam, which needs half as many
+(the paper's form is `--layout paper`); meta-training takes steps of SGD, meta-test of Adam, which needs fewer
 samples.
 
 Files: `summary.json`, `history.csv`, `figure.png`, `arm.gif` (the mean policy before and after it
