@@ -9,7 +9,7 @@ from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 
 COLORS = {"learned": "C0", "ppo": "C1", "paper_ppo": "C2"}
 LABELS = {"learned": "learned loss", "ppo": "PPO, tuned", "paper_ppo": "PPO, 20 episodes an update"}
-TITLES = {"": "(a) unseen tasks", "shifted_": "(b) goals outside the training distribution"}
+TITLES = {"": "(a) unseen tasks", "shifted_": "(b) unseen directions of goals"}
 
 
 def draw_figure(results):
@@ -31,11 +31,16 @@ def draw_figure(results):
         level = np.median([result["goal_conditioned"][prefix] for result in results])
         ax.axhline(level, color="0.5", linestyle=LINE_STYLES[3], linewidth=1.5, label="goal-conditioned policy")
         ax.set_xscale("symlog", linthresh=100)
+        ax.set_xlim(
+            0, 1.1 * max(result["curves"][prefix + name]["samples"][-1] for result in results for name in COLORS)
+        )
         ax.set(title=title, xlabel="environment steps of a policy", ylabel="return (m)")
     if num_panels > len(TITLES):
         _draw_depths(axes[-1], results)
     style_axes(axes)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=TEXT_SIZE)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=TEXT_SIZE, frameon=False
+    )
     return figure
 
 
@@ -49,7 +54,13 @@ def _draw_curves(ax, curves, **style):
 def _draw_depths(ax, results):
     for order, (depth, style) in enumerate(zip(results[0]["layers"], LINE_STYLES)):
         curves = [result["layers"][depth] for result in results]
-        _draw_curves(ax, curves, color=f"C{order + 4}", linestyle=style, label=f"{depth} hidden layer(s)")
+        _draw_curves(
+            ax,
+            curves,
+            color=f"C{order + 4}",
+            linestyle=style,
+            label=f"{depth} hidden layer{'s' if int(depth) > 1 else ''}",
+        )
     ax.set(title="(c) learned loss, other architectures", xlabel="environment steps of a policy", ylabel="return (m)")
     ax.legend(fontsize=TEXT_SIZE - 1, frameon=False, loc="lower right")
 
