@@ -1,0 +1,122 @@
+"""The arm of `reacher_model_free.py`: its simulation, tasks and policies, and what the learned loss sees."""
+
+import numpy as np
+import tensorflow as tf
+
+from ml3_tf.envs.reacher import LENGTHS, fingertip, reacher_step
+from ml3_tf.experience import state_and_action
+from ml3_tf.policies import GaussianPolicy
+from ml3_tf.sampling import Simulator
+
+HORIZON = 65
+POLICY_STD = 0.5
+STATE_SCALE = [1.0] * 4 + [0.2] * 5 + [2.0] * 2  # of cosines and sines, places (m), velocities (m/s)
+# Directions of goals, seen from the shoulder (rad): three quarters for meta-training, the last one below the arm.
+TRAINED_ARC = (-np.pi / 4, 5 * np.pi / 4)
+SHIFTED_ARC = (-3 * np.pi / 4, -np.pi / 4)
+
+
+def tip_of(states):
+    """Place of the fingertip, `[..., 4] -> [..., 2]`, m."""
+    angles = tf.stack([states[..., 0], states[..., 0] + states[..., 1]], -1)
+    return tf.stack([tf.reduce_sum(tf.cos(angles) * LENGTHS, -1), tf.reduce_sum(tf.sin(angles) * LENGTHS, -1)], -1)
+
+
+def observe(states, goal):
+    """The 11 columns of `ReacherFingertipGoalEnv`, in TensorFlow."""
+    joints, angles = states[..., :2], tf.stack([states[..., 0], states[..., 0] + states[..., 1]], -1)
+    speeds = LENGTHS * tf.stack([states[..., 2], states[..., 2] + states[..., 3]], -1)
+    to_goal = goal - tip_of(states)
+    velocity = [tf.reduce_sum(-tf.sin(angles) * speeds, -1), tf.reduce_sum(tf.cos(angles) * speeds, -1)]
+    distance = tf.norm(to_goal, axis=-1, keepdims=True)
+    return tf.concat([tf.cos(joints), tf.sin(joints), to_goal, distance, goal, tf.stack(velocity, -1)], -1)
+
+
+SIMULATOR = Simulator(
+    step=reacher_step,
+    reward=lambda states, actions, goal: -tf.norm(goal - tip_of(states), axis=-1),
+    observation=observe,
+)
+
+
+def draw_tasks(generator, number, episodes=1, arc=TRAINED_ARC):
+    """Tasks `{"state": [N, E, 4], "goal": [N, E, 2]}`: the arm rests at random angles; all episodes of a task agree.
+
+    The distance of goals to the shoulder is distributed as the environment's, their direction uniform in `arc`.
+    """
+    state = np.concatenate([generator.uniform(-np.pi, np.pi, (number, 2)), np.zeros((number, 2))], -1)
+    elbow = generator.uniform(-np.pi, np.pi, number)
+    distance = np.linalg.norm(fingertip(np.stack([np.zeros(number), elbow], -1)), axis=-1, keepdims=True)
+    direction = generator.uniform(*arc, number)
+    goal = distance * np.stack([np.cos(direction), np.sin(direction)], -1)
+    tasks = {"state": state, "goal": goal}
+    return {name: np.repeat(values[:, np.newaxis], episodes, 1).astype(np.float32) for name, values in tasks.items()}
+
+
+def build_policy(config, depth=2):
+    """From observations `[B, 11]` to mean and standard deviation of the torques, `[B, 4]`."""
+    units = (config["policy_units"],) * depth
+    return GaussianPolicy(11, 2, units, std=POLICY_STD, learn_std=False, state_scale=STATE_SCALE)
+
+
+def in_the_arms_frame(trajectory):
+    """What the loss sees in place of the observation, and the action: the same, turned with the upper arm.
+
+    Cosine and sine of the elbow; way to the goal, its length, velocity of the fingertip; and the moments of way and
+    velocity about shoulder and elbow, `J^T v`: the torques that a force along them would take.
+
+    Args:
+        trajectory: `Trajectory` of observations.
+
+    Returns:
+        `[..., T, 13]`.
+    """
+    columns = tf.unstack(trajectory.states[..., :-1, :], axis=-1)
+    cos_shoulder, cos_elbow, sin_shoulder, sin_elbow, *to_goal, distance, _, _, x_speed, y_speed = columns
+    turned = lambda x, y: (cos_shoulder * x + sin_shoulder * y, cos_shoulder * y - sin_shoulder * x)
+    way, velocity = turned(*to_goal), turned(x_speed, y_speed)
+    lower = LENGTHS[1] * cos_elbow, LENGTHS[1] * sin_elbow
+    moments = lambda x, y: (
+        (LENGTHS[0] + lower[0]) * y - lower[1] * x,
+        lower[0] * y - lower[1] * x,
+    )
+    parts = [cos_elbow, sin_elbow, *way, distance, *moments(*way), *velocity, *moments(*velocity)]
+    return tf.concat([tf.stack(parts, -1), trajectory.actions], -1)
+
+
+MEAN_SCALE, ACTION_SCALE = [1.0, 1.0, POLICY_STD, POLICY_STD], [1.0, 1.0]
+# Layout of the loss's inputs -> function, names and widths, divisors.
+LAYOUTS = {
+    "arm": (
+        in_the_arms_frame,
+        {
+            "mean_and_std": 4,
+            "elbow": 2,
+            "way": 2,
+            "distance": 1,
+            "way_moments": 2,
+            "velocity": 2,
+            "velocity_moments": 2,
+            "action": 2,
+        },
+        [*MEAN_SCALE, 1.0, 1.0, 0.2, 0.2, 0.2, 0.02, 0.02, 2.0, 2.0, 0.2, 0.2, *ACTION_SCALE],
+    ),
+    "paper": (
+        state_and_action,
+        {"mean_and_std": 4, "state": 11, "action": 2},
+        [*MEAN_SCALE, *STATE_SCALE, *ACTION_SCALE],
+    ),
+}
+
+
+def drawn_tasks(config, seed):
+    """The tasks of meta-training, drawn anew for each outer step."""
+    num_tasks, episodes = config["num_tasks"], config["episodes"]
+
+    def draw():
+        generator = np.random.default_rng(seed)
+        while True:
+            yield draw_tasks(generator, num_tasks, episodes)
+
+    specs = {name: tf.TensorSpec((num_tasks, episodes, width)) for name, width in (("state", 4), ("goal", 2))}
+    return tf.data.Dataset.from_generator(draw, output_signature=specs).prefetch(1)

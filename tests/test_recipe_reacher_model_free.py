@@ -1,0 +1,153 @@
+"""`recipes/reacher_model_free.py` at toy size, and the parts that its figures rest on."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "recipes"))
+
+import reacher_model_free  # noqa: E402
+import reacher_model_free_measures as measures  # noqa: E402
+import reacher_model_free_methods as methods  # noqa: E402
+import reacher_model_free_task as task  # noqa: E402
+
+import ml3_tf  # noqa: E402
+import ml3_tf.envs  # noqa: E402, F401 - registers the environment
+from ml3_tf.on_policy import Adaptation  # noqa: E402
+from ml3_tf.rollouts import Trajectory  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reacher_model_free")
+    return folder, reacher_model_free.main(smoke=True, policy_layers=(1, 2), output_dir=folder)
+
+
+def test_it_writes_what_a_recipe_writes(run):
+    folder, metrics = run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["command"] == "python recipes/reacher_model_free.py --policy-layers 1 2 --smoke"
+    assert summary["metrics"] == metrics
+    assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert {row["method"] for row in rows} == set(measures.LEARNING)
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "arm.gif").read_bytes().startswith(b"GIF")
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["arm"][1]
+
+
+def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
+    folder, metrics = run
+    for name in ("run_seed", "run_tuning"):
+        monkeypatch.setattr(reacher_model_free, name, None)  # nothing is left to run
+    assert reacher_model_free.main(smoke=True, policy_layers=(1, 2), output_dir=folder) == metrics
+
+
+def test_every_metric_is_explained(run):
+    explained = reacher_model_free.__doc__
+    for name in run[1]:
+        pattern = name.removeprefix("shifted_").replace("layers_1_", "layers_D_").replace("layers_2_", "layers_D_")
+        if f"{pattern}:" not in explained and f"{pattern}," not in explained:
+            method = next(m for m in ("goal_conditioned", "paper_ppo", "ppo", "learned") if pattern.endswith(m))
+            assert f"\n    {pattern.removesuffix(method)}METHOD: " in explained, name
+            assert f"\n    {method}: " in explained
+
+
+def test_meta_training_is_deterministic(run):
+    config = {**reacher_model_free.CONFIG, **reacher_model_free.SMOKE, "layout": "arm"}
+    kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
+    again, _, samples = methods.meta_train(config, 0, verbose=0)
+    assert samples == run[1]["meta_train_env_steps"][0]
+    for pair in zip(kept.network.get_weights(), again.network.get_weights()):
+        np.testing.assert_array_equal(*pair)
+
+
+def test_a_policy_without_layers_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`policy_layers` must be numbers of hidden layers"):
+        reacher_model_free.main(policy_layers=(0,), output_dir=tmp_path)
+
+
+def test_the_simulation_is_the_environment():
+    env = gymnasium.make("ml3_tf/ReacherFingertipGoal-v0")
+    generator = np.random.default_rng(0)
+    tasks = {name: values[0, 0] for name, values in task.draw_tasks(generator, 1).items()}
+    observation, _ = env.reset(options={name: values.astype(float) for name, values in tasks.items()})
+    state, goal = tf.constant(tasks["state"]), tf.constant(tasks["goal"])
+    for _ in range(task.HORIZON):
+        np.testing.assert_allclose(task.observe(state, goal), observation, atol=2e-4)
+        action = generator.uniform(-1.5, 1.5, 2).astype(np.float32)
+        state = task.SIMULATOR.step(state, tf.constant(action))
+        observation, reward, *_ = env.step(action)
+        np.testing.assert_allclose(task.SIMULATOR.reward(state, action, goal), reward, atol=2e-4)
+
+
+@pytest.mark.parametrize("prefix", ["", "shifted_"], ids=["trained", "shifted"])
+def test_goals_lie_in_their_arc_and_within_reach(prefix):
+    low, high = methods.ARCS[prefix]
+    goals = task.draw_tasks(np.random.default_rng(0), 500, arc=(low, high))["goal"][:, 0]
+    directions = (np.arctan2(goals[:, 1], goals[:, 0]) - low) % (2 * np.pi)
+    assert (directions <= high - low + 1e-5).all()
+    assert np.ptp(directions) > 0.9 * (high - low)
+    radii = np.linalg.norm(goals, axis=1)
+    assert radii.min() >= 0.01 - 1e-6
+    assert radii.max() <= 0.21 + 1e-6
+
+
+def test_what_the_loss_sees_turns_with_the_arm():
+    """Turned as a whole, arm, goal and velocity look the same; the moments are those of the Jacobian."""
+    generator = np.random.default_rng(0)
+    state, goal = generator.normal(size=4).astype("float32"), np.array([0.1, 0.05], "float32")
+    turn = 0.7
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]], "float32")
+    seen = [
+        _seen(start, aim)
+        for start, aim in ((state, goal), (state + np.array([turn, 0, 0, 0], "float32"), rotation @ goal))
+    ]
+    np.testing.assert_allclose(*seen, atol=1e-5)
+    joints = tf.Variable(state)
+    with tf.GradientTape() as tape:
+        tip = task.tip_of(joints)
+    jacobian = tape.jacobian(tip, joints).numpy()[:, :2]
+    np.testing.assert_allclose(seen[0][5:7], jacobian.T @ (goal - tip.numpy()), atol=1e-5)
+    np.testing.assert_allclose(seen[0][9:11], jacobian.T @ (jacobian @ state[2:]), atol=1e-5)
+
+
+def _seen(state, goal):
+    observation = task.observe(tf.constant(state), tf.constant(goal))
+    return task.in_the_arms_frame(Trajectory(tf.stack([observation] * 2), tf.zeros((1, 2)), None, None, None)).numpy()[
+        0
+    ]
+
+
+def test_samples_to_a_level_count_from_where_it_is_kept():
+    samples = [0, 10, 20, 30]
+    assert measures.samples_to(1.0, samples, [0.0, 2.0, 0.0, 1.0]) == 30
+    assert measures.samples_to(1.0, samples, [0.0, 1.0, 1.5, 1.0]) == 10
+    assert measures.samples_to(1.0, samples, [0.0, 2.0, 2.0, 0.5]) is None
+    assert measures.samples_to(1.0, samples, [2.0, 2.0, 2.0, 2.0]) == 0
+
+
+def test_ratios_of_curves_written_by_hand():
+    def adaptation(returns, step):
+        column = np.array(returns, float)[:, np.newaxis]
+        return Adaptation(column - 1, column, step * np.arange(len(returns))[:, np.newaxis], None)
+
+    adapted = {
+        "learned": adaptation([-10.0, -3.0, -3.0, -3.0, -3.0, -3.0], 65),
+        "ppo": adaptation([-10.0, -8.0, -6.0, -5.0, -3.0, -2.0, -2.0, -2.0, -2.0, -2.0], 260),
+        "paper_ppo": adaptation([-10.0, -9.0, -8.0, -8.0, -8.0, -8.0], 1300),
+    }
+    metrics = measures.measure(adapted)  # the level is -10 + .8 * 8 = -3.6 (PPO ends at -2)
+    assert metrics["sample_ratio_to_ppo"] == 4 * 260 / 65
+    assert metrics["sample_ratio_to_paper_ppo"] == 5 * 1300 / 65  # never there: all of its samples
+    assert metrics["samples_to_level_paper_ppo"] == -1
+    assert metrics["on_policy_final_return_learned"] == -4.0
+    adapted["learned"] = adaptation([-10.0] * 6, 65)
+    assert measures.measure(adapted)["sample_ratio_to_ppo"] == 0.0
