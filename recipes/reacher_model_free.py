@@ -1,5 +1,5 @@
 """Meta-learn a loss that teaches an arm to reach, from nothing but experience, and count the samples that it saves
-against PPO (ML3, section 4.3 and figure 4, a and c).
+against PPO (ML3, section 4.1 and figure 4, a and c).
 
     python recipes/reacher_model_free.py                     one seed, three minutes, and the tuning of PPO, two
     python recipes/reacher_model_free.py --seeds 10 --policy-layers 1 2 3 4     the reported run

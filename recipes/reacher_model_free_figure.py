@@ -1,14 +1,18 @@
 """The figures of `reacher_model_free.py` (ML3, figure 4, a and c)."""
 
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
+from reacher_model_free_task import LAYOUTS, POLICY_STD, observe
 
-from ml3_tf.envs.reacher import TIME_STEP, ReacherFingertipGoalEnv
+from ml3_tf.envs.reacher import LENGTHS, TIME_STEP, ReacherFingertipGoalEnv, fingertip
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.rollouts import Trajectory
 
 COLORS = {"learned": "C0", "ppo": "C1", "paper_ppo": "C2"}
 LABELS = {"learned": "learned loss", "ppo": "PPO, tuned", "paper_ppo": "PPO, 20 episodes an update"}
+ELBOW = np.pi / 2  # rad, of the arm in the figure of the loss; its upper arm lies along x
 TITLES = {"": "(a) unseen tasks", "shifted_": "(b) unseen directions of goals"}
 
 
@@ -80,3 +84,65 @@ def write_animation(paths, goal, file):
         frames.append(Image.fromarray(np.concatenate(pictures, 1)).quantize(32))
     durations = [round(2000 * TIME_STEP)] * (len(frames) - 1) + [1000]  # half speed, a rest at the end
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
+
+
+def draw_loss(loss):
+    """Which way the loss pushes the mean torques of an arm, by where the goal lies and by how fast the arm turns.
+
+    Args:
+        loss: A `MetaLoss` of the features of the layout "arm".
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(14, 4.4), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 3)
+    places = np.linspace(-0.21, 0.21, 41)
+    goals = np.stack(np.meshgrid(places, places), -1)
+    outside = np.linalg.norm(goals, axis=-1) > sum(LENGTHS)
+    pushes = _pushes(loss, goals, np.zeros((*goals.shape[:-1], 2)))
+    limit = np.abs(pushes[~outside]).max()
+    for ax, joint, title in zip(axes, (0, 1), ("(a) push on the shoulder, at rest", "(b) push on the elbow, at rest")):
+        values = np.where(outside, np.nan, pushes[..., joint])
+        extent = (places[0], places[-1], places[0], places[-1])
+        image = ax.imshow(values, extent=extent, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
+        bend, tip = (LENGTHS[0], 0.0), fingertip([0.0, ELBOW])
+        ax.plot(*zip((0, 0), bend, tip), "o-", color="0.2", linewidth=4)
+        ax.set(title=title, xlabel="x of the goal (m)", ylabel="y of the goal (m)")
+    figure.colorbar(image, ax=axes[:2]).set_label("push on the mean (1/(N m))", size=TEXT_SIZE)
+    speeds = np.linspace(-10.0, 10.0, 41)
+    angles = {"goal 0.5 rad ahead": 0.5, "fingertip in the goal": 0.0, "goal 0.5 rad behind": -0.5}
+    for (name, angle), style in zip(angles.items(), LINE_STYLES):
+        goal = np.tile(fingertip([angle, ELBOW]), (len(speeds), 1))
+        pushes = _pushes(loss, goal, np.stack([speeds, np.zeros_like(speeds)], -1))
+        axes[2].plot(speeds, pushes[..., 0], label=name, linestyle=style, linewidth=2)
+    axes[2].set(title="(c) push on the shoulder", xlabel="speed of the shoulder (rad/s)", ylabel="push (1/(N m))")
+    axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False)
+    style_axes(axes)
+    for ax in axes[:2]:
+        ax.grid(False)
+    return figure
+
+
+def _pushes(loss, goals, velocities, num_actions=64):
+    """`-d/d mean E_a[M]` at mean torques of 0, `[..., 2]`, for goals and joint velocities `[..., 2]`."""
+    shape = goals.shape[:-1]
+    states = np.concatenate([np.broadcast_to([0.0, ELBOW], (*shape, 2)), velocities], -1)
+    observations = observe(
+        *(tf.constant(values.reshape(-1, values.shape[-1]), tf.float32) for values in (states, goals))
+    )
+    actions = np.random.default_rng(0).normal(0.0, POLICY_STD, (num_actions, 2))
+    actions = np.concatenate([actions, -actions]).astype("float32")  # their mean is 0
+    number = observations.shape[0]
+    # One time step for each action, and a last state that nothing sees.
+    visited = tf.repeat(observations[:, tf.newaxis], len(actions) + 1, 1)
+    taken = tf.tile(actions[tf.newaxis], [number, 1, 1])
+    zeros = tf.zeros((number, len(actions)))
+    seen = LAYOUTS["arm"][0](Trajectory(visited, taken, zeros, tf.zeros((number, 0)), zeros))
+    seen = tf.reshape(seen, [-1, seen.shape[-1]])
+    mean_and_std = tf.constant(np.tile([0.0, 0.0, POLICY_STD, POLICY_STD], (len(seen), 1)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(mean_and_std)
+        total = tf.reduce_sum(loss.call(seen, mean_and_std))
+    slopes = tf.reshape(tape.gradient(total, mean_and_std)[:, :2], [*shape, len(actions), 2])
+    return -np.mean(slopes, -2)

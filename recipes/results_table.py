@@ -37,6 +37,10 @@ def _methods(metric):
     return [metric.format(method) for method in ("learned", "same_rate", "tuned")]
 
 
+def _against_ppo(metric):
+    return metric.format("learned"), None, metric.format("ppo")
+
+
 LEARNED_DISTANCE = "final_distance_learned"
 INVERSE_DYNAMICS = ["torque_rmse_shaped", "torque_rmse_same_rate", "torque_rmse_tuned"]
 ROWS = [
@@ -81,6 +85,10 @@ ROWS += [
             ),
         )
     ),
+    Row(
+        "reacher_model_free", "arm, without a model, samples to 80 % of the way ↓", *_against_ppo("samples_to_level_{}")
+    ),
+    Row("reacher_model_free", "the same, return after learning ↑", *_against_ppo("final_return_{}"), True),
     Row("reacher_demonstrations", "arm, unseen targets, final distance (rad) ↓", LEARNED_DISTANCE, None, None),
 ]
 
@@ -102,7 +110,10 @@ def results_table():
 
 
 def _mean_and_deviation(values):
-    return "-" if values is None else f"{np.mean(values):.3g} ± {np.std(values):.2g}"
+    if values is None:
+        return "-"
+    mean, deviation = np.mean(values), np.std(values)
+    return f"{mean:,.0f} ± {deviation:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g} ± {deviation:.2g}"
 
 
 def _wins(learned, others):

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import reacher_model_free  # noqa: E402
+import reacher_model_free_figure  # noqa: E402
 import reacher_model_free_measures as measures  # noqa: E402
 import reacher_model_free_methods as methods  # noqa: E402
 import reacher_model_free_task as task  # noqa: E402
@@ -151,3 +152,19 @@ def test_ratios_of_curves_written_by_hand():
     assert metrics["on_policy_final_return_learned"] == -4.0
     adapted["learned"] = adaptation([-10.0] * 6, 65)
     assert measures.measure(adapted)["sample_ratio_to_ppo"] == 0.0
+
+
+def test_where_the_loss_pushes_is_drawn():
+    _, features, scale = task.LAYOUTS["arm"]
+    loss = ml3_tf.MetaLoss.mlp((4,), features=features, input_scale=scale)
+    assert len(reacher_model_free_figure.draw_loss(loss).axes) == 4  # three panels and a scale
+
+
+def test_the_committed_results_hold_what_is_promised():
+    metrics = json.loads((ROOT / "results" / "reacher_model_free" / "summary.json").read_text())["metrics"]
+    assert min(metrics["samples_to_level_learned"]) > 0  # all seeds cross
+    assert np.median(metrics["sample_ratio_to_ppo"]) >= 5
+    assert np.median(metrics["sample_ratio_to_paper_ppo"]) >= 10
+    # What does not hold is said: PPO ends better.
+    assert np.mean(metrics["final_return_ppo"]) > np.mean(metrics["final_return_learned"])
+    assert "PPO ends better" in (ROOT / "savedmodels" / "reacher_model_free" / "README.md").read_text()
