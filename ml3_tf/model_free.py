@@ -11,7 +11,7 @@ import tensorflow as tf
 from ml3_tf.experience import learning_batch, mini_batches, state_and_action
 from ml3_tf.meta_trainer import MetaTrainer
 from ml3_tf.on_policy import mean_returns
-from ml3_tf.policy_gradient import PolicyGradient
+from ml3_tf.policy_gradient import PolicyGradient, gaussian_log_prob
 from ml3_tf.sampling import Sampler, action_size_of, tasks_of
 
 
@@ -26,7 +26,9 @@ class ModelFreeTrainer(MetaTrainer):
         tau_new   = rollouts of pi_theta_new
         phi_new   = phi - eta d/dphi -E[sum_t W_t log pi_theta_new(a_t | s_t)]         (eq. 8), on tau_new
 
-    The new rollouts are also what the next inner step learns from: each is used twice. Rollouts are data: they happen
+    The new rollouts are also what the next inner step learns from: each is used twice. Where simulation is what costs,
+    `outer_epochs` lets phi take more steps from each, as PPO does, with a `PolicyGradient(clip_range=...)` that holds
+    it near the policies that acted. Rollouts are data: they happen
     outside of what is differentiated, and no gradient flows through actions, rewards or states.
 
     The learned loss sees what the policy returns, mean and standard deviation (`y_pred`), and what `loss_inputs` makes
@@ -48,12 +50,14 @@ class ModelFreeTrainer(MetaTrainer):
         inner_steps: Number of times that a policy gathers experience and learns from it, before a fresh one is drawn.
         unroll: As in `MetaTrainer`. 1 is the default here: longer chains multiply the noise of eq. 8.
         batch_size: Time steps of a task in one step of the inner optimizer, see `mini_batches`. `None`: all.
+        outer_epochs: Number of passes of the outer optimizer over the tasks, with the same rollouts.
+        outer_batch_size: Number of tasks in one step of the outer optimizer; divides their number. `None`: all.
         seed: Optional integer that determines policies, noise and mini-batches.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
         ValueError: A deterministic policy, a simulator or a horizon that is none, or step counts that do not fit; in
-            `fit`, tasks or environments that do not fit.
+            `compile`, several outer steps without a `clip_range`; in `fit`, tasks or environments that do not fit.
         FloatingPointError: In `fit`: an environment diverged. The loss keeps its last finite weights.
 
     Example:
@@ -84,12 +88,18 @@ class ModelFreeTrainer(MetaTrainer):
         inner_steps=1,
         unroll=1,
         batch_size=None,
+        outer_epochs=1,
+        outer_batch_size=None,
         seed=None,
         **kwargs,
     ):
         super().__init__(policy, meta_loss, inner_steps, unroll, seed, **kwargs)
         self.simulator, self.horizon = simulator, horizon
         self.loss_inputs, self.batch_size = loss_inputs, batch_size
+        _check_count("outer_epochs", outer_epochs)
+        if outer_batch_size is not None:
+            _check_count("outer_batch_size", outer_batch_size)
+        self.outer_epochs, self.outer_batch_size = outer_epochs, outer_batch_size
         self.action_size = action_size_of(self.learner.model)
         self.seeds, self._evaluation_seeds = keras.random.SeedGenerator(seed), keras.random.SeedGenerator(seed)
         self._samples = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -113,9 +123,18 @@ class ModelFreeTrainer(MetaTrainer):
         loss = PolicyGradient() if loss is None else loss
         if not isinstance(loss, PolicyGradient):
             raise ValueError(f"`loss` is the task loss, eq. 8: expected a `PolicyGradient`. Received: loss={loss!r}")
+        if loss.clip_range is None and (self.outer_epochs > 1 or self.outer_batch_size is not None):
+            raise ValueError(
+                "With `outer_epochs` or `outer_batch_size` phi takes several steps from the same rollouts. Eq. 8 holds "
+                "for the first alone: expected a `clip_range`, e.g. PolicyGradient(clip_range=0.2). Received: "
+                f"outer_epochs={self.outer_epochs}, outer_batch_size={self.outer_batch_size}, clip_range=None"
+            )
         super().compile(optimizer, loss, inner_optimizer, **kwargs)
         self._make_sampler(compiled=self._compiled)
         self._learn = self._compiled(self._take_steps)
+        self._predict = self._compiled(self.inner_loop.predict)
+        # The outer optimizer's own steps are no work for XLA.
+        self._outer_steps = self.outer_steps if self.run_eagerly else tf.function(self.outer_steps, autograph=False)
         if not self.sampler.runs_in_graph:
             self.run_eagerly = True  # Keras's own loop, which calls the compiled parts
 
@@ -160,8 +179,10 @@ class ModelFreeTrainer(MetaTrainer):
                 batches = mini_batches(trajectory, self.loss_inputs, self.batch_size, self.seeds)
                 ahead, support = self._learn(ahead, batches), support + batches
                 trajectory = self._explore(ahead.parameters, data)
+            query = self.scored(trajectory, ahead.parameters)
             # The same steps once more, as a function of phi.
-            tasks = self.outer_step(tasks, {"support": support, "query": self.scored(trajectory), "tasks": data})
+            self._outer_steps(tasks, {"support": support, "query": query, "tasks": data})
+            tasks = ahead
         self._return_mean.update_state(mean_returns(trajectory))
         return {**self.get_metrics_result(), "samples": tf.identity(self._samples)}
 
@@ -174,19 +195,44 @@ class ModelFreeTrainer(MetaTrainer):
             tasks = self._learn(tasks, mini_batches(trajectory, self.loss_inputs, self.batch_size, seeds))
         trajectory = self.sampler(tasks.parameters, data, self.sampler.noise(data, seeds))
         # What is left to do is to score: no experience to learn from.
-        loss, _, query = self._adapt_and_score(tasks, {"support": [], "query": self.scored(trajectory)}, 0)
+        data = {"support": [], "query": self.scored(trajectory, tasks.parameters)}
+        loss, _, query = self._adapt_and_score(tasks, data, 0)
         self._loss_mean.update_state(loss)
         self._return_mean.update_state(mean_returns(trajectory))
         self._update_metrics(*query)
         return {metric.name: metric.result() for metric in self.metrics if metric is not self._norm_mean}
 
-    def scored(self, trajectory):
-        """The query of the fresh rollouts: `(x, y, sample_weight)`, y being action and T times the factor of eq. 8.
+    def outer_steps(self, tasks, data):
+        """Moves phi `outer_epochs` times for each task, by the experience of policies that have lived till `tasks`."""
+        num_tasks = data["tasks"]["state"].shape[0]
+        size = num_tasks if self.outer_batch_size is None else self.outer_batch_size
+        if num_tasks % size:
+            raise ValueError(
+                f"`outer_batch_size` must divide the number of tasks, {num_tasks}. Received: outer_batch_size={size}"
+            )
+        if size == num_tasks and self.outer_epochs == 1:
+            return self.outer_step(tasks, data)
+        order = tf.argsort(keras.random.uniform((self.outer_epochs, num_tasks), seed=self.seeds))
+        batches = tf.reshape(order, [-1, size])
 
-        T makes the sum over time, which eq. 8 takes, of the mean over examples, which Keras takes.
+        def body(i):
+            chosen = tf.nest.map_structure(lambda values: tf.gather(values, batches[i]), (tasks, data))
+            self.outer_step(*chosen)
+            return (i + 1,)
+
+        return tf.while_loop(lambda i: i < batches.shape[0], body, (0,), maximum_iterations=batches.shape[0])
+
+    def scored(self, trajectory, parameters):
+        """The query of the fresh rollouts of policies: `(x, y, sample_weight)`, y being what `PolicyGradient` takes.
+
+        W is multiplied by T, which makes the sum over time, which eq. 8 takes, of the mean over examples, which Keras
+        takes.
         """
         weights = self.horizon * self.task_loss.weights(trajectory)[..., tf.newaxis]
-        return learning_batch(trajectory, lambda trajectory: tf.concat([trajectory.actions, weights], -1))
+        x, y, mask = learning_batch(trajectory, lambda trajectory: tf.concat([trajectory.actions, weights], -1))
+        actions, weights = y[..., :-1], y[..., -1:]
+        log_prob = gaussian_log_prob(self._predict(parameters, x), actions)[..., tf.newaxis]
+        return x, tf.concat([actions, log_prob, weights], -1), mask
 
     def make_train_function(self, force=False):
         is_made = self.train_function is not None and not force
@@ -215,3 +261,8 @@ class ModelFreeTrainer(MetaTrainer):
         for batch in batches:
             tasks = self.inner_loop.step(tasks, lambda _, batch=batch: batch)
         return tasks
+
+
+def _check_count(name, value):
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be an integer, at least 1. Received: {name}={value!r}")

@@ -85,6 +85,32 @@ def generalized_advantages(rewards, values, discount, gae_lambda, mask=None):
     return mask * discounted_sums(errors, discount * gae_lambda)
 
 
+def clipped_surrogate(log_prob, old_log_prob, weights, clip_range):
+    """`min(r W, clip(r, 1 - eps, 1 + eps) W)`, `r = pi(a | s) / pi_old(a | s)`: what more than one step climbs.
+
+    Where the policy is still the one that acted its gradient is that of `W log pi`; it vanishes where the policy has
+    gone so far that the experience says little about it.
+
+    Args:
+        log_prob: `[...]`, log-probability of each action.
+        old_log_prob: `[...]`, the same when the action was taken.
+        weights: `[...]`, W, e.g. advantages.
+        clip_range: eps.
+
+    Returns:
+        `[...]`.
+
+    Source: Schulman et al., Proximal policy optimization algorithms, 2017, eq. 7.
+
+    Example:
+
+    >>> clipped_surrogate(tf.math.log([1.1, 2.0, 2.0]), tf.zeros(3), [1.0, 1.0, -1.0], 0.25).numpy().round(4).tolist()
+    [1.100000023841858, 1.25, -2.0]
+    """
+    ratio = tf.exp(log_prob - old_log_prob)
+    return tf.minimum(ratio * weights, tf.clip_by_value(ratio, 1.0 - clip_range, 1.0 + clip_range) * weights)
+
+
 class PolicyGradient:
     """The task loss of model-free meta-training: a surrogate whose gradient is that of the expected return.
 
@@ -101,6 +127,8 @@ class PolicyGradient:
             or a value function of state, goal and time, fitted to all episodes of the batch by least squares:
             `"quadratic"`, or `"squares"`, the same without products of two columns, for states of many columns.
         normalize: Whether W is shifted and scaled to mean 0 and standard deviation 1 over the batch.
+        clip_range: `None`, or the eps of `clipped_surrogate`, which takes the place of `W log pi`: needed where the
+            same rollouts serve several outer steps, see `outer_epochs` of `ModelFreeTrainer`.
 
     Raises:
         ValueError: Options that do not exist, or do not fit together.
@@ -118,7 +146,15 @@ class PolicyGradient:
     [[[3.0, 2.0], [7.0, 4.0]]]
     """
 
-    def __init__(self, discount=1.0, gae_lambda=1.0, reward_to_go=True, baseline="quadratic", normalize=True):
+    def __init__(
+        self,
+        discount=1.0,
+        gae_lambda=1.0,
+        reward_to_go=True,
+        baseline="quadratic",
+        normalize=True,
+        clip_range=None,
+    ):
         for name, value in (("discount", discount), ("gae_lambda", gae_lambda)):
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1. Received: {name}={value}")
@@ -134,20 +170,26 @@ class PolicyGradient:
                 "Value functions are fitted to rewards-to-go: with `reward_to_go=False` expected baseline='episodes' "
                 f"or None. Received: baseline={baseline!r}"
             )
+        if clip_range is not None and not clip_range > 0:
+            raise ValueError(f"`clip_range` must be positive, or None. Received: clip_range={clip_range!r}")
         self.discount, self.gae_lambda, self.reward_to_go = float(discount), float(gae_lambda), reward_to_go
-        self.baseline, self.normalize = baseline, normalize
+        self.baseline, self.normalize, self.clip_range = baseline, normalize, clip_range
 
     def __call__(self, y_true, y_pred):
-        """`-W log pi(a | s)` of each time step.
+        """`-W log pi(a | s)` of each time step, or what `clip_range` puts in its place.
 
         Args:
-            y_true: `[..., A + 1]`, action and W.
+            y_true: `[..., A + 2]`, action, its log-probability when it was taken, and W.
             y_pred: `[..., 2A]`, mean and standard deviation.
 
         Returns:
             `[...]`.
         """
-        return -y_true[..., -1] * gaussian_log_prob(y_pred, y_true[..., :-1])
+        actions, old_log_prob, weights = y_true[..., :-2], y_true[..., -2], y_true[..., -1]
+        log_prob = gaussian_log_prob(y_pred, actions)
+        if self.clip_range is None:
+            return -weights * log_prob
+        return -clipped_surrogate(log_prob, old_log_prob, weights, self.clip_range)
 
     def weights(self, trajectory):
         """W, the factor of each log-probability.

@@ -120,6 +120,30 @@ def test_it_learns_a_loss_that_brings_policies_to_their_goals():
     assert returns[1] > -6.5  # who stays has -10, who goes straight there -2.5
 
 
+def test_several_outer_steps_share_the_rollouts():
+    """Against the same steps taken one by one: batches of one task, two passes, from the policies that acted."""
+    twin = make_trainer(loss=PolicyGradient(clip_range=0.2), outer_epochs=2, outer_batch_size=1)
+    tasks = tasks_of(TASKS)
+    start = twin.inner_loop.start(2)
+    trajectory = twin.sampler(start.parameters, tasks, twin.sampler.noise(tasks, twin.seeds))
+    support = mini_batches(trajectory, state_and_action, None, twin.seeds)
+    moved = twin._take_steps(start, support)
+    trajectory = twin.sampler(moved.parameters, tasks, twin.sampler.noise(tasks, twin.seeds))
+    query = twin.scored(trajectory, moved.parameters)
+    order = np.argsort(keras.random.uniform((2, 2), seed=twin.seeds)).ravel()
+    for task in order:
+        batch = tf.nest.map_structure(lambda values, n=task: values[n : n + 1], (start, support, query))
+        twin.outer_step(batch[0], {"support": batch[1], "query": batch[2], "tasks": tasks})
+    trainer = make_trainer(loss=PolicyGradient(clip_range=0.2), outer_epochs=2, outer_batch_size=1)
+    before = phi_of(trainer)
+    history = trainer.fit(dataset(), verbose=0).history
+    assert history["samples"] == [2 * 2 * 2 * HORIZON]  # more steps, no more samples
+    assert int(trainer.optimizer.iterations) == 4
+    for received, expected, phi in zip(phi_of(trainer), phi_of(twin), before):
+        np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-5)
+        assert np.abs(received - phi).max() > 1e-4
+
+
 def test_the_loss_may_see_how_well_it_went():
     trainer = make_trainer(features={**FEATURES, "return": 1}, loss_inputs=state_action_and_return(0.9))
     before = phi_of(trainer)[0]
@@ -207,5 +231,12 @@ def test_what_does_not_fit_is_refused():
         make_trainer(policy=lambda: GaussianPolicy(4, 2))
     with pytest.raises(ValueError, match="expected a `PolicyGradient`. Received: loss='mse'"):
         make_trainer(loss="mse")
+    for name in ("outer_epochs", "outer_batch_size"):
+        with pytest.raises(ValueError, match=f"`{name}` must be an integer, at least 1. Received: {name}=0"):
+            make_trainer(**{name: 0})
+    with pytest.raises(ValueError, match="expected a `clip_range`.* Received: outer_epochs=2, .*clip_range=None"):
+        make_trainer(outer_epochs=2)
+    with pytest.raises(ValueError, match="must divide the number of tasks, 2. Received: outer_batch_size=3"):
+        make_trainer(loss=PolicyGradient(clip_range=0.2), outer_batch_size=3).fit(dataset(), verbose=0)
     with pytest.raises(ValueError, match="Tasks are dictionaries .*'state'.* Received: .*'query', 'support'"):
         make_trainer().fit(tf.data.Dataset.from_tensors({"support": tf.zeros(3), "query": tf.zeros(3)}), verbose=0)

@@ -108,6 +108,31 @@ def test_the_fitted_baseline_finds_a_value_of_its_form(products):
     np.testing.assert_array_equal(values[..., -1], np.zeros((4, 20)))
 
 
+def scored(actions, weights, old_log_prob=None):
+    old_log_prob = tf.zeros_like(weights) if old_log_prob is None else old_log_prob
+    return tf.concat([actions, tf.stack([old_log_prob, weights], -1)], -1)
+
+
+def test_the_clipped_surrogate_starts_with_the_slope_of_eq_8():
+    """And has none where the policy has already gone as far as it may; checked in both directions."""
+    actions, weights = GENERATOR.normal(size=(1, 6, 5, 2)), GENERATOR.normal(size=(1, 6, 5))
+    actions, weights = (tf.constant(values, tf.float32) for values in (actions, weights))
+    outputs = tf.concat([0.3 * tf.ones_like(actions), 0.7 * tf.ones_like(actions)], -1)
+    log_prob = gaussian_log_prob(outputs, actions)
+
+    def slope(loss, old_log_prob):
+        with tf.GradientTape() as tape:
+            tape.watch(outputs)
+            value = tf.reduce_sum(loss(scored(actions, weights, old_log_prob), outputs))
+        return tape.gradient(value, outputs)
+
+    plain, clipped = PolicyGradient(), PolicyGradient(clip_range=0.2)
+    np.testing.assert_allclose(slope(clipped, log_prob), slope(plain, log_prob), rtol=1e-4, atol=1e-5)
+    for shift, is_flat in ((0.5, weights > 0), (-0.5, weights < 0)):  # far more, and far less, likely than it was
+        received = np.any(slope(clipped, log_prob - shift) != 0, -1)
+        np.testing.assert_array_equal(received, ~is_flat.numpy())
+
+
 @pytest.mark.parametrize("options", ESTIMATES.values(), ids=ESTIMATES.keys())
 def test_the_gradient_of_a_gaussian_bandit(options):
     """Reward -(a - 1)^2, a ~ N(mu, sigma^2): J = -(mu - 1)^2 - sigma^2, dJ/dmu = -2 (mu - 1), dJ/dsigma = -2 sigma."""
@@ -118,7 +143,7 @@ def test_the_gradient_of_a_gaussian_bandit(options):
     y_pred = tf.Variable([mu, sigma])
     with tf.GradientTape() as tape:
         outputs = tf.broadcast_to(y_pred, [1, number, 1, 2])
-        value = tf.reduce_mean(loss(tf.concat([actions, weights[..., tf.newaxis]], -1), outputs))
+        value = tf.reduce_mean(loss(scored(actions, weights), outputs))
     np.testing.assert_allclose(tape.gradient(value, y_pred), [2 * (mu - 1), 2 * sigma], atol=0.02)
 
 
@@ -154,7 +179,7 @@ def test_the_gradient_is_that_of_the_expected_return(options):
     steps = 0.01 * np.eye(3, dtype="float32")
     expected = [(mean_return(parameters + h) - mean_return(parameters - h)) / 0.02 for h in steps]
     trajectory, loss = roll_out(parameters), PolicyGradient(**options, normalize=False)
-    y_true = tf.concat([trajectory.actions, loss.weights(trajectory)[..., tf.newaxis]], -1)
+    y_true = scored(trajectory.actions, loss.weights(trajectory))
     with tf.GradientTape() as tape:
         tape.watch(parameters)
         value = tf.reduce_sum(loss(y_true, gaussian(parameters)(trajectory.states[..., :-1, :]))) / number
@@ -172,8 +197,9 @@ def test_the_gradient_is_that_of_the_expected_return(options):
         ({"baseline": "value"}, "`baseline` must be one of .* Received: baseline='value'"),
         ({"gae_lambda": 0.9, "baseline": None}, "expected a baseline in .* Received: gae_lambda=0.9"),
         ({"reward_to_go": False}, "with `reward_to_go=False` expected .* Received: baseline='quadratic'"),
+        ({"clip_range": 0.0}, "`clip_range` must be positive, or None. Received: clip_range=0.0"),
     ],
-    ids=["discount", "lambda", "baseline", "lambda-without-values", "whole-with-values"],
+    ids=["discount", "lambda", "baseline", "lambda-without-values", "whole-with-values", "clip-range"],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

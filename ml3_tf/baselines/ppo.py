@@ -11,12 +11,11 @@ import tensorflow as tf
 from ml3_tf.inner_loop import InnerLoop, TaskState
 from ml3_tf.learner import Learner
 from ml3_tf.on_policy import adapt_on_policy
-from ml3_tf.policy_gradient import gaussian_log_prob, generalized_advantages
+from ml3_tf.policy_gradient import clipped_surrogate, gaussian_log_prob, generalized_advantages
 from ml3_tf.sampling import Sampler, action_size_of, tasks_of
 
-MAX_NORMALIZED = (
-    10.0  # normalised observations are clipped there, as is usual: a first state may be far from all others
-)
+# Normalised observations are clipped there, as is usual: a first state may be far from all others.
+MAX_NORMALIZED = 10.0
 
 
 class ClippedObjective:
@@ -56,9 +55,8 @@ class ClippedObjective:
             `[...]`.
         """
         actions, old_log_prob, advantages = y_true[..., :-2], y_true[..., -2], y_true[..., -1]
-        ratio = tf.exp(gaussian_log_prob(y_pred, actions) - old_log_prob)
-        clipped = tf.clip_by_value(ratio, 1.0 - self.clip_range, 1.0 + self.clip_range)
-        losses = -tf.minimum(ratio * advantages, clipped * advantages)
+        log_prob = gaussian_log_prob(y_pred, actions)
+        losses = -clipped_surrogate(log_prob, old_log_prob, advantages, self.clip_range)
         # But for a constant, the entropy of a Gaussian is the sum of the logarithms of its standard deviations.
         std = tf.split(y_pred, 2, -1)[1]
         return losses - self.entropy_weight * tf.reduce_sum(tf.math.log(std), -1)
