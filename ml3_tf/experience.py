@@ -73,6 +73,41 @@ def state_action_and_return(discount):
     return inputs
 
 
+def with_progress(inputs, discount):
+    """Adds the feature `{"progress": 1}`: whether things got better from each time on, a loss's view of the rewards.
+
+    It is `sum_l discount^l (r_{t + l} - r_{t + l - 1})` over its own root mean square in the task: the advantage of
+    `state_action_and_return` if what a state is worth were its last reward, kept up for ever. That is known without a
+    fit, and for distances, which change little from step to step, far less noisy than the return. The first action has
+    no reward before it, and none to compare with.
+
+    Args:
+        inputs: Function of a `Trajectory` that returns the other features, `[N, E, T, width]`.
+        discount: gamma, between 0 and 1.
+
+    Returns:
+        Function of a `Trajectory` `[N, E, ...]` that returns `[N, E, T, width + 1]`.
+
+    Example:
+
+    >>> from ml3_tf.rollouts import Trajectory
+    >>> rewards = tf.constant([[[-3.0, -2.0, -2.0]]])
+    >>> trajectory = Trajectory(tf.zeros((1, 1, 4, 1)), tf.zeros((1, 1, 3, 1)), rewards, tf.zeros(0), tf.ones((1, 1, 3)))
+    >>> with_progress(state_and_action, 0.0)(trajectory).numpy()[0, 0, :, -1].round(2).tolist()
+    [0.0, 1.73, 0.0]
+    """
+
+    def extended(trajectory):
+        mask, rewards = trajectory.mask, trajectory.rewards
+        changes = mask * tf.concat([tf.zeros_like(rewards[..., :1]), rewards[..., 1:] - rewards[..., :-1]], -1)
+        progress = mask * discounted_sums(changes, discount)
+        number = tf.reduce_sum(mask, [1, 2], keepdims=True)
+        scale = tf.sqrt(tf.reduce_sum(tf.square(progress), [1, 2], keepdims=True) / number)
+        return tf.concat([inputs(trajectory), (progress / (scale + 1e-6))[..., tf.newaxis]], -1)
+
+    return extended
+
+
 def learning_batch(trajectory, loss_inputs=state_and_goal):
     """What a policy learns from, for `train_on_batch` or an `InnerLoop`: time steps become examples.
 

@@ -61,51 +61,49 @@ learned a task, half speed), and the learned loss of the first seed in `meta_los
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import tyro
-from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
-from reacher_model_free_figure import draw_figure, write_animation
-from reacher_model_free_measures import LEARNING, compare_depths, curve_of, measure
-from reacher_model_free_methods import (
-    ARCS,
-    fresh_parameters,
-    joint_angles,
-    meta_test,
-    meta_train,
-    returns_of_one,
-    test_tasks,
-    train_by_ppo,
-    train_goal_conditioned,
-    tune_ppo,
-)
+from experiment import command_line
+from model_free_reaching_report import run_experiment
+from model_free_reaching_report import run_seed as run_seed_of
+from model_free_reaching_report import run_tuning as run_tuning_of
+from reacher_model_free_task import EXPERIMENT
 
-TUNING_SEED = 1000
-PAPER_EPISODES = 20
 CONFIG = {
     "hidden_units": [64, 64],
+    "activation": "elu",
+    "output_scale": 1.0,
     "policy_units": 64,
     "inner_steps": 16,
+    "inner_optimizer": "sgd",
     "inner_rate": 0.2,
     "batch_size": 13,
     "test_rate": 3e-3,
     "test_batch_size": 5,
     "num_tasks": 32,
     "episodes": 1,
-    "outer_steps": 200,
-    "outer_rate": 1.5e-2,
+    "outer_steps": 150,
+    "outer_epochs": 2,
+    "outer_batch_size": 8,
+    "outer_rate": 5e-3,
     "outer_clipnorm": 1.0,
+    "clip_range": 0.2,
     "excess_weight": 65.0,
+    "guide_weight": 0.0,
     "discount": 0.9,
     "gae_lambda": 0.9,
+    "baseline": "quadratic",
     "test_updates": 60,
     "num_test_tasks": 10,
     "num_policies": 3,
     "num_tuning_tasks": 20,
     "ppo_rates": [1e-3, 3e-3, 1e-2],
     "ppo_episodes": [1, 2, 4, 8],
+    "ppo_batch": 65,
+    "ppo_epochs": 10,
     "ppo_samples": 20_800,
     "paper_ppo_samples": 26_000,
     "goal_conditioned_tasks": 1024,
+    "goal_conditioned_samples": 5_300_000,
     "goal_conditioned_rate": 1e-3,
     "goal_conditioned_batch": 1024,
     "goal_conditioned_epochs": 2,
@@ -116,6 +114,7 @@ SMOKE = {
     "inner_steps": 2,
     "num_tasks": 2,
     "outer_steps": 2,
+    "outer_batch_size": 1,
     "test_updates": 2,
     "num_test_tasks": 2,
     "num_policies": 1,
@@ -125,95 +124,25 @@ SMOKE = {
     "ppo_samples": 260,
     "paper_ppo_samples": 1300,
     "goal_conditioned_tasks": 4,
+    "goal_conditioned_samples": 520,
     "goal_conditioned_batch": 65,
     "goal_conditioned_epochs": 1,
     "smoke": True,
 }
-TUNING = [  # settings that PPO is tuned with: a change of others keeps what was tuned
-    *("policy_units", "discount", "gae_lambda", "num_tuning_tasks"),
-    *("ppo_rates", "ppo_episodes", "ppo_samples", "smoke"),
-]
 
 
 def run_tuning(_, config, output_dir, verbose):
-    return tune_ppo(config, TUNING_SEED)
+    return run_tuning_of(EXPERIMENT, config)
 
 
 def run_seed(seed, config, output_dir, verbose):
-    """Meta-trains, then trains fresh policies on unseen tasks with every method.
-
-    Returns:
-        `"metrics"`, `"meta_train"`, and for figure and history `"curves"`: prefix and method ->
-        `{"samples", "returns", "on_policy"}`, `"layers"`: depth -> the same, `"goal_conditioned"`: prefix -> return,
-        `"path"`: see `_path`.
-    """
-    meta_loss, returns, samples = meta_train(config, seed, verbose)
-    meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
-    tests = test_tasks(config, seed)
-    parameters = train_goal_conditioned(config, seed, samples)
-    adapted, path = _adapt(config, meta_loss, tests, seed)
-    metrics, goal_conditioned = {"meta_train_env_steps": samples}, {}
-    for prefix, tasks in tests.items():
-        goal_conditioned[prefix] = float(np.mean(returns_of_one(config, parameters, tasks)))
-        metrics |= {f"{prefix}{name}": value for name, value in measure(adapted[prefix]).items()}
-        metrics[f"{prefix}final_return_goal_conditioned"] = goal_conditioned[prefix]
-    layers = _adapt_depths(config, meta_loss, tests[""], seed, adapted[""]["learned"])
-    metrics |= compare_depths(layers, config["num_policies"])
-    curves = {prefix + name: _kept(result) for prefix, part in adapted.items() for name, result in part.items()}
-    kept = {"meta_train": returns, "curves": curves, "goal_conditioned": goal_conditioned, "path": path}
-    return {"metrics": metrics, "layers": {depth: _kept(result) for depth, result in layers.items()}, **kept}
-
-
-def _adapt(config, meta_loss, tests, seed):
-    """Prefix -> method -> `Adaptation`, and `_path`; a method trains for all prefixes at once: compiled once."""
-    (rate, episodes), parts = config["ppo"], list(tests.values())
-    tasks = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    results = {
-        "learned": meta_test(meta_loss, config, tasks, seed),
-        "ppo": train_by_ppo(config, tasks, seed, rate, episodes, config["ppo_samples"]),
-        "paper_ppo": train_by_ppo(config, tasks, seed, rate, PAPER_EPISODES, config["paper_ppo_samples"]),
-    }
-    number = len(parts[0]["state"])
-    part_of = lambda result, order: type(result)(
-        *(values[:, order * number : (order + 1) * number] for values in result[:3]), None
-    )
-    path = _path(config, results["learned"].parameters, tasks, seed)
-    return {
-        prefix: {name: part_of(result, order) for name, result in results.items()} for order, prefix in enumerate(tests)
-    }, path
-
-
-def _path(config, parameters, tasks, seed):
-    """How the first policy moves the arm before and after it has learned: `"joints"` `[2, T + 1, 2]`, `"goal"`."""
-    fresh = fresh_parameters(config, seed, len(tasks["goal"]))
-    joints = [joint_angles(config, values, tasks)[0].tolist() for values in (fresh, parameters)]
-    return {"joints": joints, "goal": tasks["goal"][0, 0].tolist()}
-
-
-def _adapt_depths(config, meta_loss, tasks, seed, of_two):
-    run = lambda depth: of_two if depth == 2 else meta_test(meta_loss, config, tasks, seed, depth)
-    return {str(depth): run(depth) for depth in config["policy_layers"]}
-
-
-def _kept(adaptation):
-    samples, returns = curve_of(adaptation)
-    return {"samples": samples, "returns": returns, "on_policy": curve_of(adaptation, on_policy=True)[1]}
-
-
-def _history(numbers, results):
-    return [
-        {"seed": seed, "goals": prefix, "method": name, "samples": samples, "return": value, "on_policy": noisy}
-        for seed, result in zip(numbers, results)
-        for prefix in ARCS
-        for name in LEARNING
-        for samples, value, noisy in zip(*result["curves"][prefix + name].values())
-    ]
+    return run_seed_of(EXPERIMENT, config, seed, output_dir, verbose)
 
 
 def main(
     seeds: int = 1,
     first_seed: int = 0,
-    layout: Literal["arm", "paper"] = "arm",
+    losses: tuple[Literal["learned", "learned_paper", "learned_rewards"], ...] = ("learned",),
     policy_layers: tuple[int, ...] = (2,),
     smoke: bool = False,
     jobs: int = 1,
@@ -224,7 +153,7 @@ def main(
     Args:
         seeds: Number of seeds.
         first_seed: The first seed.
-        layout: What the learned loss sees: the observation in the arm's frame, or as it is.
+        losses: The losses to be learned; `learned` is always among them.
         policy_layers: Numbers of hidden layers of the policies that the loss is tested on.
         smoke: Run a few steps only, to see that everything works.
         jobs: Number of processes; each takes seeds of its own.
@@ -237,32 +166,9 @@ def main(
         ValueError: A number of layers below 1.
     """
     command = command_line(main, locals())
-    if not policy_layers or min(policy_layers) < 1:
-        raise ValueError(f"`policy_layers` must be numbers of hidden layers, at least 1. Received: {policy_layers}")
-    config = {**CONFIG, "layout": layout, **(SMOKE if smoke else {})}
-    output_dir, numbers = Path(output_dir), range(first_seed, first_seed + seeds)
-    [tuned] = run_seeds(
-        run_tuning, ["tuning"], {name: config[name] for name in TUNING}, output_dir / "seeds" / "tuning"
-    )
-    config |= {"ppo": tuned["ppo"], "policy_layers": list(policy_layers)}
-    results = run_seeds(run_seed, numbers, config, output_dir, jobs)
-    metrics = write_summary("reacher_model_free", command, numbers, results, config, output_dir)
-    write_history(_history(numbers, results), output_dir)
-    draw_figure(results).savefig(output_dir / "figure.png")
-    write_animation(results[0]["path"]["joints"], results[0]["path"]["goal"], output_dir / "arm.gif")
-    loss_path = export_loss_of(first_seed, output_dir)
-    _print(metrics, config, output_dir, loss_path)
-    return metrics
-
-
-def _print(metrics, config, output_dir, loss_path):
-    print_table(metrics, [(name.replace("_", " "), name) for name in metrics])
-    print(
-        f"\nReturns in m. Best rate and episodes of PPO: {config['ppo']}\nFigure: {output_dir / 'figure.png'}"
-        f"\nLearned loss: {loss_path}\n\nUse it with any policy:\n\n    import keras, ml3_tf\n"
-        f'    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
-        f"    policy.compile(keras.optimizers.Adam({config['test_rate']}), loss=loss)"
-    )
+    config = {**CONFIG, "losses": losses, "policy_layers": policy_layers, **(SMOKE if smoke else {})}
+    numbers = range(first_seed, first_seed + seeds)
+    return run_experiment(EXPERIMENT, command, (run_tuning, run_seed), numbers, config, output_dir, jobs)
 
 
 if __name__ == "__main__":

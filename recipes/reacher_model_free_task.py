@@ -1,10 +1,14 @@
-"""The arm of `reacher_model_free.py`: its simulation, tasks and policies, and what the learned loss sees."""
+"""The arm of `reacher_model_free.py`: its simulation, tasks and policies, and what the learned losses see.
+
+A state is that of `ReacherGoalEnv`, and the gains of the motors, which no observation tells.
+"""
 
 import numpy as np
 import tensorflow as tf
+from model_free_reaching import Experiment, Layout
 
-from ml3_tf.envs.reacher import LENGTHS, fingertip, reacher_step
-from ml3_tf.experience import state_and_action
+from ml3_tf.envs.reacher import LENGTHS, MAX_TORQUE, fingertip, reacher_step
+from ml3_tf.experience import state_and_action, with_progress
 from ml3_tf.policies import GaussianPolicy
 from ml3_tf.sampling import Simulator
 
@@ -32,24 +36,38 @@ def observe(states, goal):
     return tf.concat([tf.cos(joints), tf.sin(joints), to_goal, distance, goal, tf.stack(velocity, -1)], -1)
 
 
+def step(states, actions):
+    """The arm one step later, `[..., 6]`: the torque of a motor is its gain times the action."""
+    gains = states[..., 4:]
+    torques = gains * tf.clip_by_value(actions, -MAX_TORQUE, MAX_TORQUE)
+    return tf.concat([reacher_step(states[..., :4], torques), gains], -1)
+
+
 SIMULATOR = Simulator(
-    step=reacher_step,
+    step=step,
     reward=lambda states, actions, goal: -tf.norm(goal - tip_of(states), axis=-1),
     observation=observe,
 )
 
 
-def draw_tasks(generator, number, episodes=1, arc=TRAINED_ARC):
-    """Tasks `{"state": [N, E, 4], "goal": [N, E, 2]}`: the arm rests at random angles; all episodes of a task agree.
+def draw_tasks(generator, number, episodes=1, arc=TRAINED_ARC, motors="usual"):
+    """Tasks `{"state": [N, E, 6], "goal": [N, E, 2]}`: the arm rests at random angles; all episodes of a task agree.
 
-    The distance of goals to the shoulder is distributed as the environment's, their direction uniform in `arc`.
+    The distance of goals to the shoulder is distributed as the environment's, their direction uniform in `arc`. The
+    gains of `motors` are 1 if `"usual"`; between .5 and 1, either way round, if `"varied"`; -1 for one motor or both if
+    `"reversed"`.
     """
-    state = np.concatenate([generator.uniform(-np.pi, np.pi, (number, 2)), np.zeros((number, 2))], -1)
+    angles = generator.uniform(-np.pi, np.pi, (number, 2))
     elbow = generator.uniform(-np.pi, np.pi, number)
     distance = np.linalg.norm(fingertip(np.stack([np.zeros(number), elbow], -1)), axis=-1, keepdims=True)
     direction = generator.uniform(*arc, number)
     goal = distance * np.stack([np.cos(direction), np.sin(direction)], -1)
-    tasks = {"state": state, "goal": goal}
+    gains = np.ones((number, 2))
+    if motors == "varied":
+        gains = generator.choice([-1.0, 1.0], (number, 2)) * generator.uniform(0.5, 1.0, (number, 2))
+    elif motors == "reversed":
+        gains = generator.choice([[-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]], number)
+    tasks = {"state": np.concatenate([angles, np.zeros((number, 2)), gains], -1), "goal": goal}
     return {name: np.repeat(values[:, np.newaxis], episodes, 1).astype(np.float32) for name, values in tasks.items()}
 
 
@@ -84,39 +102,51 @@ def in_the_arms_frame(trajectory):
     return tf.concat([tf.stack(parts, -1), trajectory.actions], -1)
 
 
+def states_of(observations):
+    """States `[..., 4]` of the environment, with the velocities left out."""
+    cos_shoulder, cos_elbow, sin_shoulder, sin_elbow = np.moveaxis(observations[..., :4], -1, 0)
+    angles = np.stack([np.arctan2(sin_shoulder, cos_shoulder), np.arctan2(sin_elbow, cos_elbow)], -1)
+    return np.concatenate([angles, np.zeros_like(angles)], -1)
+
+
 MEAN_SCALE, ACTION_SCALE = [1.0, 1.0, POLICY_STD, POLICY_STD], [1.0, 1.0]
-# Layout of the loss's inputs -> function, names and widths, divisors.
+ARM = Layout(
+    in_the_arms_frame,
+    {
+        "mean_and_std": 4,
+        "elbow": 2,
+        "way": 2,
+        "distance": 1,
+        "way_moments": 2,
+        "velocity": 2,
+        "velocity_moments": 2,
+        "action": 2,
+    },
+    [*MEAN_SCALE, 1.0, 1.0, 0.2, 0.2, 0.2, 0.02, 0.02, 2.0, 2.0, 0.2, 0.2, *ACTION_SCALE],
+)
 LAYOUTS = {
-    "arm": (
-        in_the_arms_frame,
-        {
-            "mean_and_std": 4,
-            "elbow": 2,
-            "way": 2,
-            "distance": 1,
-            "way_moments": 2,
-            "velocity": 2,
-            "velocity_moments": 2,
-            "action": 2,
-        },
-        [*MEAN_SCALE, 1.0, 1.0, 0.2, 0.2, 0.2, 0.02, 0.02, 2.0, 2.0, 0.2, 0.2, *ACTION_SCALE],
-    ),
-    "paper": (
+    "arm": ARM,
+    "paper": Layout(
         state_and_action,
         {"mean_and_std": 4, "state": 11, "action": 2},
         [*MEAN_SCALE, *STATE_SCALE, *ACTION_SCALE],
     ),
+    "rewards": Layout(with_progress(in_the_arms_frame, 0.9), {**ARM.features, "progress": 1}, [*ARM.scale, 1.0]),
 }
-
-
-def drawn_tasks(config, seed):
-    """The tasks of meta-training, drawn anew for each outer step."""
-    num_tasks, episodes = config["num_tasks"], config["episodes"]
-
-    def draw():
-        generator = np.random.default_rng(seed)
-        while True:
-            yield draw_tasks(generator, num_tasks, episodes)
-
-    specs = {name: tf.TensorSpec((num_tasks, episodes, width)) for name, width in (("state", 4), ("goal", 2))}
-    return tf.data.Dataset.from_generator(draw, output_signature=specs).prefetch(1)
+EXPERIMENT = Experiment(
+    env="ml3_tf/ReacherFingertipGoal-v0",
+    simulator=lambda num_episodes: SIMULATOR,
+    horizon=HORIZON,
+    build_policy=build_policy,
+    draw_tasks=draw_tasks,
+    tests={"": {}, "shifted_": {"arc": SHIFTED_ARC}, "reversed_": {"motors": "reversed"}},
+    titles={"": "unseen tasks", "shifted_": "unseen directions of goals", "reversed_": "reversed motors"},
+    layouts=LAYOUTS,
+    losses={
+        "learned": {"layout": "arm", "train_tasks": {}},
+        "learned_paper": {"layout": "paper", "train_tasks": {}, "outer_steps": 100},
+        "learned_rewards": {"layout": "rewards", "train_tasks": {"motors": "varied"}, "outer_steps": 100},
+    },
+    labels={"learned_paper": "loss with the paper's layout", "learned_rewards": "reward-aware loss"},
+    states_of=states_of,
+)

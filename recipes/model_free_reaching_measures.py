@@ -1,8 +1,8 @@
-"""How the methods of `reacher_model_free.py` are measured."""
+"""How the methods of the recipes that reach goals by experience alone are measured."""
 
 import numpy as np
 
-LEARNING = ("learned", "ppo", "paper_ppo")
+LEVEL_METHODS = ("learned", "ppo", "paper_ppo")  # the best of these says what 80 % is
 SHARE = 0.8  # of the way from fresh policies to the best final return
 LAST = 5  # evaluations whose mean is a final return
 
@@ -33,16 +33,17 @@ def samples_to(level, samples, returns):
 
 
 def measure(adapted):
-    """Metrics of the methods that learn a task, from their `Adaptation`s."""
+    """Metrics of the methods that learn a task, from their `Adaptation`s: `learned`, perhaps further losses, PPO."""
     curves = {name: curve_of(result) for name, result in adapted.items()}
-    level = level_of(curves.values())
+    level = level_of([curves[name] for name in LEVEL_METHODS])
     needed = {name: samples_to(level, *curve) for name, curve in curves.items()}
-    metrics = {"initial_return": float(np.mean([returns[0] for _, returns in curves.values()]))}
+    starts = [curves[name][1][0] for name in LEVEL_METHODS]
+    metrics = {"initial_return": float(np.mean(starts)), "level": level}
     for name, (_, returns) in curves.items():
         metrics[f"final_return_{name}"] = final(returns)
         metrics[f"on_policy_final_return_{name}"] = final(curve_of(adapted[name], on_policy=True)[1])
         metrics[f"samples_to_level_{name}"] = -1 if needed[name] is None else needed[name]
-    for name in LEARNING[1:]:
+    for name in ("ppo", "paper_ppo"):
         all_samples = curves[name][0][-1]
         theirs = all_samples if needed[name] is None else needed[name]
         metrics[f"sample_ratio_to_{name}"] = 0.0 if needed["learned"] is None else theirs / max(needed["learned"], 1)

@@ -1,0 +1,295 @@
+"""What the recipes share that reach goals by learning from experience alone (ML3, section 4.1, and figure 4).
+
+A recipe describes its problem as an `Experiment`; the functions here train policies for it, with every method.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from model_free_reaching_measures import curve_of, final, level_of, samples_to
+
+import ml3_tf
+from ml3_tf.baselines.ppo import ppo
+from ml3_tf.learner import Learner
+from ml3_tf.model_free import ModelFreeTrainer
+from ml3_tf.on_policy import meta_test_on_policy
+from ml3_tf.policy_gradient import PolicyGradient
+from ml3_tf.sampling import Sampler, tasks_of
+
+NUM_EPOCHS = 10
+TUNING_SEED = 1000  # of the tasks and policies that PPO is tuned on
+
+
+class Layout(NamedTuple):
+    """What a learned loss sees.
+
+    Args:
+        inputs: Function of a `Trajectory` that returns what it sees beside the policy's outputs.
+        features: Name of each feature -> its width, the policy's outputs first.
+        scale: A divisor for each column.
+    """
+
+    inputs: Callable
+    features: dict
+    scale: list
+
+
+class Experiment(NamedTuple):
+    """A robot that has to reach goals.
+
+    Args:
+        env: Name of the environment.
+        simulator: Function of a number of episodes that returns their `Simulator` or vector of environments.
+        horizon: T.
+        build_policy: Function `(config, depth) -> keras.Model`, from observations to mean and standard deviation.
+        draw_tasks: Function `(generator, number, episodes, **options)` that returns `{"state": [N, E, S], "goal":
+            [N, E, G]}`; all episodes of a task agree.
+        tests: Prefix of the metrics -> options of `draw_tasks` for the tasks of meta-test.
+        titles: Prefix -> what its panel of the figure is called.
+        layouts: Name -> `Layout`.
+        losses: Name of a learned loss -> the settings in which its meta-training differs.
+        labels: Name of a learned loss but `learned` -> what it is called in the figure.
+        states_of: Function of observations `[..., O]` that returns the environment's states, for pictures.
+    """
+
+    env: str
+    simulator: Callable
+    horizon: int
+    build_policy: Callable
+    draw_tasks: Callable
+    tests: dict
+    titles: dict
+    layouts: dict
+    losses: dict
+    labels: dict
+    states_of: Callable
+
+
+def meta_train(experiment, config, seed, verbose, guide=None):
+    """Algorithm 4 of ML3.
+
+    Args:
+        experiment: `Experiment`.
+        config: Settings.
+        seed: The seed.
+        verbose: As in `fit`.
+        guide: Optional `Parameters` of one policy for all goals. Its means shape the task loss (eq. 9).
+
+    Returns:
+        The learned loss, the mean returns of each epoch, and the environment steps.
+    """
+    keras.utils.set_random_seed(seed)
+    layout, num_tasks, episodes = experiment.layouts[config["layout"]], config["num_tasks"], config["episodes"]
+    meta_loss = ml3_tf.MetaLoss.mlp(
+        config["hidden_units"],
+        config["activation"],
+        features=layout.features,
+        input_scale=layout.scale,
+        output_initializer=keras.initializers.VarianceScaling(config["output_scale"], "fan_avg", "uniform"),
+        name="meta_loss",
+    )
+    trainer = ModelFreeTrainer(
+        lambda: experiment.build_policy(config, 2),
+        meta_loss,
+        experiment.simulator(num_tasks * episodes),
+        experiment.horizon,
+        layout.inputs,
+        inner_steps=config["inner_steps"],
+        batch_size=config["batch_size"],
+        outer_epochs=config["outer_epochs"],
+        outer_batch_size=config["outer_batch_size"],
+        seed=seed,
+    )
+    outer_steps = config["outer_steps"] * config["inner_steps"] * config["outer_epochs"]
+    outer_steps *= num_tasks // (config["outer_batch_size"] or num_tasks)
+    optimizer = keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(config["outer_rate"], outer_steps),
+        global_clipnorm=config["outer_clipnorm"],
+    )
+    task_loss = PolicyGradient(
+        config["discount"], config["gae_lambda"], baseline=config["baseline"], clip_range=config["clip_range"]
+    )
+    trainer.compile(
+        optimizer,
+        task_loss,
+        inner_optimizer(config),
+        extra_loss=_extra_loss(trainer, config, guide),
+        jit_compile=not config["smoke"],  # compiling takes longer than a few steps
+    )
+    epochs = min(NUM_EPOCHS, config["outer_steps"])
+    history = trainer.fit(
+        drawn_tasks(experiment, config, seed),
+        steps_per_epoch=config["outer_steps"] // epochs,
+        epochs=epochs,
+        verbose=verbose,
+    )
+    return meta_loss, history.history["return"], trainer.samples
+
+
+def inner_optimizer(config):
+    kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[config["inner_optimizer"]]
+    return kind(config["inner_rate"])
+
+
+def _extra_loss(trainer, config, guide):
+    """Means beyond the limits of the actions; and, with a guide, how far means are from its own."""
+
+    def extra_loss(parameters, data):
+        losses = config["excess_weight"] * trainer.action_excess(parameters, data)
+        if guide is None:
+            return losses
+        x, _, sample_weight = data["query"]
+        size = trainer.action_size
+        wanted = trainer.learner.apply(guide, tf.reshape(x, [1, -1, x.shape[-1]]), training=False)[0][..., :size]
+        means = trainer.inner_loop.predict(parameters, x)[..., :size]
+        gaps = tf.reduce_mean(tf.square(means - tf.stop_gradient(tf.reshape(wanted, means.shape))), -1)
+        weighted = tf.reduce_sum(sample_weight * gaps, 1) / tf.reduce_sum(sample_weight, 1)
+        return losses + config["guide_weight"] * weighted
+
+    return extra_loss
+
+
+def drawn_tasks(experiment, config, seed):
+    """The tasks of meta-training, drawn anew for each outer step."""
+    num_tasks, episodes, options = config["num_tasks"], config["episodes"], config["train_tasks"]
+
+    def draw():
+        generator = np.random.default_rng(seed)
+        while True:
+            yield experiment.draw_tasks(generator, num_tasks, episodes, **options)
+
+    specs = {
+        name: tf.TensorSpec(values.shape, values.dtype)
+        for name, values in experiment.draw_tasks(np.random.default_rng(), num_tasks, episodes, **options).items()
+    }
+    return tf.data.Dataset.from_generator(draw, output_signature=specs).prefetch(1)
+
+
+def meta_test(experiment, config, meta_loss, tasks, seed, depth=2):
+    """Algorithm 5: an `Adaptation` of fresh policies, one for each task."""
+    return meta_test_on_policy(
+        lambda: experiment.build_policy(config, depth),
+        meta_loss,
+        keras.optimizers.Adam(config["test_rate"]),
+        experiment.simulator(_num_episodes(tasks)),
+        tasks,
+        config["test_updates"],
+        experiment.horizon,
+        experiment.layouts[config["layout"]].inputs,
+        config["test_batch_size"],
+        seed=_test_seed(seed),
+        jit_compile=not config["smoke"],
+    )
+
+
+def train_by_ppo(experiment, config, tasks, seed, rate, episodes, samples):
+    """An `Adaptation` of fresh policies, one for each task, by PPO with `episodes` an update."""
+    tasks = {name: np.repeat(values[:, :1], episodes, 1) for name, values in tasks.items()}
+    return ppo(
+        lambda: experiment.build_policy(config, 2),
+        experiment.simulator(_num_episodes(tasks)),
+        tasks,
+        max(1, samples // (experiment.horizon * episodes)),
+        experiment.horizon,
+        keras.optimizers.Adam(rate, clipnorm=0.5),
+        discount=config["discount"],
+        gae_lambda=config["gae_lambda"],
+        batch_size=config["ppo_batch"],
+        epochs=config["ppo_epochs"],
+        seed=_test_seed(seed),
+        jit_compile=not config["smoke"],
+    )
+
+
+def train_goal_conditioned(experiment, config, seed, samples):
+    """`Parameters` of one policy for all goals of meta-training, by PPO, at a rate that falls to a twentieth."""
+    number, epochs, size = (config[f"goal_conditioned_{name}"] for name in ("tasks", "epochs", "batch"))
+    drawn = experiment.draw_tasks(np.random.default_rng(seed), number)
+    episodes = {name: np.reshape(values, (1, number, -1)) for name, values in drawn.items()}  # one task of many goals
+    updates = max(1, samples // (experiment.horizon * number))
+    steps = updates * epochs * (experiment.horizon * number // size)
+    rate = keras.optimizers.schedules.CosineDecay(config["goal_conditioned_rate"], steps, 0.05)
+    result = ppo(
+        lambda: experiment.build_policy(config, 2),
+        experiment.simulator(number),
+        episodes,
+        updates,
+        experiment.horizon,
+        keras.optimizers.Adam(rate, clipnorm=0.5),
+        discount=config["discount"],
+        gae_lambda=config["gae_lambda"],
+        batch_size=size,
+        epochs=epochs,
+        deterministic=False,
+        seed=20_000 + seed,
+        jit_compile=not config["smoke"],
+    )
+    return result.parameters
+
+
+def returns_of_one(experiment, config, parameters, tasks):
+    """Deterministic return of one policy in each of N tasks, `[N]`, without any adaptation."""
+    episodes = {name: np.reshape(values[:, 0], (1, len(values), -1)) for name, values in tasks.items()}
+    return np.sum(roll_out_means(experiment, config, parameters, episodes).rewards[0], -1)
+
+
+def fresh_parameters(experiment, config, seed, number):
+    """Those that `meta_test` starts from."""
+    return Learner(lambda: experiment.build_policy(config, 2), _test_seed(seed)).draw(number)
+
+
+def roll_out_means(experiment, config, parameters, tasks):
+    """`Trajectory` `[N, E, ...]` of the mean policies with these `Parameters`."""
+    learner, tasks = Learner(lambda: experiment.build_policy(config, 2)), tasks_of(tasks)
+    predict = lambda values, x: learner.apply(values, x, training=False)[0]
+    simulator = experiment.simulator(_num_episodes(tasks))
+    size = learner.model.output_shape[-1] // 2
+    sampler = Sampler(predict, simulator, experiment.horizon, size)
+    return sampler(parameters, tasks, sampler.no_noise(tasks))
+
+
+def _num_episodes(tasks):
+    return int(np.prod(tasks["state"].shape[:2]))
+
+
+def _test_seed(seed):
+    """Of policies that meta-training has not drawn."""
+    return 10_000 + seed
+
+
+def test_tasks(experiment, config, seed):
+    """Prefix -> tasks of meta-test, each several times in a row: once for each fresh policy."""
+    copies, number = config["num_policies"], config["num_test_tasks"]
+    drawn = {
+        prefix: experiment.draw_tasks(np.random.default_rng([seed, 1, order]), number, **options)
+        for order, (prefix, options) in enumerate(experiment.tests.items())
+    }
+    return {
+        prefix: {name: np.repeat(values, copies, 0) for name, values in tasks.items()}
+        for prefix, tasks in drawn.items()
+    }
+
+
+def tune_ppo(experiment, config, seed=TUNING_SEED):
+    """The rate and the number of episodes that take the fewest samples to 80 %, on tasks of their own.
+
+    Returns:
+        `{"ppo": [rate, episodes], "samples_to_level": {"rate, episodes": samples, ...}, "final_returns": {...}}`.
+    """
+    tasks = experiment.draw_tasks(np.random.default_rng([seed, 2]), config["num_tuning_tasks"])
+    curves = {}
+    for rate in config["ppo_rates"]:
+        for episodes in config["ppo_episodes"]:
+            result = train_by_ppo(experiment, config, tasks, seed, rate, episodes, config["ppo_samples"])
+            curves[rate, episodes] = curve_of(result)
+    level = level_of(curves.values())
+    needed = {setting: samples_to(level, *curve) for setting, curve in curves.items()}
+    chosen = min(
+        needed, key=lambda setting: (needed[setting] is None, needed[setting] or 0, -final(curves[setting][1]))
+    )
+    words = {f"{rate:g}, {episodes}": samples for (rate, episodes), samples in needed.items()}
+    finals = {f"{rate:g}, {episodes}": final(curve[1]) for (rate, episodes), curve in curves.items()}
+    return {"ppo": list(chosen), "samples_to_level": words, "final_returns": finals}

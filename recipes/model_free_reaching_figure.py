@@ -1,0 +1,91 @@
+"""The figures of the recipes that reach goals by experience alone (ML3, figure 4)."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+
+METHODS = {  # method -> colour, line style, label
+    "learned": ("C0", LINE_STYLES[0], "learned loss"),
+    "ppo": ("C1", LINE_STYLES[1], "PPO, tuned"),
+    "paper_ppo": ("C2", LINE_STYLES[2], "PPO, 20 episodes an update"),
+}
+OTHER_LOSSES = (("C3", LINE_STYLES[1]), ("C9", LINE_STYLES[2]))  # further learned losses, in their order
+GOAL_CONDITIONED = "goal-conditioned policy"
+
+
+def draw_figure(results, experiment):
+    """Return against environment steps, median and range over seeds, for the methods and for depths of the policy.
+
+    Args:
+        results: What the seeds gave: `"curves"`, `"goal_conditioned"` and `"layers"`.
+        experiment: `Experiment`.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    titles = [experiment.titles[prefix] for prefix in experiment.tests]
+    with_depths = len(results[0]["layers"]) > 1
+    num_panels = len(titles) + with_depths
+    figure = Figure(figsize=(4.8 * num_panels, 5.2), dpi=130, layout="constrained")
+    axes = figure.subplots(1, num_panels, sharey=True, squeeze=False)[0]
+    for ax, prefix in zip(axes, experiment.tests):
+        _draw_methods(ax, results, prefix, experiment)
+    if with_depths:
+        titles.append("learned loss, other architectures")
+        _draw_depths(axes[-1], results)
+    for ax, letter, title in zip(axes, "abcdef", titles):
+        ax.set(title=f"({letter}) {title}", xlabel="environment steps of a policy", ylabel="return (m)")
+    style_axes(axes)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=TEXT_SIZE, frameon=False)
+    return figure
+
+
+def _draw_methods(ax, results, prefix, experiment):
+    others = [name for name in results[0]["meta_train"] if name != "learned"]
+    styles = METHODS | {
+        name: (*style, experiment.labels[name]) for name, style in zip(others, OTHER_LOSSES, strict=False)
+    }
+    longest = 0
+    for name, (color, style, label) in styles.items():
+        curves = [result["curves"][prefix + name] for result in results]
+        _draw_curves(ax, curves, color=color, linestyle=style, label=label)
+        longest = max(longest, curves[0]["samples"][-1])
+    level = np.median([result["goal_conditioned"][prefix] for result in results])
+    ax.axhline(level, color="0.5", linestyle=LINE_STYLES[3], linewidth=1.5, label=GOAL_CONDITIONED)
+    ax.set_xscale("symlog", linthresh=100)
+    ax.set_xlim(0, 1.1 * longest)
+
+
+def _draw_curves(ax, curves, **style):
+    returns = np.array([curve["returns"] for curve in curves])
+    samples = curves[0]["samples"]
+    ax.plot(samples, np.median(returns, 0), linewidth=2, **style)
+    ax.fill_between(samples, returns.min(0), returns.max(0), color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _draw_depths(ax, results):
+    for order, (depth, style) in enumerate(zip(results[0]["layers"], LINE_STYLES)):
+        curves = [result["layers"][depth] for result in results]
+        label = f"{depth} hidden layer{'s' if int(depth) > 1 else ''}"
+        _draw_curves(ax, curves, color=f"C{order + 4}", linestyle=style, label=label)
+    ax.legend(fontsize=TEXT_SIZE - 1, frameon=False, loc="lower right")
+
+
+def write_animation(env, path, file):
+    """Writes a GIF of a robot before (left) and after (right) its policy has learned, at half speed.
+
+    Args:
+        env: The `GoalEnv`, made with `render_mode="rgb_array"`.
+        path: `"states"`, before and after, each `[T + 1, S]`, and the `"goal"` `[G]`.
+        file: Path of the file.
+    """
+    env, goal = env.unwrapped, np.asarray(path["goal"])
+    frames = []
+    for pair in zip(*np.asarray(path["states"])):
+        pictures = [env.draw_frame(state, goal) for state in pair]
+        frames.append(Image.fromarray(np.concatenate(pictures, 1)).quantize(32))
+    durations = [round(2000 / env.metadata["render_fps"])] * (len(frames) - 1) + [1000]  # a rest at the end
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)

@@ -1,0 +1,174 @@
+"""One run of a recipe that reaches goals by experience alone: tuning, seeds, and what is written and printed of them."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from experiment import export_loss_of, print_table, run_seeds, write_history, write_summary
+from model_free_reaching import (
+    fresh_parameters,
+    meta_test,
+    meta_train,
+    returns_of_one,
+    roll_out_means,
+    test_tasks,
+    train_by_ppo,
+    train_goal_conditioned,
+    tune_ppo,
+)
+from model_free_reaching_figure import draw_figure, write_animation
+from model_free_reaching_measures import compare_depths, curve_of, measure
+
+import ml3_tf.envs  # noqa: F401 - registers the environments
+
+PAPER_EPISODES = 20
+TUNING = [  # settings that PPO is tuned with: a change of others keeps what was tuned
+    *("policy_units", "discount", "gae_lambda", "num_tuning_tasks", "smoke"),
+    *("ppo_rates", "ppo_episodes", "ppo_samples", "ppo_batch", "ppo_epochs"),
+]
+
+
+def run_experiment(experiment, command, functions, numbers, config, output_dir, jobs):
+    """Tunes PPO once, runs the seeds, writes their results, and prints them.
+
+    Args:
+        experiment: `Experiment`.
+        command: The command line of the recipe.
+        functions: `(run_tuning, run_seed)` of the recipe, as `run_seeds` takes them.
+        numbers: The seeds.
+        config: Settings.
+        output_dir: Folder of the run.
+        jobs: Number of processes.
+
+    Returns:
+        The metrics, name -> one value per seed.
+
+    Raises:
+        ValueError: A number of layers below 1.
+    """
+    layers, losses = config["policy_layers"], config["losses"]
+    if not layers or min(layers) < 1:
+        raise ValueError(f"`policy_layers` must be numbers of hidden layers, at least 1. Received: {layers}")
+    config = {**config, "policy_layers": list(layers), "losses": list(dict.fromkeys(("learned", *losses)))}
+    run_tuning, run_seed = functions
+    recipe, output_dir = Path(command.split()[1]).stem, Path(output_dir)
+    tuning = {name: config[name] for name in TUNING}
+    [tuned] = run_seeds(run_tuning, ["tuning"], tuning, output_dir / "seeds" / "tuning")
+    config = {**config, "ppo": tuned["ppo"]}
+    results = run_seeds(run_seed, numbers, config, output_dir, jobs)
+    metrics = write_summary(recipe, command, numbers, results, config, output_dir)
+    write_history(_history(numbers, results, experiment), output_dir)
+    draw_figure(results, experiment).savefig(output_dir / "figure.png")
+    path = results[0]["path"]
+    write_animation(gymnasium.make(experiment.env, render_mode="rgb_array"), path, output_dir / "before_and_after.gif")
+    loss_path = export_loss_of(numbers[0], output_dir)
+    _print(metrics, config, output_dir, loss_path)
+    return metrics
+
+
+def run_seed(experiment, config, seed, output_dir, verbose):
+    """Meta-trains, then trains fresh policies on unseen tasks with every method.
+
+    Returns:
+        `"metrics"`, `"meta_train"` (loss -> returns), and for figure and history `"curves"`: prefix and method ->
+        `{"samples", "returns", "on_policy"}`, `"layers"`: depth -> the same, `"goal_conditioned"`: prefix -> return,
+        `"path"`: see `_path`.
+    """
+    tests = test_tasks(experiment, config, seed)
+    guide = train_goal_conditioned(experiment, config, seed, config["goal_conditioned_samples"])
+    losses, returns, metrics = {}, {}, {}
+    for name in config["losses"]:
+        settings = _settings(experiment, config, name)
+        guidance = guide if settings["guide_weight"] else None
+        losses[name], returns[name], samples = meta_train(experiment, settings, seed, verbose, guidance)
+        samples += config["goal_conditioned_samples"] if settings["guide_weight"] else 0
+        metrics[f"meta_train_env_steps_{name}"] = samples
+        suffix = "" if name == "learned" else f"_{name}"
+        losses[name].export(output_dir / "seeds" / f"meta_loss_{seed}{suffix}")
+    adapted, path = _adapt(experiment, config, losses, tests, seed)
+    goal_conditioned = {}
+    for prefix, tasks in tests.items():
+        goal_conditioned[prefix] = float(np.mean(returns_of_one(experiment, config, guide, tasks)))
+        metrics |= {f"{prefix}{name}": value for name, value in measure(adapted[prefix]).items()}
+        metrics[f"{prefix}final_return_goal_conditioned"] = goal_conditioned[prefix]
+    settings = _settings(experiment, config, "learned")
+    layers = {
+        str(depth): adapted[""]["learned"]
+        if depth == 2
+        else meta_test(experiment, settings, losses["learned"], tests[""], seed, depth)
+        for depth in config["policy_layers"]
+    }
+    metrics |= compare_depths(layers, config["num_policies"])
+    curves = {prefix + name: _kept(result) for prefix, part in adapted.items() for name, result in part.items()}
+    kept = {"meta_train": returns, "curves": curves, "goal_conditioned": goal_conditioned, "path": path}
+    return {"metrics": metrics, "layers": {depth: _kept(result) for depth, result in layers.items()}, **kept}
+
+
+def run_tuning(experiment, config):
+    return tune_ppo(experiment, config)
+
+
+def _adapt(experiment, config, losses, tests, seed):
+    """Prefix -> method -> `Adaptation`, and `_path`; a method trains for all prefixes at once: compiled once."""
+    (rate, episodes), parts = config["ppo"], list(tests.values())
+    tasks = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    results = {
+        name: meta_test(experiment, _settings(experiment, config, name), loss, tasks, seed)
+        for name, loss in losses.items()
+    }
+    for name, number, samples in (("ppo", episodes, "ppo_samples"), ("paper_ppo", PAPER_EPISODES, "paper_ppo_samples")):
+        results[name] = train_by_ppo(experiment, config, tasks, seed, rate, number, config[samples])
+    number = len(parts[0]["state"])
+    part_of = lambda result, order: type(result)(
+        *(values[:, order * number : (order + 1) * number] for values in result[:3]), None
+    )
+    path = _path(experiment, config, results["learned"].parameters, tasks, seed)
+    return {
+        prefix: {name: part_of(result, order) for name, result in results.items()} for order, prefix in enumerate(tests)
+    }, path
+
+
+def _path(experiment, config, parameters, tasks, seed):
+    """How the first policy moves before and after it has learned: `"states"` `[2, T + 1, S]`, `"goal"` `[G]`."""
+    fresh = fresh_parameters(experiment, config, seed, len(tasks["goal"]))
+    states = [
+        experiment.states_of(roll_out_means(experiment, config, values, tasks).states[0, 0].numpy())
+        for values in (fresh, parameters)
+    ]
+    return {"states": np.round(states, 4).tolist(), "goal": tasks["goal"][0, 0].tolist()}
+
+
+def _settings(experiment, config, name):
+    """Those of one of the losses; a smoke test shortens all of them."""
+    return {**config, **experiment.losses[name], **({"outer_steps": config["outer_steps"]} if config["smoke"] else {})}
+
+
+def _kept(adaptation):
+    samples, returns = curve_of(adaptation)
+    return {"samples": samples, "returns": returns, "on_policy": curve_of(adaptation, on_policy=True)[1]}
+
+
+def _history(numbers, results, experiment):
+    return [
+        {"seed": seed, "tasks": prefix, "method": name, "samples": samples, "return": value, "on_policy": noisy}
+        for seed, result in zip(numbers, results)
+        for prefix in experiment.tests
+        for key, curve in result["curves"].items()
+        if (name := key.removeprefix(prefix)) in _methods(result) and prefix + name == key
+        for samples, value, noisy in zip(*curve.values())
+    ]
+
+
+def _methods(result):
+    """Those without a prefix."""
+    return [*result["meta_train"], "ppo", "paper_ppo"]
+
+
+def _print(metrics, config, output_dir, loss_path):
+    print_table(metrics, [(name.replace("_", " "), name) for name in metrics])
+    print(
+        f"\nReturns in m. Best rate and episodes of PPO: {config['ppo']}\nFigure: {output_dir / 'figure.png'}"
+        f"\nLearned loss: {loss_path}\n\nUse it with any policy:\n\n    import keras, ml3_tf\n"
+        f'    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
+        f"    policy.compile(keras.optimizers.Adam({config['test_rate']}), loss=loss)"
+    )
