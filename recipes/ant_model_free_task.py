@@ -13,7 +13,7 @@ from ml3_tf.experience import state_and_action
 from ml3_tf.policies import GaussianPolicy
 
 HORIZON = 100
-POLICY_STD = 0.3
+POLICY_STD = 0.2
 # Of the columns of an observation: position (m), orientation, joints (rad), velocity (m/s), spin and velocities of the
 # joints (rad/s), way to the goal (m).
 STATE_SCALE = [1.0, 1.0, 0.2, 1.0, 0.3, 0.3, 0.3, *[0.3] * 8, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, *[5.0] * 8, 1.0, 1.0]
@@ -25,16 +25,16 @@ def simulator(num_episodes):
     return gymnasium.make_vec("ml3_tf/AntGoal-v0", num_envs=num_episodes, vectorization_mode="vector_entry_point")
 
 
-def draw_tasks(generator, number, episodes=1, arc=(-np.pi, np.pi)):
-    """Tasks `{"state": [N, E, 29], "goal": [N, E, 2]}`: stances and goals on the circle; all episodes of a task agree.
+def draw_tasks(generator, number, episodes=1, arc=(-np.pi, np.pi), radius=GOAL_RADIUS):
+    """Tasks `{"state": [N, E, 29], "goal": [N, E, 2]}`: stances and goals on a circle; all episodes of a task agree.
 
-    The directions of the goals, seen from the ant, which faces along x, are uniform in `arc` (rad).
+    The directions of the goals, seen from the ant, which faces along x, are uniform in `arc` (rad); `radius` in m.
     """
     env = AntGoalEnv()
     env.np_random = generator
     state = np.stack([env.draw_state() for _ in range(number)])
     direction = generator.uniform(*arc, number)
-    goal = GOAL_RADIUS * np.stack([np.cos(direction), np.sin(direction)], -1)
+    goal = radius * np.stack([np.cos(direction), np.sin(direction)], -1)
     return {name: np.repeat(values[:, None], episodes, 1) for name, values in (("state", state), ("goal", goal))}
 
 
@@ -72,3 +72,100 @@ def _in_frame(orientation, vectors):
     real, axis = orientation[..., :1], -orientation[..., 1:]
     twice = 2.0 * tf.linalg.cross(axis, vectors)
     return vectors + real * twice + tf.linalg.cross(axis, twice)
+
+
+def _quarter_turn(number):
+    """The ant, seen by who has walked so many quarter turns around it: a linear map of observations, `[31, 31]`.
+
+    The four legs are alike, so that what a leg does for a goal on one side, the next does for a goal a quarter turn
+    further. Positions, velocities and ways turn; legs change their places, with the axes of the torso that they define.
+    """
+    matrix, leg_of = np.zeros((31, 31)), [(leg + number) % 4 for leg in range(4)]
+    cos, sin = np.round([np.cos(number * np.pi / 2), np.sin(number * np.pi / 2)])
+    for start in (0, 15, 18, 29):  # x and y of position, velocity, spin and way
+        matrix[start : start + 2, start : start + 2] = [[cos, sin], [-sin, cos]]
+    for height in (2, 17, 20):
+        matrix[height, height] = 1.0
+    turn = np.array([np.cos(number * np.pi / 4), 0.0, 0.0, np.sin(number * np.pi / 4)])
+    matrix[3:7, 3:7] = _product(turn * [1, -1, -1, -1], "left") @ _product(turn, "right")
+    for start in (7, 21):  # angles and velocities, two joints a leg
+        for leg in range(4):
+            for joint in range(2):
+                matrix[start + 2 * leg + joint, start + 2 * leg_of[leg] + joint] = 1.0
+    return matrix
+
+
+def _product(quaternion, side):
+    """The matrix that multiplies a quaternion by this one, from the left or the right."""
+    w, x, y, z = quaternion
+    sign = 1.0 if side == "left" else -1.0
+    return np.array(
+        [
+            [w, -x, -y, -z],
+            [x, w, -sign * z, sign * y],
+            [y, sign * z, w, -sign * x],
+            [z, -sign * y, sign * x, w],
+        ]
+    )
+
+
+QUARTER_TURNS = np.stack([_quarter_turn(number) for number in range(4)]).astype(np.float32)
+FRONT_ARC = (-np.pi / 4, np.pi / 4)
+
+
+def turned_to_front(observations):
+    """Observations `[..., 31]` as who sees the goal of the episode in the front quarter would tell them.
+
+    Returns:
+        The observations `[..., 31]`, and a function that turns actions `[..., 8]` back.
+    """
+    goal = observations[..., :2] + observations[..., 29:]
+    quarter = tf.math.floormod(tf.round(tf.math.atan2(goal[..., 1], goal[..., 0]) / (np.pi / 2)), 4.0)
+    chosen = tf.one_hot(tf.cast(quarter, tf.int32), 4)
+    turned = tf.einsum("kij,...j,...k->...i", QUARTER_TURNS, observations, chosen)
+    legs = np.swapaxes(QUARTER_TURNS[:, 7:15, 7:15], 1, 2)
+    return turned, lambda actions: tf.einsum("kij,...j,...k->...i", legs, actions, chosen)
+
+
+MEAN_SCALE, ACTION_SCALE = [1.0] * 8 + [POLICY_STD] * 8, [1.0] * 8
+LAYOUTS = {
+    "ant": Layout(
+        in_the_ants_frame,
+        {
+            "mean_and_std": 16,
+            "height": 1,
+            "upward": 3,
+            "joints": 8,
+            "velocity": 3,
+            "spin": 3,
+            "joint_velocities": 8,
+            "way": 2,
+            "distance": 1,
+            "action": 8,
+        },
+        [
+            *(*MEAN_SCALE, 0.5, 1.0, 1.0, 1.0, *[0.5] * 8, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, *[5.0] * 8),
+            *(1.0, 1.0, 1.0, *ACTION_SCALE),
+        ],
+    ),
+    "paper": Layout(
+        state_and_action,
+        {"mean_and_std": 16, "state": 31, "action": 8},
+        [*MEAN_SCALE, *STATE_SCALE, *ACTION_SCALE],
+    ),
+}
+EXPERIMENT = Experiment(
+    env="ml3_tf/AntGoal-v0",
+    simulator=simulator,
+    horizon=HORIZON,
+    build_policy=build_policy,
+    draw_tasks=draw_tasks,
+    tests={"": {}, "shifted_": {"radius": 3.0}},
+    titles={"": "unseen tasks", "shifted_": "goals 3 m away"},
+    layouts=LAYOUTS,
+    losses={"learned": {"layout": "ant"}, "learned_alone": {"layout": "ant", "guide_weight": 0.0}},
+    labels={"learned_alone": "loss learned by eq. 8 alone"},
+    states_of=lambda observations: observations[..., :29],
+    guide_tasks={"arc": FRONT_ARC},
+    turned=turned_to_front,
+)

@@ -53,6 +53,9 @@ class Experiment(NamedTuple):
         losses: Name of a learned loss -> the settings in which its meta-training differs.
         labels: Name of a learned loss but `learned` -> what it is called in the figure.
         states_of: Function of observations `[..., O]` that returns the environment's states, for pictures.
+        guide_tasks: Options of `draw_tasks` for the goal-conditioned policy: where `turned` brings all others.
+        turned: Function of observations that returns them as they would be in one of `guide_tasks`, with a function
+            that turns actions back: a symmetry of the robot. `None`: it has none.
     """
 
     env: str
@@ -66,6 +69,8 @@ class Experiment(NamedTuple):
     losses: dict
     labels: dict
     states_of: Callable
+    guide_tasks: dict = {}
+    turned: Callable | None = None
 
 
 def meta_train(experiment, config, seed, verbose, guide=None):
@@ -76,7 +81,7 @@ def meta_train(experiment, config, seed, verbose, guide=None):
         config: Settings.
         seed: The seed.
         verbose: As in `fit`.
-        guide: Optional `Parameters` of one policy for all goals. Its means shape the task loss (eq. 9).
+        guide: Optional policy for all goals, as `goal_conditioned` makes it. Its means shape the task loss (eq. 9).
 
     Returns:
         The learned loss, the mean returns of each epoch, and the environment steps.
@@ -115,7 +120,7 @@ def meta_train(experiment, config, seed, verbose, guide=None):
     trainer.compile(
         optimizer,
         task_loss,
-        inner_optimizer(config),
+        inner_optimizer(config, config["inner_steps"] * (experiment.horizon * episodes // config["batch_size"])),
         extra_loss=_extra_loss(trainer, config, guide),
         jit_compile=not config["smoke"],  # compiling takes longer than a few steps
     )
@@ -129,9 +134,11 @@ def meta_train(experiment, config, seed, verbose, guide=None):
     return meta_loss, history.history["return"], trainer.samples
 
 
-def inner_optimizer(config):
-    kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[config["inner_optimizer"]]
-    return kind(config["inner_rate"])
+def inner_optimizer(config, num_steps):
+    """SGD, or Adam at a rate that falls to zero over the life of a policy."""
+    if config["inner_optimizer"] == "sgd":
+        return keras.optimizers.SGD(config["inner_rate"])
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config["inner_rate"], num_steps))
 
 
 def _extra_loss(trainer, config, guide):
@@ -143,9 +150,8 @@ def _extra_loss(trainer, config, guide):
             return losses
         x, _, sample_weight = data["query"]
         size = trainer.action_size
-        wanted = trainer.learner.apply(guide, tf.reshape(x, [1, -1, x.shape[-1]]), training=False)[0][..., :size]
         means = trainer.inner_loop.predict(parameters, x)[..., :size]
-        gaps = tf.reduce_mean(tf.square(means - tf.stop_gradient(tf.reshape(wanted, means.shape))), -1)
+        gaps = tf.reduce_mean(tf.square(means - tf.stop_gradient(tf.clip_by_value(guide(x)[..., :size], -1.0, 1.0))), -1)
         weighted = tf.reduce_sum(sample_weight * gaps, 1) / tf.reduce_sum(sample_weight, 1)
         return losses + config["guide_weight"] * weighted
 
@@ -170,10 +176,14 @@ def drawn_tasks(experiment, config, seed):
 
 def meta_test(experiment, config, meta_loss, tasks, seed, depth=2):
     """Algorithm 5: an `Adaptation` of fresh policies, one for each task."""
+    rate = config["test_rate"]
+    if config["inner_optimizer"] == "adam":
+        steps = config["test_updates"] * (experiment.horizon // config["test_batch_size"])
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     return meta_test_on_policy(
         lambda: experiment.build_policy(config, depth),
         meta_loss,
-        keras.optimizers.Adam(config["test_rate"]),
+        keras.optimizers.Adam(rate),
         experiment.simulator(_num_episodes(tasks)),
         tasks,
         config["test_updates"],
@@ -205,35 +215,51 @@ def train_by_ppo(experiment, config, tasks, seed, rate, episodes, samples):
 
 
 def train_goal_conditioned(experiment, config, seed, samples):
-    """`Parameters` of one policy for all goals of meta-training, by PPO, at a rate that falls to a twentieth."""
+    """One policy for all goals of meta-training, by PPO, at a rate that falls to a twentieth.
+
+    Returns:
+        Function of observations `[..., O]` that returns mean and standard deviation, `[..., 2A]`.
+    """
     number, epochs, size = (config[f"goal_conditioned_{name}"] for name in ("tasks", "epochs", "batch"))
-    drawn = experiment.draw_tasks(np.random.default_rng(seed), number)
+    drawn = experiment.draw_tasks(np.random.default_rng(seed), number, **experiment.guide_tasks)
     episodes = {name: np.reshape(values, (1, number, -1)) for name, values in drawn.items()}  # one task of many goals
     updates = max(1, samples // (experiment.horizon * number))
     steps = updates * epochs * (experiment.horizon * number // size)
-    rate = keras.optimizers.schedules.CosineDecay(config["goal_conditioned_rate"], steps, 0.05)
+    schedule = lambda: keras.optimizers.schedules.CosineDecay(config["goal_conditioned_rate"], steps, 0.05)
+    build = lambda: experiment.build_policy(config | {"policy_units": config["goal_conditioned_units"]}, 2)
     result = ppo(
-        lambda: experiment.build_policy(config, 2),
+        build,
         experiment.simulator(number),
         episodes,
         updates,
         experiment.horizon,
-        keras.optimizers.Adam(rate, clipnorm=0.5),
-        discount=config["discount"],
-        gae_lambda=config["gae_lambda"],
+        keras.optimizers.Adam(schedule(), clipnorm=0.5),
+        discount=config["goal_conditioned_discount"],
+        gae_lambda=config["goal_conditioned_lambda"],
         batch_size=size,
         epochs=epochs,
         deterministic=False,
         seed=20_000 + seed,
         jit_compile=not config["smoke"],
     )
-    return result.parameters
+    learner = Learner(build)
+
+    def policy(observations):
+        turned, turn_back = (observations, lambda actions: actions)
+        if experiment.turned is not None:
+            turned, turn_back = experiment.turned(observations)
+        flat = tf.reshape(turned, [1, -1, turned.shape[-1]])
+        outputs = learner.apply(result.parameters, flat, training=False)[0]
+        mean, std = tf.split(tf.reshape(outputs, [*turned.shape[:-1], -1]), 2, -1)
+        return tf.concat([turn_back(mean), std], -1)
+
+    return policy
 
 
-def returns_of_one(experiment, config, parameters, tasks):
+def returns_of_one(experiment, policy, tasks):
     """Deterministic return of one policy in each of N tasks, `[N]`, without any adaptation."""
-    episodes = {name: np.reshape(values[:, 0], (1, len(values), -1)) for name, values in tasks.items()}
-    return np.sum(roll_out_means(experiment, config, parameters, episodes).rewards[0], -1)
+    episodes = tasks_of({name: np.reshape(values[:, 0], (1, len(values), -1)) for name, values in tasks.items()})
+    return np.sum(_roll_out_means(experiment, lambda _, x: policy(x), None, episodes).rewards[0], -1)
 
 
 def fresh_parameters(experiment, config, seed, number):
@@ -243,10 +269,14 @@ def fresh_parameters(experiment, config, seed, number):
 
 def roll_out_means(experiment, config, parameters, tasks):
     """`Trajectory` `[N, E, ...]` of the mean policies with these `Parameters`."""
-    learner, tasks = Learner(lambda: experiment.build_policy(config, 2)), tasks_of(tasks)
+    learner = Learner(lambda: experiment.build_policy(config, 2))
     predict = lambda values, x: learner.apply(values, x, training=False)[0]
+    return _roll_out_means(experiment, predict, parameters, tasks_of(tasks))
+
+
+def _roll_out_means(experiment, predict, parameters, tasks):
     simulator = experiment.simulator(_num_episodes(tasks))
-    size = learner.model.output_shape[-1] // 2
+    size = experiment.build_policy({"policy_units": 1}, 1).output_shape[-1] // 2
     sampler = Sampler(predict, simulator, experiment.horizon, size)
     return sampler(parameters, tasks, sampler.no_noise(tasks))
 
@@ -263,8 +293,9 @@ def _test_seed(seed):
 def test_tasks(experiment, config, seed):
     """Prefix -> tasks of meta-test, each several times in a row: once for each fresh policy."""
     copies, number = config["num_policies"], config["num_test_tasks"]
+    numbers = [number] + [config.get("num_shifted_tasks", number)] * (len(experiment.tests) - 1)
     drawn = {
-        prefix: experiment.draw_tasks(np.random.default_rng([seed, 1, order]), number, **options)
+        prefix: experiment.draw_tasks(np.random.default_rng([seed, 1, order]), numbers[order], **options)
         for order, (prefix, options) in enumerate(experiment.tests.items())
     }
     return {

@@ -88,7 +88,7 @@ def run_seed(experiment, config, seed, output_dir, verbose):
     adapted, path = _adapt(experiment, config, losses, tests, seed)
     goal_conditioned = {}
     for prefix, tasks in tests.items():
-        goal_conditioned[prefix] = float(np.mean(returns_of_one(experiment, config, guide, tasks)))
+        goal_conditioned[prefix] = float(np.mean(returns_of_one(experiment, guide, tasks)))
         metrics |= {f"{prefix}{name}": value for name, value in measure(adapted[prefix]).items()}
         metrics[f"{prefix}final_return_goal_conditioned"] = goal_conditioned[prefix]
     settings = _settings(experiment, config, "learned")
@@ -118,13 +118,12 @@ def _adapt(experiment, config, losses, tests, seed):
     }
     for name, number, samples in (("ppo", episodes, "ppo_samples"), ("paper_ppo", PAPER_EPISODES, "paper_ppo_samples")):
         results[name] = train_by_ppo(experiment, config, tasks, seed, rate, number, config[samples])
-    number = len(parts[0]["state"])
-    part_of = lambda result, order: type(result)(
-        *(values[:, order * number : (order + 1) * number] for values in result[:3]), None
-    )
+    ends = np.cumsum([len(part["state"]) for part in parts])
+    limits = dict(zip(tests, zip([0, *ends], ends)))
+    part_of = lambda result, start, end: type(result)(*(values[:, start:end] for values in result[:3]), None)
     path = _path(experiment, config, results["learned"].parameters, tasks, seed)
     return {
-        prefix: {name: part_of(result, order) for name, result in results.items()} for order, prefix in enumerate(tests)
+        prefix: {name: part_of(result, *limits[prefix]) for name, result in results.items()} for prefix in tests
     }, path
 
 

@@ -107,6 +107,9 @@ CONFIG = {
     "goal_conditioned_rate": 1e-3,
     "goal_conditioned_batch": 1024,
     "goal_conditioned_epochs": 2,
+    "goal_conditioned_units": 64,
+    "goal_conditioned_discount": 0.9,
+    "goal_conditioned_lambda": 0.9,
     "smoke": False,
 }
 SMOKE = {
@@ -127,6 +130,7 @@ SMOKE = {
     "goal_conditioned_samples": 520,
     "goal_conditioned_batch": 65,
     "goal_conditioned_epochs": 1,
+    "goal_conditioned_units": 8,
     "smoke": True,
 }
 
