@@ -92,7 +92,9 @@ def with_progress(inputs, discount):
 
     >>> from ml3_tf.rollouts import Trajectory
     >>> rewards = tf.constant([[[-3.0, -2.0, -2.0]]])
-    >>> trajectory = Trajectory(tf.zeros((1, 1, 4, 1)), tf.zeros((1, 1, 3, 1)), rewards, tf.zeros(0), tf.ones((1, 1, 3)))
+    >>> trajectory = Trajectory(
+    ...     tf.zeros((1, 1, 4, 1)), tf.zeros((1, 1, 3, 1)), rewards, tf.zeros(0), tf.ones((1, 1, 3))
+    ... )
     >>> with_progress(state_and_action, 0.0)(trajectory).numpy()[0, 0, :, -1].round(2).tolist()
     [0.0, 1.73, 0.0]
     """

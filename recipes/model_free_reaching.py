@@ -151,7 +151,9 @@ def _extra_loss(trainer, config, guide):
         x, _, sample_weight = data["query"]
         size = trainer.action_size
         means = trainer.inner_loop.predict(parameters, x)[..., :size]
-        gaps = tf.reduce_mean(tf.square(means - tf.stop_gradient(tf.clip_by_value(guide(x)[..., :size], -1.0, 1.0))), -1)
+        gaps = tf.reduce_mean(
+            tf.square(means - tf.stop_gradient(tf.clip_by_value(guide(x)[..., :size], -1.0, 1.0))), -1
+        )
         weighted = tf.reduce_sum(sample_weight * gaps, 1) / tf.reduce_sum(sample_weight, 1)
         return losses + config["guide_weight"] * weighted
 

@@ -1,4 +1,4 @@
-"""One run of a recipe that reaches goals by experience alone: tuning, seeds, and what is written and printed of them."""
+"""One run of a recipe that reaches goals by experience alone: tuning, seeds, and what is written of them."""
 
 from pathlib import Path
 

@@ -1,14 +1,16 @@
 """Meta-learn a loss that teaches an arm to reach, from nothing but experience, and count the samples that it saves
 against PPO (ML3, section 4.1 and figure 4, a and c).
 
-    python recipes/reacher_model_free.py                     one seed, three minutes, and the tuning of PPO, two
-    python recipes/reacher_model_free.py --seeds 10 --policy-layers 1 2 3 4     the reported run
-    python recipes/reacher_model_free.py --layout paper      the loss sees the plain observation
+    python recipes/reacher_model_free.py                     one seed, four minutes, and the tuning of PPO, two
+    python recipes/reacher_model_free.py --losses learned_paper learned_rewards      two other losses beside it
+    python recipes/reacher_model_free.py --seeds 10 --losses learned learned_paper learned_rewards \
+        --policy-layers 1 2 3 4                              the reported run
 
 A planar arm of two links has to bring its fingertip to a place and keep it there, for 65 steps of .01 s, driven by
 torques of at most 1 N m. A task is where the arm rests at first, at random angles, and the place. Meta-training
 (Algorithm 4, task loss eq. 8) has places in three quarters of all directions from the shoulder; the last quarter, below
-the arm, is for the shifted tasks. The reward of a step is the negative distance in m, the return their sum over an
+the arm, is for the shifted tasks; so are arms of which one motor, or both, turn the other way round, which no
+observation tells. The reward of a step is the negative distance in m, the return their sum over an
 episode. At meta-test a fresh policy takes gradient steps with the learned loss alone on its own experience, without
 rewards (Algorithm 5): one episode, then a step of Adam for each mini-batch of 5 time steps. (In meta-training: of SGD,
 for mini-batches of 13.)
@@ -16,12 +18,16 @@ for mini-batches of 13.)
 Methods:
     learned: the learned loss. It sees mean, standard deviation and action, and the observation turned into the frame of
         the upper arm with the moments of way and velocity about both joints (`in_the_arms_frame`).
+    learned_paper: a loss that sees the plain observation, the paper's form; meta-trained for 100 steps, not 150.
+    learned_rewards: a reward-aware loss. It also sees `progress`, whether the reward rose after an action, and is
+        meta-trained, for 100 steps, on arms whose motors have gains between .5 and 1, either way round.
     ppo: PPO for each task from scratch, at the rate and number of episodes of a grid that need the fewest samples to
         80 % on 20 tasks of their own ("config", "ppo"; the grid's samples in `seeds/tuning/`). Its discount and lambda
         are those of eq. 8 here.
     paper_ppo: the same with 20 episodes an update, as a reader of the paper might set it, at the same rate.
     goal_conditioned: one policy for all goals, which observes the goal and is trained by PPO on 1,024 tasks of the
-        distribution of meta-training, for as many environment steps as that used. It needs no sample of a new task.
+        distribution of meta-training, for as many environment steps as that used for `learned`. It needs no sample of
+        a new task.
 
 All methods start from networks of two tanh layers of 64 units with a linear mean and a fixed standard deviation of .5,
 and run in the same simulation, which equals the environment `ml3_tf/ReacherFingertipGoal-v0` step by step.
@@ -41,21 +47,23 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
     final_return_METHOD: final return of the mean policy, m.
     on_policy_final_return_METHOD: that of the noisy policy, m.
     initial_return: return of fresh policies, m.
-    meta_train_env_steps: environment steps that meta-training used.
+    level: the level, m.
+    meta_train_env_steps_METHOD: environment steps that meta-training used.
     shifted_METRIC: a metric on 10 tasks with goals outside the training distribution.
+    reversed_METRIC: a metric on 10 tasks with reversed motors.
     layers_D_final_return: `final_return_learned` for policies of D hidden layers, m (with `--policy-layers`; the loss
         was meta-trained with two).
     spread_between_layers, spread_between_tasks: standard deviation of final returns over depths (mean over tasks) and
         over tasks (mean over depths), m.
 
 Departures from the paper, which names neither rates nor sizes of this experiment: the reward is the negative distance
-alone; eq. 8 has discounted, normalised advantages and a quadratic baseline, and a penalty on means beyond the limits
-of the torques; the loss sees the observation in the arm's frame, which is knowledge of the arm, though not of the task
-(the paper's form is `--layout paper`); meta-training takes steps of SGD, meta-test of Adam, which needs fewer
-samples.
+alone; eq. 8 has discounted, normalised advantages and a quadratic baseline, serves two passes over the rollouts, in
+batches of 8 tasks, with PPO's clipping, and comes with a penalty on means beyond the limits of the torques; the loss
+sees the observation in the arm's frame, which is knowledge of the arm, though not of the task (the paper's form is
+`learned_paper`); meta-training takes steps of SGD, meta-test of Adam, which needs fewer samples.
 
-Files: `summary.json`, `history.csv`, `figure.png`, `arm.gif` (the mean policy before and after it
-learned a task, half speed), and the learned loss of the first seed in `meta_loss/`.
+Files: `summary.json`, `history.csv`, `figure.png`, `before_and_after.gif` (the mean policy before and after
+it learned a task, half speed), and the learned loss of the first seed in `meta_loss/`.
 """
 
 from pathlib import Path

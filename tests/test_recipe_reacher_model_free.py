@@ -13,10 +13,10 @@ import tensorflow as tf
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
+import model_free_reaching as methods  # noqa: E402
+import model_free_reaching_measures as measures  # noqa: E402
 import reacher_model_free  # noqa: E402
 import reacher_model_free_figure  # noqa: E402
-import reacher_model_free_measures as measures  # noqa: E402
-import reacher_model_free_methods as methods  # noqa: E402
 import reacher_model_free_task as task  # noqa: E402
 
 import ml3_tf  # noqa: E402
@@ -24,48 +24,59 @@ import ml3_tf.envs  # noqa: E402, F401 - registers the environment
 from ml3_tf.on_policy import Adaptation  # noqa: E402
 from ml3_tf.rollouts import Trajectory  # noqa: E402
 
+MOTORS = "usual", "varied", "reversed"
+COMMAND = "python recipes/reacher_model_free.py --losses learned learned_rewards --policy-layers 1 2 --smoke"
+ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned", "learned_rewards")}
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reacher_model_free")
-    return folder, reacher_model_free.main(smoke=True, policy_layers=(1, 2), output_dir=folder)
+    return folder, reacher_model_free.main(**ARGUMENTS, output_dir=folder)
 
 
 def test_it_writes_what_a_recipe_writes(run):
     folder, metrics = run
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["command"] == "python recipes/reacher_model_free.py --policy-layers 1 2 --smoke"
+    assert summary["command"] == COMMAND
     assert summary["metrics"] == metrics
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert {row["method"] for row in rows} == set(measures.LEARNING)
+    assert {row["method"] for row in rows} == {"learned", "learned_rewards", "ppo", "paper_ppo"}
+    assert {row["tasks"] for row in rows} == {"", "shifted_", "reversed_"}
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert (folder / "arm.gif").read_bytes().startswith(b"GIF")
-    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["arm"][1]
+    assert (folder / "before_and_after.gif").read_bytes().startswith(b"GIF")
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["arm"].features
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
     folder, metrics = run
     for name in ("run_seed", "run_tuning"):
         monkeypatch.setattr(reacher_model_free, name, None)  # nothing is left to run
-    assert reacher_model_free.main(smoke=True, policy_layers=(1, 2), output_dir=folder) == metrics
+    assert reacher_model_free.main(**ARGUMENTS, output_dir=folder) == metrics
 
 
 def test_every_metric_is_explained(run):
     explained = reacher_model_free.__doc__
     for name in run[1]:
-        pattern = name.removeprefix("shifted_").replace("layers_1_", "layers_D_").replace("layers_2_", "layers_D_")
+        pattern = (
+            name.removeprefix("shifted_")
+            .removeprefix("reversed_")
+            .replace("layers_1_", "layers_D_")
+            .replace("layers_2_", "layers_D_")
+        )
         if f"{pattern}:" not in explained and f"{pattern}," not in explained:
-            method = next(m for m in ("goal_conditioned", "paper_ppo", "ppo", "learned") if pattern.endswith(m))
+            methods_ = "goal_conditioned", "paper_ppo", "ppo", "learned_rewards", "learned_paper", "learned"
+            method = next(m for m in methods_ if pattern.endswith(m))
             assert f"\n    {pattern.removesuffix(method)}METHOD: " in explained, name
             assert f"\n    {method}: " in explained
 
 
 def test_meta_training_is_deterministic(run):
-    config = {**reacher_model_free.CONFIG, **reacher_model_free.SMOKE, "layout": "arm"}
+    config = {**reacher_model_free.CONFIG, **reacher_model_free.SMOKE, "layout": "arm", "train_tasks": {}}
     kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
-    again, _, samples = methods.meta_train(config, 0, verbose=0)
-    assert samples == run[1]["meta_train_env_steps"][0]
+    again, _, samples = methods.meta_train(task.EXPERIMENT, config, 0, verbose=0)
+    assert samples == run[1]["meta_train_env_steps_learned"][0]
     for pair in zip(kept.network.get_weights(), again.network.get_weights()):
         np.testing.assert_array_equal(*pair)
 
@@ -79,7 +90,8 @@ def test_the_simulation_is_the_environment():
     env = gymnasium.make("ml3_tf/ReacherFingertipGoal-v0")
     generator = np.random.default_rng(0)
     tasks = {name: values[0, 0] for name, values in task.draw_tasks(generator, 1).items()}
-    observation, _ = env.reset(options={name: values.astype(float) for name, values in tasks.items()})
+    start = {"state": tasks["state"][:4].astype(float), "goal": tasks["goal"].astype(float)}
+    observation, _ = env.reset(options=start)
     state, goal = tf.constant(tasks["state"]), tf.constant(tasks["goal"])
     for _ in range(task.HORIZON):
         np.testing.assert_allclose(task.observe(state, goal), observation, atol=2e-4)
@@ -89,9 +101,26 @@ def test_the_simulation_is_the_environment():
         np.testing.assert_allclose(task.SIMULATOR.reward(state, action, goal), reward, atol=2e-4)
 
 
-@pytest.mark.parametrize("prefix", ["", "shifted_"], ids=["trained", "shifted"])
-def test_goals_lie_in_their_arc_and_within_reach(prefix):
-    low, high = methods.ARCS[prefix]
+def test_reversed_motors_turn_the_action_around():
+    """And no observation tells; the gains of the environment's motors are 1."""
+    drawn = {name: task.draw_tasks(np.random.default_rng(0), 200, motors=name)["state"] for name in MOTORS}
+    assert (drawn["usual"][..., 4:] == 1).all()
+    assert (drawn["reversed"][..., 4:].min(-1) == -1).all() and (np.abs(drawn["reversed"][..., 4:]) == 1).all()
+    sizes = np.abs(drawn["varied"][..., 4:])
+    assert (
+        sizes.min() >= 0.5 and sizes.max() <= 1.0 and (drawn["varied"][..., 4:] > 0).mean() == pytest.approx(0.5, 0.2)
+    )
+    joints, action = np.float32([0.3, 1.0, 0.5, -0.2]), np.float32([0.4, -0.7])
+    states = [tf.constant(np.concatenate([joints, gains]), tf.float32) for gains in ([1.0, 1.0], [-1.0, -1.0])]
+    usual, turned = task.step(states[0], action), task.step(states[1], -action)
+    np.testing.assert_array_equal(usual[:4], turned[:4])
+    goal = tf.constant([0.1, 0.1])
+    np.testing.assert_array_equal(task.observe(states[0], goal), task.observe(states[1], goal))
+
+
+@pytest.mark.parametrize("arc", [task.TRAINED_ARC, task.SHIFTED_ARC], ids=["trained", "shifted"])
+def test_goals_lie_in_their_arc_and_within_reach(arc):
+    low, high = arc
     goals = task.draw_tasks(np.random.default_rng(0), 500, arc=(low, high))["goal"][:, 0]
     directions = (np.arctan2(goals[:, 1], goals[:, 0]) - low) % (2 * np.pi)
     assert (directions <= high - low + 1e-5).all()
@@ -155,8 +184,8 @@ def test_ratios_of_curves_written_by_hand():
 
 
 def test_where_the_loss_pushes_is_drawn():
-    _, features, scale = task.LAYOUTS["arm"]
-    loss = ml3_tf.MetaLoss.mlp((4,), features=features, input_scale=scale)
+    layout = task.LAYOUTS["arm"]
+    loss = ml3_tf.MetaLoss.mlp((4,), features=layout.features, input_scale=layout.scale)
     assert len(reacher_model_free_figure.draw_loss(loss).axes) == 4  # three panels and a scale
 
 
