@@ -103,7 +103,7 @@ def meta_test_on_policy(
     return adapt_on_policy(sampler, tasks, start, lambda state: state.parameters, update, updates, seeds, deterministic)
 
 
-def adapt_on_policy(sampler, tasks, state, parameters_of, update, updates, seeds, deterministic=True):
+def adapt_on_policy(sampler, tasks, state, parameters_of, update, updates, seeds, deterministic=True, measuring=None):
     """Lets policies gather experience and learn from it, and keeps the account: what all methods share.
 
     Args:
@@ -115,6 +115,7 @@ def adapt_on_policy(sampler, tasks, state, parameters_of, update, updates, seeds
         updates: Number of updates.
         seeds: `SeedGenerator` of the noise.
         deterministic: Whether the mean policies are measured, too.
+        measuring: Optional sampler and tasks that they are measured with. `None`: the same.
 
     Returns:
         `Adaptation`.
@@ -124,13 +125,15 @@ def adapt_on_policy(sampler, tasks, state, parameters_of, update, updates, seeds
     """
     if not isinstance(updates, (int, np.integer)) or updates < 1:
         raise ValueError(f"`updates` must be an integer, at least 1. Received: updates={updates!r}")
+    measure, measured_tasks = (sampler, tasks) if measuring is None else measuring
     returns, measured, samples = [], [], [np.zeros(tasks["state"].shape[0], int)]
     for number in range(updates + 1):
         parameters = parameters_of(state)
         trajectory = sampler(parameters, tasks, sampler.noise(tasks, seeds))
         returns.append(mean_returns(trajectory))
         if deterministic:
-            measured.append(mean_returns(sampler(parameters, tasks, sampler.no_noise(tasks))))
+            trajectory_of_means = measure(parameters, measured_tasks, measure.no_noise(measured_tasks))
+            measured.append(mean_returns(trajectory_of_means))
         if number < updates:
             samples.append(samples[-1] + np.asarray(tf.reduce_sum(trajectory.mask, [1, 2]), int))
             state = update(state, trajectory)

@@ -9,7 +9,7 @@ The ant of `ml3_tf/AntGoal-v0`, four legs and eight torques, has to walk to a pl
 100 steps of .05 s. A task is a stance and the place. The reward of a step is the negative distance in m, the return
 their sum over an episode: but for a constant the metric of ML3, the sum over time of what the distance has shrunk. At
 meta-test a fresh policy takes gradient steps with the learned loss alone on its own experience, without rewards
-(Algorithm 5): one episode, then a step of Adam for each mini-batch of 10 time steps.
+(Algorithm 5): one episode, then a step of Adam for each mini-batch of 5 time steps.
 
 Meta-training is Algorithm 4, shaped (eq. 9) by what only meta-training has: the task loss is eq. 8 and, on the same
 fresh rollouts, the squared gap between the policy's mean and that of a guide, one policy for all goals that PPO has
@@ -82,8 +82,8 @@ CONFIG = {
     "inner_optimizer": "adam",
     "inner_rate": 1e-2,
     "batch_size": 10,
-    "test_rate": 1e-2,
-    "test_batch_size": 10,
+    "test_rate": 6e-3,
+    "test_batch_size": 5,
     "num_tasks": 64,
     "episodes": 1,
     "outer_steps": 10,

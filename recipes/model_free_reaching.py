@@ -199,6 +199,7 @@ def meta_test(experiment, config, meta_loss, tasks, seed, depth=2):
 
 def train_by_ppo(experiment, config, tasks, seed, rate, episodes, samples):
     """An `Adaptation` of fresh policies, one for each task, by PPO with `episodes` an update."""
+    evaluation_simulator = experiment.simulator(len(tasks["state"]))
     tasks = {name: np.repeat(values[:, :1], episodes, 1) for name, values in tasks.items()}
     return ppo(
         lambda: experiment.build_policy(config, 2),
@@ -211,6 +212,7 @@ def train_by_ppo(experiment, config, tasks, seed, rate, episodes, samples):
         gae_lambda=config["gae_lambda"],
         batch_size=config["ppo_batch"],
         epochs=config["ppo_epochs"],
+        evaluation_simulator=evaluation_simulator,
         seed=_test_seed(seed),
         jit_compile=not config["smoke"],
     )

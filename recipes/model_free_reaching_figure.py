@@ -1,10 +1,12 @@
 """The figures of the recipes that reach goals by experience alone (ML3, figure 4)."""
 
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.rollouts import Trajectory
 
 METHODS = {  # method -> colour, line style, label
     "learned": ("C0", LINE_STYLES[0], "learned loss"),
@@ -89,3 +91,33 @@ def write_animation(env, path, file):
         frames.append(Image.fromarray(np.concatenate(pictures, 1)).quantize(32))
     durations = [round(2000 / env.metadata["render_fps"])] * (len(frames) - 1) + [1000]  # a rest at the end
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
+
+
+def pushes(loss, layout, observations, std, num_actions=64):
+    """Which way a loss pushes the means of a policy: `-d/d mean E_a[M]` where they are 0.
+
+    Args:
+        loss: A `MetaLoss` of the features of `layout`.
+        layout: `Layout`, of the observation and the action.
+        observations: `[P, O]`.
+        std: Standard deviation of the actions.
+        num_actions: Number of actions that the mean is taken over, and as many opposite ones.
+
+    Returns:
+        `[P, A]`, NumPy.
+    """
+    size = layout.features["mean_and_std"] // 2
+    actions = np.random.default_rng(0).normal(0.0, std, (num_actions, size))
+    actions = np.concatenate([actions, -actions]).astype("float32")  # their mean is 0
+    number = observations.shape[0]
+    # One time step for each action, and a last state that nothing sees.
+    visited = tf.repeat(observations[:, tf.newaxis], len(actions) + 1, 1)
+    taken, zeros = tf.tile(actions[tf.newaxis], [number, 1, 1]), tf.zeros((number, len(actions)))
+    seen = layout.inputs(Trajectory(visited, taken, zeros, tf.zeros((number, 0)), zeros))
+    seen = tf.reshape(seen, [-1, seen.shape[-1]])
+    mean_and_std = tf.constant(np.tile([0.0] * size + [std] * size, (len(seen), 1)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(mean_and_std)
+        total = tf.reduce_sum(loss.call(seen, mean_and_std))
+    slopes = tape.gradient(total, mean_and_std)[:, :size].numpy()
+    return -slopes.reshape(number, len(actions), size).mean(1)

@@ -116,8 +116,10 @@ def _adapt(experiment, config, losses, tests, seed):
         name: meta_test(experiment, _settings(experiment, config, name), loss, tasks, seed)
         for name, loss in losses.items()
     }
-    for name, number, samples in (("ppo", episodes, "ppo_samples"), ("paper_ppo", PAPER_EPISODES, "paper_ppo_samples")):
-        results[name] = train_by_ppo(experiment, config, tasks, seed, rate, number, config[samples])
+    train = lambda number, samples: train_by_ppo(experiment, config, tasks, seed, rate, number, samples)
+    results["ppo"] = train(episodes, config["ppo_samples"])
+    is_the_same = (episodes, config["ppo_samples"]) == (PAPER_EPISODES, config["paper_ppo_samples"])
+    results["paper_ppo"] = results["ppo"] if is_the_same else train(PAPER_EPISODES, config["paper_ppo_samples"])
     ends = np.cumsum([len(part["state"]) for part in parts])
     limits = dict(zip(tests, zip([0, *ends], ends)))
     part_of = lambda result, start, end: type(result)(*(values[:, start:end] for values in result[:3]), None)

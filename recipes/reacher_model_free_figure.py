@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from model_free_reaching_figure import pushes
 from reacher_model_free_task import LAYOUTS, POLICY_STD, observe
 
 from ml3_tf.envs.reacher import LENGTHS, fingertip
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.rollouts import Trajectory
 
 ELBOW = np.pi / 2  # rad, of the arm in the figure; its upper arm lies along x
 
@@ -26,10 +26,10 @@ def draw_loss(loss):
     places = np.linspace(-0.21, 0.21, 41)
     goals = np.stack(np.meshgrid(places, places), -1)
     outside = np.linalg.norm(goals, axis=-1) > sum(LENGTHS)
-    pushes = _pushes(loss, goals, np.zeros((*goals.shape[:-1], 2)))
-    limit = np.abs(pushes[~outside]).max()
+    at_rest = _pushes(loss, goals, np.zeros((*goals.shape[:-1], 2)))
+    limit = np.abs(at_rest[~outside]).max()
     for ax, joint, title in zip(axes, (0, 1), ("(a) push on the shoulder, at rest", "(b) push on the elbow, at rest")):
-        values = np.where(outside, np.nan, pushes[..., joint])
+        values = np.where(outside, np.nan, at_rest[..., joint])
         extent = (places[0], places[-1], places[0], places[-1])
         image = ax.imshow(values, extent=extent, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
         bend, tip = (LENGTHS[0], 0.0), fingertip([0.0, ELBOW])
@@ -40,8 +40,8 @@ def draw_loss(loss):
     angles = {"goal 0.5 rad ahead": 0.5, "fingertip in the goal": 0.0, "goal 0.5 rad behind": -0.5}
     for (name, angle), style in zip(angles.items(), LINE_STYLES):
         goal = np.tile(fingertip([angle, ELBOW]), (len(speeds), 1))
-        pushes = _pushes(loss, goal, np.stack([speeds, np.zeros_like(speeds)], -1))
-        axes[2].plot(speeds, pushes[..., 0], label=name, linestyle=style, linewidth=2)
+        moving = _pushes(loss, goal, np.stack([speeds, np.zeros_like(speeds)], -1))
+        axes[2].plot(speeds, moving[..., 0], label=name, linestyle=style, linewidth=2)
     axes[2].set(title="(c) push on the shoulder", xlabel="speed of the shoulder (rad/s)", ylabel="push (1/(N m))")
     axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False)
     style_axes(axes)
@@ -50,25 +50,9 @@ def draw_loss(loss):
     return figure
 
 
-def _pushes(loss, goals, velocities, num_actions=64):
-    """`-d/d mean E_a[M]` at mean torques of 0, `[..., 2]`, for goals and joint velocities `[..., 2]`."""
+def _pushes(loss, goals, velocities):
+    """`pushes` on both torques, `[..., 2]`, for goals and joint velocities `[..., 2]`."""
     shape = goals.shape[:-1]
     states = np.concatenate([np.broadcast_to([0.0, ELBOW], (*shape, 2)), velocities], -1)
-    observations = observe(
-        *(tf.constant(values.reshape(-1, values.shape[-1]), tf.float32) for values in (states, goals))
-    )
-    actions = np.random.default_rng(0).normal(0.0, POLICY_STD, (num_actions, 2))
-    actions = np.concatenate([actions, -actions]).astype("float32")  # their mean is 0
-    number = observations.shape[0]
-    # One time step for each action, and a last state that nothing sees.
-    visited = tf.repeat(observations[:, tf.newaxis], len(actions) + 1, 1)
-    taken = tf.tile(actions[tf.newaxis], [number, 1, 1])
-    zeros = tf.zeros((number, len(actions)))
-    seen = LAYOUTS["arm"].inputs(Trajectory(visited, taken, zeros, tf.zeros((number, 0)), zeros))
-    seen = tf.reshape(seen, [-1, seen.shape[-1]])
-    mean_and_std = tf.constant(np.tile([0.0, 0.0, POLICY_STD, POLICY_STD], (len(seen), 1)), tf.float32)
-    with tf.GradientTape() as tape:
-        tape.watch(mean_and_std)
-        total = tf.reduce_sum(loss.call(seen, mean_and_std))
-    slopes = tf.reshape(tape.gradient(total, mean_and_std)[:, :2], [*shape, len(actions), 2])
-    return -np.mean(slopes, -2)
+    flat = (tf.constant(values.reshape(-1, values.shape[-1]), tf.float32) for values in (states, goals))
+    return pushes(loss, LAYOUTS["arm"], observe(*flat), POLICY_STD).reshape(*shape, 2)

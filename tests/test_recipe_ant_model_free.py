@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import ant_model_free  # noqa: E402
+import ant_model_free_figure as figure  # noqa: E402
 import ant_model_free_task as task  # noqa: E402
 import model_free_reaching as methods  # noqa: E402
+from model_free_reaching_figure import pushes  # noqa: E402
 
 import ml3_tf  # noqa: E402
 from ml3_tf.rollouts import Trajectory  # noqa: E402
@@ -141,3 +143,24 @@ def test_a_guide_pulls_the_means_towards_its_own():
     )
     weights = [np.concatenate([w.ravel() for w in loss.network.get_weights()]) for loss, _, _ in (far, near)]
     assert np.abs(weights[0] - weights[1]).max() > 1e-4
+
+
+def test_where_the_loss_pushes_is_drawn():
+    layout = task.LAYOUTS["ant"]
+    loss = ml3_tf.MetaLoss.mlp((4,), features=layout.features, input_scale=layout.scale)
+    assert [len(ax.lines) for ax in figure.draw_loss(loss).axes] == [4, 4]
+
+
+def test_pushes_are_slopes_of_the_loss():
+    """Of a loss that is the squared way of the mean to ten times the height: the same for all actions."""
+
+    class Follows(ml3_tf.MetaLoss):
+        def call(self, y_true, y_pred):
+            return tf.reduce_sum(tf.square(y_pred[..., :8] - 10.0 * y_true[..., :1]), -1)
+
+    layout = task.LAYOUTS["ant"]
+    loss = Follows(ml3_tf.MetaLoss.mlp((4,), features=layout.features).network, features=layout.features)
+    observations = np.zeros((2, 31), np.float32)
+    observations[:, 2], observations[:, 3] = [0.1, 0.3], 1.0
+    received = pushes(loss, layout, tf.constant(observations), 0.2)
+    np.testing.assert_allclose(received, np.repeat([[2.0], [6.0]], 8, 1), rtol=1e-5)

@@ -81,6 +81,7 @@ def ppo(
     normalize_observations=False,
     parameters=None,
     deterministic=True,
+    evaluation_simulator=None,
     seed=None,
     jit_compile=True,
 ):
@@ -115,6 +116,8 @@ def ppo(
             standard deviation.
         parameters: Optional model of the policy's architecture: all policies start from its weights.
         deterministic: Whether the returns of the mean policies are measured, too, with rollouts of their own.
+        evaluation_simulator: What they are measured in: as `simulator`, for the first episode of each task alone.
+            Episodes that start alike are all the same without noise. `None`: `simulator`, and all episodes.
         seed: Optional integer that determines fresh policies and values, noise and mini-batches.
         jit_compile: Whether to compile with XLA.
 
@@ -153,14 +156,21 @@ def ppo(
     )
     compiled = lambda function: tf.function(function, autograph=False, jit_compile=jit_compile)
     improve, seeds = compiled(run.improve), keras.random.SeedGenerator(seed)
-    sampler = Sampler(run.predict, simulator, horizon, action_size_of(learner.model), compiled)
+    action_size = action_size_of(learner.model)
+    sampler = Sampler(run.predict, simulator, horizon, action_size, compiled)
+    measuring = None
+    if evaluation_simulator is not None:
+        first = {name: values[:, :1] for name, values in tasks.items()}
+        measuring = Sampler(run.predict, evaluation_simulator, horizon, action_size, compiled), first
 
     def update(state, trajectory):
         orders = tf.argsort(keras.random.uniform((epochs, num_tasks, num_steps), seed=seeds))
         return improve(state, trajectory, _slices(orders, batch_size))
 
     start = run.start(num_tasks, None if parameters is None else learner.copies(parameters, num_tasks))
-    result = adapt_on_policy(sampler, tasks, start, lambda state: state, update, updates, seeds, deterministic)
+    result = adapt_on_policy(
+        sampler, tasks, start, lambda state: state, update, updates, seeds, deterministic, measuring
+    )
     return result._replace(parameters=result.parameters.policy.parameters)
 
 

@@ -113,6 +113,18 @@ def test_real_environments_and_their_simulator_agree(plain):
     env.close()
 
 
+def test_mean_policies_may_be_measured_apart(plain):
+    """In an environment each, where episodes of a task start alike; the noisy ones are as before."""
+    alike = {name: np.repeat(values[:, :1], 2, 1) for name, values in TASKS.items()}
+    both, apart = (run(tasks=alike, evaluation_simulator=simulator) for simulator in (None, POINTMASS))
+    np.testing.assert_array_equal(apart.returns, both.returns)
+    np.testing.assert_allclose(apart.deterministic_returns, both.deterministic_returns, rtol=1e-5)
+    env = gymnasium.make_vec("ml3_tf/PointmassGoal-v0", num_envs=2, vectorization_mode="sync")
+    in_env = run(tasks=alike, evaluation_simulator=env)
+    env.close()
+    np.testing.assert_allclose(in_env.deterministic_returns, both.deterministic_returns, rtol=1e-3)
+
+
 def test_seeds_reproduce(plain):
     np.testing.assert_array_equal(run().returns, plain)
     assert not np.allclose(run(seed=1).returns, plain)
