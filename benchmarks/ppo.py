@@ -13,7 +13,12 @@ value have one optimizer there, two here, and its advantages are normalised by m
 It prints the mean return of the noisy policies, with the standard deviation over tasks, by environment steps.
 """
 
-import math
+import os
+import secrets
+import subprocess
+import sys
+from multiprocessing.connection import Listener
+from pathlib import Path
 
 import gymnasium
 import keras
@@ -25,6 +30,7 @@ from ml3_tf.baselines.ppo import ppo
 from ml3_tf.policies import GaussianPolicy
 
 NAME, HORIZON, EPISODES, RATE, DISCOUNT, STD = "ml3_tf/ReacherFingertipGoal-v0", 65, 4, 3e-3, 0.9, 0.5
+KEY = secrets.token_bytes(16)  # only the peer may connect
 
 
 def draw_task(seed):
@@ -56,36 +62,33 @@ def curves_of_ours(seeds, updates):
     return result.returns[:updates].T
 
 
-def curve_of_stable_baselines(seed, updates):
-    """Returns `[updates]` of one task."""
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.vec_env import DummyVecEnv
+def curves_of_stable_baselines(seeds, updates):
+    """Returns `[seeds, updates]`; the environments run here, the peer in a process of its own (`ppo_peer.py`)."""
+    envs = [gymnasium.make(NAME) for _ in range(EPISODES)]
+    settings = {"num_envs": EPISODES, "horizon": HORIZON, "rate": RATE, "discount": DISCOUNT, "std": STD}
+    curves = []
+    with Listener(authkey=KEY) as listener:
+        command = [sys.executable, str(Path(__file__).with_name("ppo_peer.py")), listener.address]
+        key = {"ML3_TF_PEER_KEY": KEY.hex()}
+        peer = subprocess.Popen(command, env={**os.environ, **key})
+        with listener.accept() as connection:
+            for seed in seeds:
+                for env in envs:
+                    env.unwrapped.task = draw_task(seed)
+                connection.send({**settings, "updates": updates, "seed": seed})
+                curves.append(_serve(connection, envs))
+            connection.send(None)
+        peer.wait()
+    return np.array(curves)
 
-    task = draw_task(seed)
 
-    def make():
-        env = gymnasium.make(NAME)
-        env.unwrapped.task = task
-        return env
-
-    model = PPO(
-        "MlpPolicy",
-        DummyVecEnv([make] * EPISODES),
-        learning_rate=RATE,
-        n_steps=HORIZON,
-        batch_size=HORIZON,
-        gamma=DISCOUNT,
-        gae_lambda=DISCOUNT,
-        policy_kwargs={"log_std_init": math.log(STD)},
-        seed=seed,
-        device="cpu",
-    )
-    model.policy.log_std.requires_grad_(False)
-    curve = []
-    for _ in range(updates):
-        model.learn(HORIZON * EPISODES, reset_num_timesteps=False)
-        curve.append(model.rollout_buffer.rewards.sum(0).mean())
-    return curve
+def _serve(connection, envs):
+    """Answers the peer's calls of its environments until it sends a curve."""
+    while True:
+        index, name, argument = connection.recv()
+        if name == "curve":
+            return argument
+        connection.send(envs[index].reset() if name == "reset" else envs[index].step(argument))
 
 
 def main(tasks: int = 10, updates: int = 80):
@@ -97,7 +100,7 @@ def main(tasks: int = 10, updates: int = 80):
     """
     seeds = list(range(tasks))
     ours = curves_of_ours(seeds, updates)
-    theirs = np.array([curve_of_stable_baselines(seed, updates) for seed in seeds])
+    theirs = curves_of_stable_baselines(seeds, updates)
     print(f"{'steps':>7}  {'ml3_tf':>16}  {'stable-baselines3':>18}   mean return (m), {tasks} tasks")
     for update in np.unique(np.linspace(0, updates - 1, 11).astype(int)):
         cells = [f"{curves[:, update].mean():8.2f} ± {curves[:, update].std():5.2f}" for curves in (ours, theirs)]
