@@ -155,6 +155,7 @@ LAYOUTS = {
     ),
 }
 EXPERIMENT = Experiment(
+    name="ant_model_free",
     env="ml3_tf/AntGoal-v0",
     simulator=simulator,
     horizon=HORIZON,

@@ -41,6 +41,7 @@ class Experiment(NamedTuple):
     """A robot that has to reach goals.
 
     Args:
+        name: Name of the recipe, and of its learned loss.
         env: Name of the environment.
         simulator: Function of a number of episodes that returns their `Simulator` or vector of environments.
         horizon: T.
@@ -58,6 +59,7 @@ class Experiment(NamedTuple):
             that turns actions back: a symmetry of the robot. `None`: it has none.
     """
 
+    name: str
     env: str
     simulator: Callable
     horizon: int
@@ -94,7 +96,7 @@ def meta_train(experiment, config, seed, verbose, guide=None):
         features=layout.features,
         input_scale=layout.scale,
         output_initializer=keras.initializers.VarianceScaling(config["output_scale"], "fan_avg", "uniform"),
-        name="meta_loss",
+        name=experiment.name,
     )
     trainer = ModelFreeTrainer(
         lambda: experiment.build_policy(config, 2),

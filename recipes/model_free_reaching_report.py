@@ -51,12 +51,12 @@ def run_experiment(experiment, command, functions, numbers, config, output_dir, 
         raise ValueError(f"`policy_layers` must be numbers of hidden layers, at least 1. Received: {layers}")
     config = {**config, "policy_layers": list(layers), "losses": list(dict.fromkeys(("learned", *losses)))}
     run_tuning, run_seed = functions
-    recipe, output_dir = Path(command.split()[1]).stem, Path(output_dir)
+    output_dir = Path(output_dir)
     tuning = {name: config[name] for name in TUNING}
     [tuned] = run_seeds(run_tuning, ["tuning"], tuning, output_dir / "seeds" / "tuning")
     config = {**config, "ppo": tuned["ppo"]}
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
-    metrics = write_summary(recipe, command, numbers, results, config, output_dir)
+    metrics = write_summary(experiment.name, command, numbers, results, config, output_dir)
     write_history(_history(numbers, results, experiment), output_dir)
     draw_figure(results, experiment).savefig(output_dir / "figure.png")
     path = results[0]["path"]

@@ -134,6 +134,7 @@ LAYOUTS = {
     "rewards": Layout(with_progress(in_the_arms_frame, 0.9), {**ARM.features, "progress": 1}, [*ARM.scale, 1.0]),
 }
 EXPERIMENT = Experiment(
+    name="reacher_model_free",
     env="ml3_tf/ReacherFingertipGoal-v0",
     simulator=lambda num_episodes: SIMULATOR,
     horizon=HORIZON,
