@@ -5,17 +5,8 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 from experiment import export_loss_of, print_table, run_seeds, write_history, write_summary
-from model_free_reaching import (
-    fresh_parameters,
-    meta_test,
-    meta_train,
-    returns_of_one,
-    roll_out_means,
-    test_tasks,
-    train_by_ppo,
-    train_goal_conditioned,
-    tune_ppo,
-)
+from model_free_reaching import draw_tests, fresh_parameters, meta_test, meta_train, roll_out_means
+from model_free_reaching_baselines import returns_of_one, train_by_ppo, train_goal_conditioned, tune_ppo
 from model_free_reaching_figure import draw_figure, write_animation
 from model_free_reaching_measures import compare_depths, curve_of, measure
 
@@ -74,7 +65,7 @@ def run_seed(experiment, config, seed, output_dir, verbose):
         `{"samples", "returns", "on_policy"}`, `"layers"`: depth -> the same, `"goal_conditioned"`: prefix -> return,
         `"path"`: see `_path`.
     """
-    tests = test_tasks(experiment, config, seed)
+    tests = draw_tests(experiment, config, seed)
     guide = train_goal_conditioned(experiment, config, seed, config["goal_conditioned_samples"])
     losses, returns, metrics = {}, {}, {}
     for name in config["losses"]:
