@@ -22,7 +22,8 @@ from model_free_reaching_figure import pushes  # noqa: E402
 import ml3_tf  # noqa: E402
 from ml3_tf.rollouts import Trajectory  # noqa: E402
 
-ARGUMENTS = {"smoke": True, "policy_layers": (1, 2)}
+COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-layers 1 2 --smoke"
+ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned_alone",)}
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,12 @@ def run(tmp_path_factory):
 def test_it_writes_what_a_recipe_writes(run):
     folder, metrics = run
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["command"] == "python recipes/ant_model_free.py --policy-layers 1 2 --smoke"
+    assert summary["command"] == COMMAND
     assert summary["metrics"] == metrics
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert {(row["tasks"], row["method"]) for row in rows} == {
-        (prefix, method) for prefix in ("", "shifted_") for method in ("learned", "ppo", "paper_ppo")
+        (prefix, method) for prefix in ("", "shifted_") for method in ("learned", "learned_alone", "ppo", "paper_ppo")
     }
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "before_and_after.gif").read_bytes().startswith(b"GIF")
@@ -58,7 +59,9 @@ def test_every_metric_is_explained(run):
     for name in run[1]:
         pattern = name.removeprefix("shifted_").replace("layers_1_", "layers_D_").replace("layers_2_", "layers_D_")
         if f"{pattern}:" not in explained and f"{pattern}," not in explained:
-            method = next(m for m in ("goal_conditioned", "paper_ppo", "ppo", "learned") if pattern.endswith(m))
+            method = next(
+                m for m in ("goal_conditioned", "paper_ppo", "ppo", "learned_alone", "learned") if pattern.endswith(m)
+            )
             assert f"\n    {pattern.removesuffix(method)}METHOD: " in explained, name
             assert f"\n    {method}: " in explained
 
@@ -66,6 +69,7 @@ def test_every_metric_is_explained(run):
 def test_the_samples_of_the_guide_count(run):
     """One outer step: 2 tasks x 3 rollouts x 100 steps; two of them, and what the guide had."""
     assert run[1]["meta_train_env_steps_learned"] == [2 * 2 * 3 * 100 + 800]
+    assert run[1]["meta_train_env_steps_learned_alone"] == [2 * 2 * 3 * 100]  # it had none
 
 
 def test_a_policy_without_layers_is_refused(tmp_path):
@@ -164,3 +168,15 @@ def test_pushes_are_slopes_of_the_loss():
     observations[:, 2], observations[:, 3] = [0.1, 0.3], 1.0
     received = pushes(loss, layout, tf.constant(observations), 0.2)
     np.testing.assert_allclose(received, np.repeat([[2.0], [6.0]], 8, 1), rtol=1e-5)
+
+
+def test_the_committed_results_hold_what_is_promised():
+    metrics = json.loads((ROOT / "results" / "ant_model_free" / "summary.json").read_text())["metrics"]
+    assert np.median(metrics["sample_ratio_to_paper_ppo"]) >= 5
+    card = (ROOT / "savedmodels" / "ant_model_free" / "README.md").read_text()
+    # What does not hold is said: one seed does not get there, the guide ends far ahead, PPO ahead.
+    assert np.sum(np.array(metrics["samples_to_level_learned"]) > 0) == 2
+    assert "on one seed of three not for 2 m either" in card
+    assert np.mean(metrics["final_return_goal_conditioned"]) > np.mean(metrics["final_return_ppo"])
+    assert np.mean(metrics["final_return_ppo"]) > np.mean(metrics["final_return_learned"])
+    assert "PPO ends better, and the guide" in card
