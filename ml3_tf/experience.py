@@ -95,8 +95,8 @@ def with_progress(inputs, discount):
     >>> trajectory = Trajectory(
     ...     tf.zeros((1, 1, 4, 1)), tf.zeros((1, 1, 3, 1)), rewards, tf.zeros(0), tf.ones((1, 1, 3))
     ... )
-    >>> with_progress(state_and_action, 0.0)(trajectory).numpy()[0, 0, :, -1].round(2).tolist()
-    [0.0, 1.73, 0.0]
+    >>> print(with_progress(state_and_action, 0.0)(trajectory).numpy()[0, 0, :, -1].round(2))
+    [0.   1.73 0.  ]
     """
 
     def extended(trajectory):

@@ -126,7 +126,7 @@ def list_meta_losses():
 
     >>> import ml3_tf
     >>> names = ml3_tf.list_meta_losses()  # doctest: +ELLIPSIS
-    digits ... version 1 ...
+    ant_model_free ... version 1 ...
     """
     names = _shipped_names()
     for name in names:
