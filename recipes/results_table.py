@@ -89,6 +89,12 @@ ROWS += [
         "reacher_model_free", "arm, without a model, samples to 80 % of the way ↓", *_against_ppo("samples_to_level_{}")
     ),
     Row("reacher_model_free", "the same, return after learning ↑", *_against_ppo("final_return_{}"), True),
+    Row(
+        "reacher_model_free",
+        "the same, motors reversed, reward-aware loss ↑",
+        *("reversed_final_return_learned_rewards", None, "reversed_final_return_ppo"),
+        True,
+    ),
     Row("ant_model_free", "ant (3 seeds), return after learning ↑", *_against_ppo("final_return_{}"), True),
     Row("reacher_demonstrations", "arm, unseen targets, final distance (rad) ↓", LEARNED_DISTANCE, None, None),
 ]
