@@ -28,8 +28,8 @@ class ModelFreeTrainer(MetaTrainer):
 
     The new rollouts are also what the next inner step learns from: each is used twice. Where simulation is what costs,
     `outer_epochs` lets phi take more steps from each, as PPO does, with a `PolicyGradient(clip_range=...)` that holds
-    it near the policies that acted. Rollouts are data: they happen
-    outside of what is differentiated, and no gradient flows through actions, rewards or states.
+    it near the policies that acted. Rollouts are data: they happen outside of what is differentiated, and no gradient
+    flows through actions, rewards or states.
 
     The learned loss sees what the policy returns, mean and standard deviation (`y_pred`), and what `loss_inputs` makes
     of the trajectory (`y_true`), so that at meta-test `policy.compile(loss=meta_loss)` does the rest.

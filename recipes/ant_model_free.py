@@ -58,7 +58,7 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
 Departures from the paper, which names neither rates nor sizes of this experiment: the guide; the reward is the negative
 distance alone; eq. 8 has normalised advantages and a quadratic baseline, serves three passes over the rollouts with
 PPO's clipping, and comes with a penalty on means beyond the limits of the torques; the loss sees the observation in
-the torso's frame (the paper's form is the layout "paper" of `ant_model_free_task.py`); inner steps are those of Adam,
+the torso's frame; inner steps are those of Adam,
 at a rate that falls to zero over the life of a policy, 48 episodes in meta-training and 100 at meta-test.
 
 Files: `summary.json`, `history.csv`, `figure.png`, `before_and_after.gif` (the mean policy before and after it learned
@@ -71,9 +71,9 @@ from typing import Literal
 import tyro
 from ant_model_free_task import EXPERIMENT
 from experiment import command_line
+from model_free_reaching_baselines import tune_ppo
 from model_free_reaching_report import run_experiment
 from model_free_reaching_report import run_seed as run_seed_of
-from model_free_reaching_report import run_tuning as run_tuning_of
 
 CONFIG = {
     "hidden_units": [128, 128],
@@ -149,7 +149,7 @@ SMOKE = {
 
 
 def run_tuning(_, config, output_dir, verbose):
-    return run_tuning_of(EXPERIMENT, config)
+    return tune_ppo(EXPERIMENT, config)
 
 
 def run_seed(seed, config, output_dir, verbose):

@@ -9,7 +9,6 @@ from model_free_reaching import Experiment, Layout
 
 import ml3_tf.envs  # noqa: F401 - registers the environment
 from ml3_tf.envs.ant import GOAL_RADIUS, AntGoalEnv
-from ml3_tf.experience import state_and_action
 from ml3_tf.policies import GaussianPolicy
 
 HORIZON = 100
@@ -147,11 +146,6 @@ LAYOUTS = {
             *(*MEAN_SCALE, 0.5, 1.0, 1.0, 1.0, *[0.5] * 8, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, *[5.0] * 8),
             *(1.0, 1.0, 1.0, *ACTION_SCALE),
         ],
-    ),
-    "paper": Layout(
-        state_and_action,
-        {"mean_and_std": 16, "state": 31, "action": 8},
-        [*MEAN_SCALE, *STATE_SCALE, *ACTION_SCALE],
     ),
 }
 EXPERIMENT = Experiment(

@@ -80,7 +80,7 @@ def meta_train(experiment, config, seed, verbose, guide=None):
         config: Settings.
         seed: The seed.
         verbose: As in `fit`.
-        guide: Optional policy for all goals, as `goal_conditioned` makes it. Its means shape the task loss (eq. 9).
+        guide: Optional policy for all goals, see `train_goal_conditioned`. Its means shape the task loss (eq. 9).
 
     Returns:
         The learned loss, the mean returns of each epoch, and the environment steps.

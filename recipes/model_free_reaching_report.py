@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from experiment import export_loss_of, print_table, run_seeds, write_history, write_summary
 from model_free_reaching import draw_tests, fresh_parameters, meta_test, meta_train, roll_out_means
-from model_free_reaching_baselines import returns_of_one, train_by_ppo, train_goal_conditioned, tune_ppo
+from model_free_reaching_baselines import returns_of_one, train_by_ppo, train_goal_conditioned
 from model_free_reaching_figure import draw_figure, write_animation
 from model_free_reaching_measures import compare_depths, curve_of, measure
 
@@ -95,10 +95,6 @@ def run_seed(experiment, config, seed, output_dir, verbose):
     return {"metrics": metrics, "layers": {depth: _kept(result) for depth, result in layers.items()}, **kept}
 
 
-def run_tuning(experiment, config):
-    return tune_ppo(experiment, config)
-
-
 def _adapt(experiment, config, losses, tests, seed):
     """Prefix -> method -> `Adaptation`, and `_path`; a method trains for all prefixes at once: compiled once."""
     (rate, episodes), parts = config["ppo"], list(tests.values())
@@ -145,15 +141,9 @@ def _history(numbers, results, experiment):
         {"seed": seed, "tasks": prefix, "method": name, "samples": samples, "return": value, "on_policy": noisy}
         for seed, result in zip(numbers, results)
         for prefix in experiment.tests
-        for key, curve in result["curves"].items()
-        if (name := key.removeprefix(prefix)) in _methods(result) and prefix + name == key
-        for samples, value, noisy in zip(*curve.values())
+        for name in (*result["meta_train"], "ppo", "paper_ppo")
+        for samples, value, noisy in zip(*result["curves"][prefix + name].values())
     ]
-
-
-def _methods(result):
-    """Those without a prefix."""
-    return [*result["meta_train"], "ppo", "paper_ppo"]
 
 
 def _print(metrics, config, output_dir, loss_path):

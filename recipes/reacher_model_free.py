@@ -71,9 +71,9 @@ from typing import Literal
 
 import tyro
 from experiment import command_line
+from model_free_reaching_baselines import tune_ppo
 from model_free_reaching_report import run_experiment
 from model_free_reaching_report import run_seed as run_seed_of
-from model_free_reaching_report import run_tuning as run_tuning_of
 from reacher_model_free_task import EXPERIMENT
 
 CONFIG = {
@@ -144,7 +144,7 @@ SMOKE = {
 
 
 def run_tuning(_, config, output_dir, verbose):
-    return run_tuning_of(EXPERIMENT, config)
+    return tune_ppo(EXPERIMENT, config)
 
 
 def run_seed(seed, config, output_dir, verbose):
