@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras import ops
 from tensorflow_probability import distributions
 
+from ml3_tf.counts import check_counts
+
 SERIALIZABLE = keras.saving.register_keras_serializable("ml3_tf")
 
 # Standard deviations in units of the spread of the changes: simulators have no noise, and the likelihood no bound.
@@ -117,7 +119,7 @@ class DynamicsEnsemble(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _check_sizes(state_size=state_size, action_size=action_size, num_members=num_members)
+        check_counts(state_size=state_size, action_size=action_size, num_members=num_members)
         if not all(column in range(state_size) for column in angles):
             raise ValueError(f"`angles` must name columns of the {state_size} of a state. Received: angles={angles}")
         self.state_size, self.action_size, self.num_members = state_size, action_size, num_members
@@ -247,9 +249,3 @@ class DynamicsEnsemble(keras.Model):
         width = self.action_size if name == "actions" else self.state_size
         if values.shape[-1] != width:
             raise ValueError(f"`{name}` must have {width} columns. Received: shape {tuple(values.shape)}")
-
-
-def _check_sizes(**sizes):
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={size!r}")

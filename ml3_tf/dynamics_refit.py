@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
 from ml3_tf.model_based import ModelBasedTrainer
 from ml3_tf.rollouts import rollout_env
 
@@ -65,10 +66,7 @@ class DynamicsRefit(keras.callbacks.Callback):
 
     def __init__(self, dynamics, env, tasks, every=100, exploration=4, epochs=20, batch_size=64, seed=None):
         super().__init__()
-        counts = {"every": every, "exploration": exploration, "epochs": epochs, "batch_size": batch_size}
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={count}")
+        check_counts(every=every, exploration=exploration, epochs=epochs, batch_size=batch_size)
         self.dynamics, self.env, self.tasks = dynamics, env, tasks
         self.every, self.exploration = every, exploration
         self.fit_arguments = {"epochs": epochs, "batch_size": batch_size, "verbose": 0}

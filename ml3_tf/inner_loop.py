@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters
 
@@ -163,8 +164,7 @@ def meta_test(learner, loss, optimizer, tasks, steps, task_loss="mse", parameter
     >>> ml3_tf.meta_test(learner, "mse", keras.optimizers.SGD(0.01), tasks, steps=5).shape
     (6, 3)
     """
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1. Received: steps={steps}")
+    check_counts(steps=steps)
     learner = Learner(learner, seed)
     loop = InnerLoop(learner, loss, optimizer)
     task_loss = keras.losses.get(task_loss)

@@ -6,6 +6,7 @@ Shape letters: N tasks, B episodes of a task, T time, S state, A action, G goal.
 import numpy as np
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
 from ml3_tf.experience import learning_batch, state_and_goal
 from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner
@@ -78,8 +79,7 @@ class ModelBasedTrainer(MetaTrainer):
         **kwargs,
     ):
         super().__init__(policy, meta_loss, inner_steps, unroll, seed, **kwargs)
-        if horizon < 1:
-            raise ValueError(f"`horizon` must be at least 1: the number of steps of a rollout. Received: {horizon}")
+        check_counts(horizon=horizon)
         self.horizon, self.time_unroll = horizon, time_unroll
         self.loss_inputs = loss_inputs
         # Called through a function: a model of the dynamics is no part of this one, whose weights are phi's.
@@ -199,8 +199,7 @@ def meta_test_in_env(
     >>> meta_test_in_env(policy, loss, "sgd", env, steps=2, horizon=5).states.shape
     (3, 3, 6, 2)
     """
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1. Received: steps={steps}")
+    check_counts(steps=steps)
     learner = Learner(policy, seed)
     loop = InnerLoop(learner, loss, optimizer)
     start = loop.start(env.num_envs, None if parameters is None else learner.copies(parameters, env.num_envs))

@@ -8,6 +8,7 @@ import time
 import keras
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
 from ml3_tf.experience import learning_batch, mini_batches, state_and_action
 from ml3_tf.meta_trainer import MetaTrainer
 from ml3_tf.on_policy import mean_returns
@@ -96,9 +97,9 @@ class ModelFreeTrainer(MetaTrainer):
         super().__init__(policy, meta_loss, inner_steps, unroll, seed, **kwargs)
         self.simulator, self.horizon = simulator, horizon
         self.loss_inputs, self.batch_size = loss_inputs, batch_size
-        _check_count("outer_epochs", outer_epochs)
+        check_counts(outer_epochs=outer_epochs)
         if outer_batch_size is not None:
-            _check_count("outer_batch_size", outer_batch_size)
+            check_counts(outer_batch_size=outer_batch_size)
         self.outer_epochs, self.outer_batch_size = outer_epochs, outer_batch_size
         self.action_size = action_size_of(self.learner.model)
         self.seeds, self._evaluation_seeds = keras.random.SeedGenerator(seed), keras.random.SeedGenerator(seed)
@@ -261,8 +262,3 @@ class ModelFreeTrainer(MetaTrainer):
         for batch in batches:
             tasks = self.inner_loop.step(tasks, lambda _, batch=batch: batch)
         return tasks
-
-
-def _check_count(name, value):
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be an integer, at least 1. Received: {name}={value!r}")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
 from ml3_tf.experience import mini_batches, state_and_action
 from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner
@@ -123,8 +124,7 @@ def adapt_on_policy(sampler, tasks, state, parameters_of, update, updates, seeds
     Raises:
         ValueError: `updates` is not positive.
     """
-    if not isinstance(updates, (int, np.integer)) or updates < 1:
-        raise ValueError(f"`updates` must be an integer, at least 1. Received: updates={updates!r}")
+    check_counts(updates=updates)
     measure, measured_tasks = (sampler, tasks) if measuring is None else measuring
     returns, measured, samples = [], [], [np.zeros(tasks["state"].shape[0], int)]
     for number in range(updates + 1):

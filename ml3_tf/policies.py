@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from ml3_tf.counts import check_counts
+
 SERIALIZABLE = keras.saving.register_keras_serializable("ml3_tf")
 
 
@@ -183,10 +185,7 @@ def _initializer(config):
 
 
 def _check(state_size, action_size, action_limit, std, state_scale, state_dependent_std, learn_std, **_):
-    sizes = {"state_size": state_size, "action_size": action_size}
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={size!r}")
+    check_counts(state_size=state_size, action_size=action_size)
     for name, value, size in (("action_limit", action_limit, action_size), ("state_scale", state_scale, state_size)):
         values = value if isinstance(value, (list, tuple)) else [value] * size
         if value is not None and (len(values) != size or not all(0 < v < math.inf for v in values)):

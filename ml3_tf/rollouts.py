@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
+
 # Time steps laid out in one pass of the loop over time: what is traced and compiled grows with them and not with the
 # horizon. On a CPU one is as fast as five, and compiles in half the time (`benchmarks/rollout.py`).
 TIME_UNROLL = 1
@@ -66,7 +68,7 @@ def rollout_model(policy, dynamics, initial_states, horizon, goal=None, reward=N
     >>> tuple(trajectory.states.shape), tuple(trajectory.actions.shape)
     ((3, 21, 2), (3, 20, 2))
     """
-    _check_horizon(horizon)
+    check_counts(horizon=horizon)
     initial_states = tf.convert_to_tensor(initial_states)
 
     def steps(states, number):
@@ -121,7 +123,7 @@ def rollout_env(policy, env, horizon, seed=None, options=None):
     >>> trajectory.states.shape, trajectory.goal.shape
     ((3, 36, 2), (3, 2))
     """
-    _check_horizon(horizon)
+    check_counts(horizon=horizon)
     _check_env(env)
     observations, info = env.reset(seed=seed, options=options)
     states, actions, rewards, masks = [_checked_observations(observations, env)], [], [], []
@@ -184,11 +186,6 @@ def _next_states(dynamics, states, actions):
             f"{tuple(following.shape)} for actions of shape {tuple(actions.shape)}."
         )
     return following
-
-
-def _check_horizon(horizon):
-    if not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise ValueError(f"`horizon` must be an integer, at least 1: the number of steps. Received: {horizon!r}")
 
 
 def _check_env(env):

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
 from ml3_tf.policies import GaussianPolicy
 from ml3_tf.rollouts import Trajectory, rollout_env
 
@@ -56,8 +57,7 @@ class Sampler:
     """
 
     def __init__(self, predict, simulator, horizon, action_size, compiled=_as_graph):
-        if not isinstance(horizon, (int, np.integer)) or horizon < 1:
-            raise ValueError(f"`horizon` must be an integer, at least 1: the number of steps. Received: {horizon!r}")
+        check_counts(horizon=horizon)
         if not isinstance(simulator, Simulator) and not hasattr(simulator, "num_envs"):
             raise ValueError(
                 "`simulator` must be a `Simulator` or a vector of environments, `gymnasium.make_vec(name, "

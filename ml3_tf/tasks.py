@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
+
 
 def sine_tasks(
     num_tasks=1,
@@ -41,10 +43,9 @@ def sine_tasks(
     >>> tuple(x.shape)
     (3, 20, 1)
     """
-    sizes = {"num_tasks": num_tasks, "num_support": num_support, "num_query": num_query}
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {name}={size}")
+    check_counts(num_tasks=num_tasks, num_support=num_support)
+    if num_query is not None:
+        check_counts(num_query=num_query)
     ranges = {"amplitude": amplitude, "phase": phase, "x_range": x_range}
     ranges = {name: _as_range(name, value) for name, value in ranges.items()}
 

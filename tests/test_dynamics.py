@@ -244,8 +244,8 @@ def test_transitions_that_are_not_finite_are_refused(small):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"state_size": 0}, "`state_size` must be a positive integer. Received: state_size=0"),
-        ({"num_members": 1.5}, "`num_members` must be a positive integer. Received: num_members=1.5"),
+        ({"state_size": 0}, "`state_size` must be an integer, at least 1. Received: state_size=0"),
+        ({"num_members": 1.5}, "`num_members` must be an integer, at least 1. Received: num_members=1.5"),
         ({"angles": (2,)}, r"`angles` must name columns of the 2 of a state. Received: angles=\(2,\)"),
     ],
     ids=["state-size", "members", "angles"],

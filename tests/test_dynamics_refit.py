@@ -169,7 +169,7 @@ def test_what_lies_behind_the_end_of_an_episode_is_not_kept():
 
 def test_what_does_not_fit_is_refused():
     dynamics = make_dynamics()
-    with pytest.raises(ValueError, match="`every` must be at least 1. Received: every=0"):
+    with pytest.raises(ValueError, match="`every` must be an integer, at least 1. Received: every=0"):
         make_refit(dynamics, every=0)
     with pytest.raises(
         ValueError, match="as many tasks in an outer step as environments. Received: 2 tasks, num_envs=8"

@@ -365,7 +365,7 @@ def test_the_same_seed_gives_the_same_curve():
 
 
 def test_steps_must_be_positive():
-    with pytest.raises(ValueError, match="`steps` must be at least 1. Received: steps=0"):
+    with pytest.raises(ValueError, match="`steps` must be an integer, at least 1. Received: steps=0"):
         meta_test(build_mlp, "mse", "sgd", next(iter(sine_tasks())), steps=0)
 
 

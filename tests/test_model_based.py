@@ -119,7 +119,7 @@ def test_a_loss_must_score_each_episode():
 
 
 def test_a_horizon_of_zero_is_refused():
-    with pytest.raises(ValueError, match="`horizon` must be at least 1"):
+    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1"):
         make_trainer(horizon=0)
 
 
@@ -176,5 +176,5 @@ def test_nothing_is_learned_after_the_end_of_an_episode(cars):
 
 
 def test_no_step_is_refused(cars):
-    with pytest.raises(ValueError, match="`steps` must be at least 1. Received: steps=0"):
+    with pytest.raises(ValueError, match="`steps` must be an integer, at least 1. Received: steps=0"):
         meta_test_in_env(build_policy, MetaLoss.mlp((6,), features=FEATURES), "sgd", cars, 0, 4)

@@ -116,8 +116,8 @@ def test_it_saves_and_loads(tmp_path, state_dependent):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"state_size": 0}, "`state_size` must be a positive integer. Received: state_size=0"),
-        ({"action_size": 1.5}, "`action_size` must be a positive integer"),
+        ({"state_size": 0}, "`state_size` must be an integer, at least 1. Received: state_size=0"),
+        ({"action_size": 1.5}, "`action_size` must be an integer, at least 1"),
         ({"action_limit": -1.0}, r"`action_limit` needs 2 positive finite number\(s\). Received: action_limit=-1.0"),
         ({"action_limit": [1.0]}, r"`action_limit` needs 2 positive finite number\(s\)"),
         ({"state_scale": [1.0, 0.0, 1.0]}, r"`state_scale` needs 3 positive finite number\(s\)"),

@@ -88,7 +88,7 @@ def test_rewards_see_the_state_that_an_action_led_to_and_the_goal():
 
 @pytest.mark.parametrize("horizon", [0, -1, 2.5])
 def test_a_horizon_that_is_none_is_refused(horizon):
-    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1: .* Received: "):
+    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1. Received: "):
         rollout_model(lambda states: states, pendulum, STARTS, horizon)
 
 

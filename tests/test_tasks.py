@@ -129,7 +129,7 @@ def test_no_seed_gives_new_elements_at_each_reading():
 @pytest.mark.parametrize("name", ["num_tasks", "num_support", "num_query"])
 @pytest.mark.parametrize("size", [0, -2])
 def test_too_few_tasks_or_points_are_refused(name, size):
-    with pytest.raises(ValueError, match=f"`{name}` must be at least 1. Received: {name}={size}"):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer, at least 1. Received: {name}={size}"):
         sine_tasks(**{name: size})
 
 

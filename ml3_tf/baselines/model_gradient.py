@@ -5,6 +5,7 @@ Shape letters: N policies, T time.
 
 import tensorflow as tf
 
+from ml3_tf.counts import check_counts
 from ml3_tf.inner_loop import TaskState
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters
@@ -66,8 +67,7 @@ def train_in_model(
     >>> train_in_model(policy, final_distance, "sgd", mountain_car_step, env, steps=2, horizon=5).states.shape
     (3, 3, 6, 2)
     """
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1. Received: steps={steps}")
+    check_counts(steps=steps)
     number, learner = env.num_envs, Learner(policy, seed)
     optimizer = InnerOptimizer(optimizer, learner.model.trainable_variables)
     start = learner.draw(number) if parameters is None else learner.copies(parameters, number)

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from mujoco.rollout import Rollout
 
+from ml3_tf.counts import check_counts
 from ml3_tf.envs.ant import AntGoalEnv
 from ml3_tf.envs.goal_env import checked, diverged
 from ml3_tf.envs.reacher import ReacherFingertipGoalEnv, ReacherGoalEnv
@@ -57,11 +58,11 @@ class BatchedGoalEnv(VectorEnv):
     _simulator = None
 
     def __init__(self, env, num_envs, max_episode_steps=None, num_threads=None):
-        _check_count("num_envs", num_envs, 1)
+        check_counts(num_envs=num_envs)
         num_threads = _worthwhile_threads(env, num_envs) if num_threads is None else num_threads
-        _check_count("num_threads", num_threads, 1)
+        check_counts(num_threads=num_threads)
         if max_episode_steps is not None:
-            _check_count("max_episode_steps", max_episode_steps, 1)
+            check_counts(max_episode_steps=max_episode_steps)
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.render_mode = env.render_mode
@@ -203,8 +204,3 @@ def _worthwhile_threads(env, num_envs):
 
 def _consecutive(seed, number):
     return [None if seed is None else seed + i for i in range(number)]
-
-
-def _check_count(name, value, lowest):
-    if not isinstance(value, (int, np.integer)) or value < lowest:
-        raise ValueError(f"`{name}` must be an integer, at least {lowest}. Received: {name}={value!r}")

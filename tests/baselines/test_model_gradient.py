@@ -96,7 +96,7 @@ def test_a_step_that_is_not_finite_is_not_taken(masses):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"steps": 0}, "`steps` must be at least 1. Received: steps=0"),
+        ({"steps": 0}, "`steps` must be an integer, at least 1. Received: steps=0"),
         ({"cost": lambda trajectory: tf.zeros(2)}, r"shape \(2, 1\). Received: shape \(2,\)"),
         ({"learning_rates": [0.1]}, r"shape \(2,\), one for each environment.*Received: shape \(1,\)"),
         ({"policy": lambda: GaussianPolicy(3, 2)}, r"does not take states of shape \(2, 4\)"),
