@@ -45,7 +45,9 @@ def run_seeds(run_seed, seeds, config, output_dir, jobs=1):
             _run_and_keep(run_seed, seed, config, output_dir, verbose=1)
     elif missing:
         # Spawned, because a process that has imported TensorFlow must not be forked.
-        with ProcessPoolExecutor(min(jobs, len(missing)), multiprocessing.get_context("spawn")) as pool:
+        # Each seed has a process of its own: what it compiled leaves the memory with it.
+        context, workers = multiprocessing.get_context("spawn"), min(jobs, len(missing))
+        with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
             futures = {seed: pool.submit(_run_and_keep, run_seed, seed, config, output_dir, 0) for seed in missing}
             for seed, future in futures.items():
                 print(f"seed {seed}: {future.result():.0f} s", flush=True)
