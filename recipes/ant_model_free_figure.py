@@ -2,7 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-from ant_model_free_task import LAYOUTS, POLICY_STD
+from ant_model_free_task import LAYOUT, POLICY_STD
 from matplotlib.figure import Figure
 from model_free_reaching_figure import pushes
 
@@ -16,7 +16,7 @@ def draw_loss(loss):
     """Which way the loss pushes the torques of an ant that stands, by the direction of the goal.
 
     Args:
-        loss: A `MetaLoss` of the features of the layout "ant".
+        loss: A `MetaLoss` of the features of `LAYOUT`.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -27,7 +27,7 @@ def draw_loss(loss):
     observations[:, 3] = 1.0
     observations[:, 7:15] = STANCE
     observations[:, 29:] = GOAL_RADIUS * np.stack([np.cos(angles), np.sin(angles)], -1)
-    values = pushes(loss, LAYOUTS["ant"], tf.constant(observations), POLICY_STD)
+    values = pushes(loss, LAYOUT, tf.constant(observations), POLICY_STD)
     figure = Figure(figsize=(12, 4.4), dpi=130, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, joint, title in zip(axes, (0, 1), ("(a) hips", "(b) ankles")):

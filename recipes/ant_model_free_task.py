@@ -1,4 +1,4 @@
-"""The ant of `ant_model_free.py`: its simulation, tasks and policies, and what the learned losses see."""
+"""The ant of `ant_model_free.py`: its simulation, tasks and policies, and its symmetry."""
 
 import functools
 
@@ -9,6 +9,7 @@ from model_free_reaching import Experiment, Layout
 
 import ml3_tf.envs  # noqa: F401 - registers the environment
 from ml3_tf.envs.ant import GOAL_RADIUS, AntGoalEnv
+from ml3_tf.experience import state_and_action
 from ml3_tf.policies import GaussianPolicy
 
 HORIZON = 100
@@ -41,36 +42,6 @@ def build_policy(config, depth=2):
     """From observations `[B, 31]` to mean and standard deviation of the torques, `[B, 16]`."""
     units = (config["policy_units"],) * depth
     return GaussianPolicy(31, 8, units, std=POLICY_STD, learn_std=False, state_scale=STATE_SCALE)
-
-
-def in_the_ants_frame(trajectory):
-    """What the loss sees in place of the observation, and the action: the same, as the ant sees it.
-
-    Height; the upward direction, the velocity and the way to the goal, each in the frame of the torso (of the way the
-    two columns that lie along it); joints, spin and velocities of the joints, as they are; the distance.
-
-    Args:
-        trajectory: `Trajectory` of observations.
-
-    Returns:
-        `[..., T, 37]`.
-    """
-    observations = trajectory.states[..., :-1, :]
-    position, orientation, joints, velocity, spin, speeds, way = tf.split(observations, [3, 4, 8, 3, 3, 8, 2], -1)
-    zeros = tf.zeros_like(way[..., :1])
-    upward = _in_frame(orientation, tf.concat([zeros, zeros, zeros + 1.0], -1))
-    ahead = _in_frame(orientation, tf.concat([way, zeros], -1))[..., :2]
-    distance = tf.sqrt(tf.reduce_sum(tf.square(way), -1, keepdims=True) + 1e-8)
-    velocity = _in_frame(orientation, velocity)
-    parts = [position[..., 2:], upward, joints, velocity, spin, speeds, ahead, distance, trajectory.actions]
-    return tf.concat(parts, -1)
-
-
-def _in_frame(orientation, vectors):
-    """Vectors `[..., 3]` as a body of this orientation, a unit quaternion `[..., 4]`, sees them: `R(q)^T v`."""
-    real, axis = orientation[..., :1], -orientation[..., 1:]
-    twice = 2.0 * tf.linalg.cross(axis, vectors)
-    return vectors + real * twice + tf.linalg.cross(axis, twice)
 
 
 def _quarter_turn(number):
@@ -126,28 +97,11 @@ def turned_to_front(observations):
     return turned, lambda actions: tf.einsum("kij,...j,...k->...i", legs, actions, chosen)
 
 
-MEAN_SCALE, ACTION_SCALE = [1.0] * 8 + [POLICY_STD] * 8, [1.0] * 8
-LAYOUTS = {
-    "ant": Layout(
-        in_the_ants_frame,
-        {
-            "mean_and_std": 16,
-            "height": 1,
-            "upward": 3,
-            "joints": 8,
-            "velocity": 3,
-            "spin": 3,
-            "joint_velocities": 8,
-            "way": 2,
-            "distance": 1,
-            "action": 8,
-        },
-        [
-            *(*MEAN_SCALE, 0.5, 1.0, 1.0, 1.0, *[0.5] * 8, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, *[5.0] * 8),
-            *(1.0, 1.0, 1.0, *ACTION_SCALE),
-        ],
-    ),
-}
+LAYOUT = Layout(
+    state_and_action,
+    {"mean_and_std": 16, "state": 31, "action": 8},
+    [*[1.0] * 8, *[POLICY_STD] * 8, *STATE_SCALE, *[1.0] * 8],
+)
 EXPERIMENT = Experiment(
     name="ant_model_free",
     env="ml3_tf/AntGoal-v0",
@@ -157,8 +111,8 @@ EXPERIMENT = Experiment(
     draw_tasks=draw_tasks,
     tests={"": {}, "shifted_": {"radius": 3.0}},
     titles={"": "unseen tasks", "shifted_": "goals 3 m away"},
-    layouts=LAYOUTS,
-    losses={"learned": {"layout": "ant"}, "learned_alone": {"layout": "ant", "guide_weight": 0.0}},
+    layouts={"observation": LAYOUT},
+    losses={"learned": {}, "learned_alone": {"guide_weight": 0.0}},
     labels={"learned_alone": "loss learned by eq. 8 alone"},
     states_of=lambda observations: observations[..., :29],
     guide_tasks={"arc": FRONT_ARC},

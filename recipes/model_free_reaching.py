@@ -141,22 +141,42 @@ def inner_optimizer(config, num_steps):
 
 
 def _extra_loss(trainer, config, guide):
-    """Means beyond the limits of the actions; and, with a guide, how far means are from its own."""
+    """Means beyond the limits of the actions; and, with a guide, what is lacking to its means, after a step and ahead.
+
+    What a step does to the means tells little about how good the loss is: early steps count most, and Adam hides how
+    long they were. So the slopes that the loss gives to means are compared, too, with those of half the squared gap.
+    """
+    size = trainer.action_size
 
     def extra_loss(parameters, data):
         losses = config["excess_weight"] * trainer.action_excess(parameters, data)
         if guide is None:
             return losses
+        wanted = lambda x: tf.stop_gradient(tf.clip_by_value(guide(x)[..., :size], -1.0, 1.0))
         x, _, sample_weight = data["query"]
-        size = trainer.action_size
-        means = trainer.inner_loop.predict(parameters, x)[..., :size]
-        gaps = tf.reduce_mean(
-            tf.square(means - tf.stop_gradient(tf.clip_by_value(guide(x)[..., :size], -1.0, 1.0))), -1
-        )
-        weighted = tf.reduce_sum(sample_weight * gaps, 1) / tf.reduce_sum(sample_weight, 1)
-        return losses + config["guide_weight"] * weighted
+        gaps = trainer.inner_loop.predict(parameters, x)[..., :size] - wanted(x)
+        x, y, support_weight = (tf.concat(parts, 1) for parts in zip(*data["support"]))
+        outputs = tf.stop_gradient(trainer.inner_loop.predict(parameters, x))
+        slope_gaps = slopes(trainer.meta_loss, y, outputs)[..., :size] - (outputs[..., :size] - wanted(x))
+        lacking = _mean_square(gaps, sample_weight) + _mean_square(slope_gaps, support_weight)
+        return losses + config["guide_weight"] * lacking
 
     return extra_loss
+
+
+def slopes(meta_loss, y_true, outputs):
+    """`dM/d output` of each example, `[..., 2A]`: which way a loss pushes, but for the sign."""
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        flat = (tf.reshape(values, [-1, values.shape[-1]]) for values in (y_true, outputs))
+        total = tf.reduce_sum(meta_loss.call(*flat))
+    return tape.gradient(total, outputs)
+
+
+def _mean_square(gaps, sample_weight):
+    """Of `[N, B, A]`, for each task: the mean over actions, weighted over examples."""
+    squares = tf.reduce_mean(tf.square(gaps), -1)
+    return tf.reduce_sum(sample_weight * squares, 1) / tf.reduce_sum(sample_weight, 1)
 
 
 def drawn_tasks(experiment, config, seed):

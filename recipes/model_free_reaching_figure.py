@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from model_free_reaching import slopes
 from PIL import Image
 
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
@@ -116,8 +117,5 @@ def pushes(loss, layout, observations, std, num_actions=64):
     seen = layout.inputs(Trajectory(visited, taken, zeros, tf.zeros((number, 0)), zeros))
     seen = tf.reshape(seen, [-1, seen.shape[-1]])
     mean_and_std = tf.constant(np.tile([0.0] * size + [std] * size, (len(seen), 1)), tf.float32)
-    with tf.GradientTape() as tape:
-        tape.watch(mean_and_std)
-        total = tf.reduce_sum(loss.call(seen, mean_and_std))
-    slopes = tape.gradient(total, mean_and_std)[:, :size].numpy()
-    return -slopes.reshape(number, len(actions), size).mean(1)
+    pushed = -slopes(loss, seen, mean_and_std)[:, :size].numpy()
+    return pushed.reshape(number, len(actions), size).mean(1)

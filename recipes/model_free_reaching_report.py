@@ -12,7 +12,6 @@ from model_free_reaching_measures import compare_depths, curve_of, measure
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
 
-PAPER_EPISODES = 20
 TUNING = [  # settings that PPO is tuned with: a change of others keeps what was tuned
     *("policy_units", "discount", "gae_lambda", "num_tuning_tasks", "smoke"),
     *("ppo_rates", "ppo_episodes", "ppo_samples", "ppo_batch", "ppo_epochs"),
@@ -45,7 +44,7 @@ def run_experiment(experiment, command, functions, numbers, config, output_dir, 
     output_dir = Path(output_dir)
     tuning = {name: config[name] for name in TUNING}
     [tuned] = run_seeds(run_tuning, ["tuning"], tuning, output_dir / "seeds" / "tuning")
-    config = {**config, "ppo": tuned["ppo"]}
+    config = {**config, "ppo": tuned["ppo"], "paper_ppo": tuned["paper_ppo"]}
     results = run_seeds(run_seed, numbers, config, output_dir, jobs)
     metrics = write_summary(experiment.name, command, numbers, results, config, output_dir)
     write_history(_history(numbers, results, experiment), output_dir)
@@ -97,16 +96,14 @@ def run_seed(experiment, config, seed, output_dir, verbose):
 
 def _adapt(experiment, config, losses, tests, seed):
     """Prefix -> method -> `Adaptation`, and `_path`; a method trains for all prefixes at once: compiled once."""
-    (rate, episodes), parts = config["ppo"], list(tests.values())
+    parts = list(tests.values())
     tasks = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     results = {
         name: meta_test(experiment, _settings(experiment, config, name), loss, tasks, seed)
         for name, loss in losses.items()
     }
-    train = lambda number, samples: train_by_ppo(experiment, config, tasks, seed, rate, number, samples)
-    results["ppo"] = train(episodes, config["ppo_samples"])
-    is_the_same = (episodes, config["ppo_samples"]) == (PAPER_EPISODES, config["paper_ppo_samples"])
-    results["paper_ppo"] = results["ppo"] if is_the_same else train(PAPER_EPISODES, config["paper_ppo_samples"])
+    for name in ("ppo", "paper_ppo"):
+        results[name] = train_by_ppo(experiment, config, tasks, seed, *config[name], config[f"{name}_samples"])
     ends = np.cumsum([len(part["state"]) for part in parts])
     limits = dict(zip(tests, zip([0, *ends], ends)))
     part_of = lambda result, start, end: type(result)(*(values[:, start:end] for values in result[:3]), None)

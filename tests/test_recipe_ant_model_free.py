@@ -17,10 +17,11 @@ import ant_model_free  # noqa: E402
 import ant_model_free_figure as figure  # noqa: E402
 import ant_model_free_task as task  # noqa: E402
 import model_free_reaching as methods  # noqa: E402
+import model_free_reaching_baselines as baselines  # noqa: E402
 from model_free_reaching_figure import pushes  # noqa: E402
 
 import ml3_tf  # noqa: E402
-from ml3_tf.rollouts import Trajectory  # noqa: E402
+from ml3_tf.on_policy import Adaptation  # noqa: E402
 
 COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-layers 1 2 --smoke"
 ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned_alone",)}
@@ -44,7 +45,7 @@ def test_it_writes_what_a_recipe_writes(run):
     }
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "before_and_after.gif").read_bytes().startswith(b"GIF")
-    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["ant"].features
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUT.features
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
@@ -97,36 +98,6 @@ def test_the_ant_walks_alike_in_each_of_four_directions(number):
     assert np.abs(observations[0, :2]).max() > 0.05  # they walked
 
 
-def test_what_the_loss_sees_turns_with_the_ant():
-    """An ant that faces elsewhere, with goal and velocity turned likewise, looks the same."""
-    generator = np.random.default_rng(0)
-    start = task.draw_tasks(generator, 1)
-    plain = np.concatenate([start["state"][0, 0], start["goal"][0, 0] - start["state"][0, 0, :2]])
-    plain[15:18] = generator.normal(size=3)
-    turn = 0.8
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    turned = plain.copy()
-    turned[3:7] = [np.cos(turn / 2), 0, 0, np.sin(turn / 2)]
-    for start in (15, 29):
-        turned[start : start + 2] = rotation @ plain[start : start + 2]
-    seen = [_seen(observation) for observation in (plain, turned)]
-    assert seen[0].shape == (37,)
-    np.testing.assert_allclose(*seen, atol=1e-5)
-    np.testing.assert_allclose(seen[0][12:15], plain[15:18], atol=1e-6)  # the first one faces along x
-    np.testing.assert_allclose(seen[0][26:29], [*plain[29:], np.linalg.norm(plain[29:])], atol=1e-5)
-
-
-def test_the_ant_that_lies_on_its_back_sees_down_as_up():
-    observation = np.zeros(31)
-    observation[3:7] = [0, 1, 0, 0]  # half a turn about x
-    np.testing.assert_allclose(_seen(observation)[:4], [0, 0, 0, -1], atol=1e-6)
-
-
-def _seen(observation):
-    states = tf.constant(np.stack([observation] * 2), tf.float32)
-    return task.in_the_ants_frame(Trajectory(states, tf.zeros((1, 8)), None, None, None)).numpy()[0]
-
-
 def test_tasks_are_those_of_the_environment():
     tasks = task.draw_tasks(np.random.default_rng(0), 3, episodes=2, radius=3.0)
     np.testing.assert_allclose(np.linalg.norm(tasks["goal"], axis=-1), 3.0)
@@ -138,7 +109,7 @@ def test_tasks_are_those_of_the_environment():
 
 def test_a_guide_pulls_the_means_towards_its_own():
     """With a loss that has just been drawn, the pull on phi is that of the gap between means."""
-    config = {**ant_model_free.CONFIG, **ant_model_free.SMOKE, "layout": "ant", "outer_steps": 1}
+    config = {**ant_model_free.CONFIG, **ant_model_free.SMOKE, "outer_steps": 1}
     far, near = (
         methods.meta_train(
             task.EXPERIMENT, config, 0, verbose=0, guide=lambda x, a=action: tf.fill([*x.shape[:2], 16], a)
@@ -149,8 +120,38 @@ def test_a_guide_pulls_the_means_towards_its_own():
     assert np.abs(weights[0] - weights[1]).max() > 1e-4
 
 
+def test_slopes_bring_the_loss_to_the_guide():
+    """Of a loss that is half the squared gap to the guide, whatever the policies, nothing is lacking in the slopes."""
+
+    class Gap(ml3_tf.MetaLoss):
+        def call(self, y_true, y_pred):
+            return 0.5 * tf.reduce_sum(tf.square(y_pred[..., :8] - 0.3), -1)
+
+    loss = Gap(ml3_tf.MetaLoss.mlp((4,), features=task.LAYOUT.features).network, features=task.LAYOUT.features)
+    outputs = tf.random.stateless_normal((2, 5, 16), [0, 1])
+    slopes = methods.slopes(loss, tf.zeros((2, 5, 39)), outputs)
+    np.testing.assert_allclose(slopes[..., :8], outputs[..., :8] - 0.3, atol=1e-6)
+    np.testing.assert_array_equal(slopes[..., 8:], 0.0)
+
+
+@pytest.mark.parametrize(("episodes", "paper_ppo"), [([8, 20], [1e-3, 20]), ([8], [3e-3, 20])])
+def test_ppo_is_tuned_freely_and_with_the_episodes_of_the_paper(monkeypatch, episodes, paper_ppo):
+    """8 episodes learn fastest at 3e-3, 20 at 1e-3."""
+    rises = {(1e-3, 8): 3, (3e-3, 8): 1, (1e-3, 20): 2, (3e-3, 20): 4}
+
+    def train(experiment, config, tasks, seed, rate, number, samples):
+        returns = np.where(np.arange(12) < rises[rate, number], -10.0, -1.0)[:, np.newaxis]
+        return Adaptation(returns, returns, 100 * np.arange(12)[:, np.newaxis], None)
+
+    monkeypatch.setattr(baselines, "train_by_ppo", train)
+    config = {"num_tuning_tasks": 1, "ppo_rates": [1e-3, 3e-3], "ppo_episodes": episodes, "ppo_samples": 1100}
+    tuned = baselines.tune_ppo(task.EXPERIMENT, config)
+    assert (tuned["ppo"], tuned["paper_ppo"]) == ([3e-3, 8], paper_ppo)
+    assert tuned["samples_to_level"]["0.003, 8"] == 100
+
+
 def test_where_the_loss_pushes_is_drawn():
-    layout = task.LAYOUTS["ant"]
+    layout = task.LAYOUT
     loss = ml3_tf.MetaLoss.mlp((4,), features=layout.features, input_scale=layout.scale)
     assert [len(ax.lines) for ax in figure.draw_loss(loss).axes] == [4, 4]
 
@@ -160,23 +161,23 @@ def test_pushes_are_slopes_of_the_loss():
 
     class Follows(ml3_tf.MetaLoss):
         def call(self, y_true, y_pred):
-            return tf.reduce_sum(tf.square(y_pred[..., :8] - 10.0 * y_true[..., :1]), -1)
+            return tf.reduce_sum(tf.square(y_pred[..., :8] - 10.0 * y_true[..., 2:3]), -1)
 
-    layout = task.LAYOUTS["ant"]
+    layout = task.LAYOUT
     loss = Follows(ml3_tf.MetaLoss.mlp((4,), features=layout.features).network, features=layout.features)
     observations = np.zeros((2, 31), np.float32)
-    observations[:, 2], observations[:, 3] = [0.1, 0.3], 1.0
+    observations[:, 2] = 0.1, 0.3
     received = pushes(loss, layout, tf.constant(observations), 0.2)
     np.testing.assert_allclose(received, np.repeat([[2.0], [6.0]], 8, 1), rtol=1e-5)
 
 
 def test_the_committed_results_hold_what_is_promised():
     metrics = json.loads((ROOT / "results" / "ant_model_free" / "summary.json").read_text())["metrics"]
-    assert np.median(metrics["sample_ratio_to_paper_ppo"]) >= 5
+    assert min(metrics["sample_ratio_to_paper_ppo"]) >= 5 and min(metrics["samples_to_level_learned"]) > 0
+    assert np.all(np.array(metrics["final_return_learned"]) > metrics["final_return_paper_ppo"])
     card = (ROOT / "savedmodels" / "ant_model_free" / "README.md").read_text()
-    # What does not hold is said: one seed does not get there, the guide ends far ahead, PPO ahead.
-    assert np.sum(np.array(metrics["samples_to_level_learned"]) > 0) == 2
-    assert "on one seed of three not for 2 m either" in card
-    assert np.mean(metrics["final_return_goal_conditioned"]) > np.mean(metrics["final_return_ppo"])
-    assert np.mean(metrics["final_return_ppo"]) > np.mean(metrics["final_return_learned"])
-    assert "PPO ends better, and the guide" in card
+    # What does not hold is said: the guide ends ahead, and far goals of one seed are better left to PPO.
+    assert np.mean(metrics["final_return_goal_conditioned"]) > np.mean(metrics["final_return_learned"])
+    assert "ends ahead (-46 m)" in card
+    behind = np.array(metrics["shifted_final_return_learned"]) < metrics["shifted_final_return_paper_ppo"]
+    assert behind.sum() == 1 and "two seeds end ahead of PPO, one (-168 m) behind" in card
