@@ -199,7 +199,7 @@ def test_tasks_of_another_form_are_refused(tasks, message):
 def test_what_is_no_sampler():
     with pytest.raises(ValueError, match="`simulator` must be a `Simulator` or a vector of environments.*Received: 3"):
         Sampler(predict, 3, 5, 2)
-    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1.*Received: 0"):
+    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1. Received: horizon=0"):
         Sampler(predict, POINTMASS, 0, 2)
 
 
