@@ -102,8 +102,11 @@ def _adapt(experiment, config, losses, tests, seed):
         name: meta_test(experiment, _settings(experiment, config, name), loss, tasks, seed)
         for name, loss in losses.items()
     }
+    runs = {}  # both have one if they have the same settings
     for name in ("ppo", "paper_ppo"):
-        results[name] = train_by_ppo(experiment, config, tasks, seed, *config[name], config[f"{name}_samples"])
+        setting = (*config[name], config[f"{name}_samples"])
+        runs[setting] = runs.get(setting) or train_by_ppo(experiment, config, tasks, seed, *setting)
+        results[name] = runs[setting]
     ends = np.cumsum([len(part["state"]) for part in parts])
     limits = dict(zip(tests, zip([0, *ends], ends)))
     part_of = lambda result, start, end: type(result)(*(values[:, start:end] for values in result[:3]), None)

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -120,18 +121,25 @@ def test_a_guide_pulls_the_means_towards_its_own():
     assert np.abs(weights[0] - weights[1]).max() > 1e-4
 
 
-def test_slopes_bring_the_loss_to_the_guide():
-    """Of a loss that is half the squared gap to the guide, whatever the policies, nothing is lacking in the slopes."""
+@pytest.mark.parametrize(("pull", "lacking"), [(1.0, 1.0), (0.0, 2.0)], ids=["right slopes", "no slopes"])
+def test_a_guide_asks_for_means_and_for_slopes(pull, lacking):
+    """All means are .5 from those of the guide; a loss that is half the squared gap has the right slopes already."""
 
     class Gap(ml3_tf.MetaLoss):
         def call(self, y_true, y_pred):
-            return 0.5 * tf.reduce_sum(tf.square(y_pred[..., :8] - 0.3), -1)
+            return pull * 0.5 * tf.reduce_sum(tf.square(y_pred[..., :8] - 0.3), -1)
 
-    loss = Gap(ml3_tf.MetaLoss.mlp((4,), features=task.LAYOUT.features).network, features=task.LAYOUT.features)
-    outputs = tf.random.stateless_normal((2, 5, 16), [0, 1])
-    slopes = methods.slopes(loss, tf.zeros((2, 5, 39)), outputs)
-    np.testing.assert_allclose(slopes[..., :8], outputs[..., :8] - 0.3, atol=1e-6)
-    np.testing.assert_array_equal(slopes[..., 8:], 0.0)
+    trainer = SimpleNamespace(
+        action_size=8,
+        action_excess=lambda parameters, data: tf.zeros(2),
+        inner_loop=SimpleNamespace(predict=lambda parameters, x: tf.fill([*x.shape[:2], 16], 0.8)),
+        meta_loss=Gap(ml3_tf.MetaLoss.mlp((4,), features=task.LAYOUT.features).network, features=task.LAYOUT.features),
+    )
+    x, y, weight = tf.zeros((2, 5, 31)), tf.zeros((2, 5, 39)), tf.ones((2, 5))
+    config = {"excess_weight": 1.0, "guide_weight": 10.0}
+    extra_loss = methods._extra_loss(trainer, config, guide=lambda x: tf.fill([*x.shape[:2], 16], 0.3))
+    losses = extra_loss(None, {"query": (x, None, weight), "support": [(x, y, weight)] * 2})
+    np.testing.assert_allclose(losses, [10.0 * 0.25 * lacking] * 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("episodes", "paper_ppo"), [([8, 20], [1e-3, 20]), ([8], [3e-3, 20])])
