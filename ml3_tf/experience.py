@@ -73,20 +73,20 @@ def state_action_and_return(discount):
     return inputs
 
 
-def with_progress(inputs, discount):
-    """Adds the feature `{"progress": 1}`: whether things got better from each time on, a loss's view of the rewards.
+def with_reward_changes(inputs):
+    """Adds the feature `{"reward_changes": 2}`: a loss's view of the rewards, by which it can notice what actions do.
 
-    It is `sum_l discount^l (r_{t + l} - r_{t + l - 1})` over its own root mean square in the task: the advantage of
-    `state_action_and_return` if what a state is worth were its last reward, kept up for ever. That is known without a
-    fit, and for distances, which change little from step to step, far less noisy than the return. The first action has
-    no reward before it, and none to compare with.
+    The first column is `r_t - r_{t - 1}`, how the reward rose with the action, the second how that itself changed since
+    the action before. Where the reward is a distance and actions are forces, that is a speed and an acceleration, and
+    the second is the one that an action moves at once: from it a loss tells whether a motor turns the other way round.
+    Returns and advantages say the same, but with the noise of all that follows. Nothing is scaled: see `input_scale`
+    of `MetaLoss.mlp`. Where rewards are lacking, for the first action and the first two, a change is 0.
 
     Args:
         inputs: Function of a `Trajectory` that returns the other features, `[N, E, T, width]`.
-        discount: gamma, between 0 and 1.
 
     Returns:
-        Function of a `Trajectory` `[N, E, ...]` that returns `[N, E, T, width + 1]`.
+        Function of a `Trajectory` `[N, E, ...]` that returns `[N, E, T, width + 2]`.
 
     Example:
 
@@ -95,17 +95,17 @@ def with_progress(inputs, discount):
     >>> trajectory = Trajectory(
     ...     tf.zeros((1, 1, 4, 1)), tf.zeros((1, 1, 3, 1)), rewards, tf.zeros(0), tf.ones((1, 1, 3))
     ... )
-    >>> print(with_progress(state_and_action, 0.0)(trajectory).numpy()[0, 0, :, -1].round(2))
-    [0.   1.73 0.  ]
+    >>> with_reward_changes(state_and_action)(trajectory).numpy()[0, 0, :, -2:].tolist()
+    [[0.0, 0.0], [1.0, 0.0], [0.0, -1.0]]
     """
 
     def extended(trajectory):
-        mask, rewards = trajectory.mask, trajectory.rewards
-        changes = mask * tf.concat([tf.zeros_like(rewards[..., :1]), rewards[..., 1:] - rewards[..., :-1]], -1)
-        progress = mask * discounted_sums(changes, discount)
-        number = tf.reduce_sum(mask, [1, 2], keepdims=True)
-        scale = tf.sqrt(tf.reduce_sum(tf.square(progress), [1, 2], keepdims=True) / number)
-        return tf.concat([inputs(trajectory), (progress / (scale + 1e-6))[..., tf.newaxis]], -1)
+        change = lambda values: tf.concat([tf.zeros_like(values[..., :1]), values[..., 1:] - values[..., :-1]], -1)
+        rises = change(trajectory.rewards)
+        known = tf.range(rises.shape[-1]) > 1  # the second is known from the third action on
+        changes = tf.stack([rises, tf.where(known, change(rises), 0.0)], -1)
+        changes *= trajectory.mask[..., tf.newaxis]
+        return tf.concat([inputs(trajectory), changes], -1)
 
     return extended
 

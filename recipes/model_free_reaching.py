@@ -54,6 +54,8 @@ class Experiment(NamedTuple):
         guide_tasks: Options of `draw_tasks` for the goal-conditioned policy: where `turned` brings all others.
         turned: Function of observations that returns them as they would be in one of `guide_tasks`, with a function
             that turns actions back: a symmetry of the robot. `None`: it has none.
+        informed: Function `(actions [N, B, A], states [N, S])` that returns what robots in these states of the
+            environment have to do where the goal-conditioned policy would take `actions`. `None`: the same.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Experiment(NamedTuple):
     states_of: Callable
     guide_tasks: dict = {}
     turned: Callable | None = None
+    informed: Callable | None = None
 
 
 def meta_train(experiment, config, seed, verbose, guide=None):
@@ -119,8 +122,10 @@ def meta_train(experiment, config, seed, verbose, guide=None):
     trainer.compile(
         optimizer,
         task_loss,
-        inner_optimizer(config, config["inner_steps"] * (experiment.horizon * episodes // config["batch_size"])),
-        extra_loss=_extra_loss(trainer, config, guide),
+        inner_optimizer(
+            config["inner_rate"], config["inner_steps"] * (experiment.horizon * episodes // config["batch_size"])
+        ),
+        extra_loss=_extra_loss(trainer, config, guide, experiment.informed),
         jit_compile=not config["smoke"],  # compiling takes longer than a few steps
     )
     epochs = min(NUM_EPOCHS, config["outer_steps"])
@@ -133,31 +138,36 @@ def meta_train(experiment, config, seed, verbose, guide=None):
     return meta_loss, history.history["return"], trainer.samples
 
 
-def inner_optimizer(config, num_steps):
-    """SGD, or Adam at a rate that falls to zero over the life of a policy."""
-    if config["inner_optimizer"] == "sgd":
-        return keras.optimizers.SGD(config["inner_rate"])
-    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config["inner_rate"], num_steps))
+def inner_optimizer(rate, num_steps):
+    """Adam, at a rate that falls to zero over the life of a policy."""
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, num_steps))
 
 
-def _extra_loss(trainer, config, guide):
+def _extra_loss(trainer, config, guide, informed=None):
     """Means beyond the limits of the actions; and, with a guide, what is lacking to its means, after a step and ahead.
 
     What a step does to the means tells little about how good the loss is: early steps count most, and Adam hides how
     long they were. So the slopes that the loss gives to means are compared, too, with those of half the squared gap.
+    A guide's means run far beyond the limits of the actions, where nothing tells them apart: they are clipped.
     """
-    size = trainer.action_size
+    size, limit = trainer.action_size, config["guide_limit"]
 
     def extra_loss(parameters, data):
         losses = config["excess_weight"] * trainer.action_excess(parameters, data)
         if guide is None:
             return losses
-        wanted = lambda x: tf.stop_gradient(tf.clip_by_value(guide(x)[..., :size], -1.0, 1.0))
+
+        def gaps_of(outputs, x):
+            wanted = guide(x)[..., :size]
+            if informed is not None:
+                wanted = informed(wanted, data["tasks"]["state"][:, 0])
+            return outputs[..., :size] - tf.stop_gradient(tf.clip_by_value(wanted, -limit, limit))
+
         x, _, sample_weight = data["query"]
-        gaps = trainer.inner_loop.predict(parameters, x)[..., :size] - wanted(x)
+        gaps = gaps_of(trainer.inner_loop.predict(parameters, x), x)
         x, y, support_weight = (tf.concat(parts, 1) for parts in zip(*data["support"]))
         outputs = tf.stop_gradient(trainer.inner_loop.predict(parameters, x))
-        slope_gaps = slopes(trainer.meta_loss, y, outputs)[..., :size] - (outputs[..., :size] - wanted(x))
+        slope_gaps = slopes(trainer.meta_loss, y, outputs)[..., :size] - gaps_of(outputs, x)
         lacking = _mean_square(gaps, sample_weight) + _mean_square(slope_gaps, support_weight)
         return losses + config["guide_weight"] * lacking
 
@@ -197,14 +207,12 @@ def drawn_tasks(experiment, config, seed):
 
 def meta_test(experiment, config, meta_loss, tasks, seed, depth=2):
     """Algorithm 5: an `Adaptation` of fresh policies, one for each task."""
-    rate = config["test_rate"]
-    if config["inner_optimizer"] == "adam":
-        steps = config["test_updates"] * (experiment.horizon // config["test_batch_size"])
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     return meta_test_on_policy(
         lambda: experiment.build_policy(config, depth),
         meta_loss,
-        keras.optimizers.Adam(rate),
+        inner_optimizer(
+            config["test_rate"], config["test_updates"] * (experiment.horizon // config["test_batch_size"])
+        ),
         experiment.simulator(num_episodes(tasks)),
         tasks,
         config["test_updates"],
@@ -249,7 +257,7 @@ def seed_of_tests(seed):
 def draw_tests(experiment, config, seed):
     """Prefix -> tasks of meta-test, each several times in a row: once for each fresh policy."""
     copies, number = config["num_policies"], config["num_test_tasks"]
-    numbers = [number] + [config.get("num_shifted_tasks", number)] * (len(experiment.tests) - 1)
+    numbers = [number] + [config["num_shifted_tasks"]] * (len(experiment.tests) - 1)
     drawn = {
         prefix: experiment.draw_tasks(np.random.default_rng([seed, 1, order]), numbers[order], **options)
         for order, (prefix, options) in enumerate(experiment.tests.items())

@@ -14,7 +14,7 @@ METHODS = {  # method -> colour, line style, label
     "ppo": ("C1", LINE_STYLES[1], "PPO, tuned"),
     "paper_ppo": ("C2", LINE_STYLES[2], "PPO, 20 episodes an update"),
 }
-OTHER_LOSSES = (("C3", LINE_STYLES[1]), ("C9", LINE_STYLES[2]))  # further learned losses, in their order
+OTHER_LOSSES = (("C3", LINE_STYLES[1]), ("C9", LINE_STYLES[2]), ("C6", LINE_STYLES[0]))  # in their order
 GOAL_CONDITIONED = "goal-conditioned policy"
 
 

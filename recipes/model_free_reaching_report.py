@@ -39,7 +39,8 @@ def run_experiment(experiment, command, functions, numbers, config, output_dir, 
     layers, losses = config["policy_layers"], config["losses"]
     if not layers or min(layers) < 1:
         raise ValueError(f"`policy_layers` must be numbers of hidden layers, at least 1. Received: {layers}")
-    config = {**config, "policy_layers": list(layers), "losses": list(dict.fromkeys(("learned", *losses)))}
+    losses = {name: _settings(experiment, config, name) for name in ("learned", *losses)}
+    config = {**config, "policy_layers": list(layers), "losses": losses}
     run_tuning, run_seed = functions
     output_dir = Path(output_dir)
     tuning = {name: config[name] for name in TUNING}
@@ -68,7 +69,7 @@ def run_seed(experiment, config, seed, output_dir, verbose):
     guide = train_goal_conditioned(experiment, config, seed, config["goal_conditioned_samples"])
     losses, returns, metrics = {}, {}, {}
     for name in config["losses"]:
-        settings = _settings(experiment, config, name)
+        settings = {**config, **config["losses"][name]}
         guidance = guide if settings["guide_weight"] else None
         losses[name], returns[name], samples = meta_train(experiment, settings, seed, verbose, guidance)
         samples += config["goal_conditioned_samples"] if settings["guide_weight"] else 0
@@ -81,7 +82,7 @@ def run_seed(experiment, config, seed, output_dir, verbose):
         goal_conditioned[prefix] = float(np.mean(returns_of_one(experiment, guide, tasks)))
         metrics |= {f"{prefix}{name}": value for name, value in measure(adapted[prefix]).items()}
         metrics[f"{prefix}final_return_goal_conditioned"] = goal_conditioned[prefix]
-    settings = _settings(experiment, config, "learned")
+    settings = {**config, **config["losses"]["learned"]}
     layers = {
         str(depth): adapted[""]["learned"]
         if depth == 2
@@ -99,7 +100,7 @@ def _adapt(experiment, config, losses, tests, seed):
     parts = list(tests.values())
     tasks = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     results = {
-        name: meta_test(experiment, _settings(experiment, config, name), loss, tasks, seed)
+        name: meta_test(experiment, {**config, **config["losses"][name]}, loss, tasks, seed)
         for name, loss in losses.items()
     }
     runs = {}  # both have one if they have the same settings
@@ -127,8 +128,11 @@ def _path(experiment, config, parameters, tasks, seed):
 
 
 def _settings(experiment, config, name):
-    """Those of one of the losses; a smoke test shortens all of them."""
-    return {**config, **experiment.losses[name], **({"outer_steps": config["outer_steps"]} if config["smoke"] else {})}
+    """In which one of the losses differs; in a smoke test all have the same sizes."""
+    settings = experiment.losses[name]
+    if not config["smoke"]:
+        return settings
+    return {key: value for key, value in settings.items() if key in ("layout", "train_tasks", "guide_weight")}
 
 
 def _kept(adaptation):

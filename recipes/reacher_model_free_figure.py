@@ -43,7 +43,9 @@ def draw_loss(loss):
         moving = _pushes(loss, goal, np.stack([speeds, np.zeros_like(speeds)], -1))
         axes[2].plot(speeds, moving[..., 0], label=name, linestyle=style, linewidth=2)
     axes[2].set(title="(c) push on the shoulder", xlabel="speed of the shoulder (rad/s)", ylabel="push (1/(N m))")
-    axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False)
+    low, high = axes[2].get_ylim()
+    axes[2].set_ylim(low - 0.4 * (high - low), high)  # room for the names
+    axes[2].legend(fontsize=TEXT_SIZE - 1, frameon=False, loc="lower left")
     style_axes(axes)
     for ax in axes[:2]:
         ax.grid(False)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from model_free_reaching import Experiment, Layout
 
 from ml3_tf.envs.reacher import LENGTHS, MAX_TORQUE, fingertip, reacher_step
-from ml3_tf.experience import state_and_action, with_progress
+from ml3_tf.experience import state_and_action, with_reward_changes
 from ml3_tf.policies import GaussianPolicy
 from ml3_tf.sampling import Simulator
 
@@ -102,6 +102,31 @@ def in_the_arms_frame(trajectory):
     return tf.concat([tf.stack(parts, -1), trajectory.actions], -1)
 
 
+def turned_to_goal(observations):
+    """Observations `[..., 11]` as who sees the goal straight ahead, along x, would tell them.
+
+    The shoulder turns freely, so that an arm, its goal and all directions may be turned about it without any change to
+    what torques do.
+
+    Returns:
+        The observations `[..., 11]`, and a function of the torques, which stay as they are.
+    """
+    columns = tf.unstack(observations, axis=-1)
+    cos_shoulder, cos_elbow, sin_shoulder, sin_elbow, *way, distance, goal_x, goal_y, x_speed, y_speed = columns
+    radius = tf.sqrt(goal_x**2 + goal_y**2 + 1e-12)
+    cos, sin = goal_x / radius, goal_y / radius
+    turned = lambda x, y: (cos * x + sin * y, cos * y - sin * x)
+    cos_shoulder, sin_shoulder = turned(cos_shoulder, sin_shoulder)
+    joints = cos_shoulder, cos_elbow, sin_shoulder, sin_elbow
+    goal = radius, tf.zeros_like(radius)
+    return tf.stack([*joints, *turned(*way), distance, *goal, *turned(x_speed, y_speed)], -1), lambda actions: actions
+
+
+def for_motors(actions, states):
+    """Actions `[N, B, 2]` that give motors with the gains in `states` `[N, 6]` the torques of usual ones."""
+    return actions / states[:, tf.newaxis, 4:]
+
+
 def states_of(observations):
     """States `[..., 4]` of the environment, with the velocities left out."""
     cos_shoulder, cos_elbow, sin_shoulder, sin_elbow = np.moveaxis(observations[..., :4], -1, 0)
@@ -131,7 +156,22 @@ LAYOUTS = {
         {"mean_and_std": 4, "state": 11, "action": 2},
         [*MEAN_SCALE, *STATE_SCALE, *ACTION_SCALE],
     ),
-    "rewards": Layout(with_progress(in_the_arms_frame, 0.9), {**ARM.features, "progress": 1}, [*ARM.scale, 1.0]),
+    "rewards": Layout(
+        with_reward_changes(in_the_arms_frame), {**ARM.features, "reward_changes": 2}, [*ARM.scale, 0.002, 0.0005]
+    ),
+}
+# Without a guide: eq. 8 tells less, so a smaller loss takes more steps, each from more tasks.
+ALONE = {
+    "guide_weight": 0.0,
+    "hidden_units": [64, 64],
+    "activation": "elu",
+    "output_scale": 1.0,
+    "outer_steps": 60,
+    "outer_epochs": 2,
+    "outer_batch_size": 8,
+    "outer_rate": 5e-3,
+    "test_rate": 1e-2,
+    "test_batch_size": 5,
 }
 EXPERIMENT = Experiment(
     name="reacher_model_free",
@@ -145,9 +185,17 @@ EXPERIMENT = Experiment(
     layouts=LAYOUTS,
     losses={
         "learned": {"layout": "arm", "train_tasks": {}},
-        "learned_paper": {"layout": "paper", "train_tasks": {}, "outer_steps": 100},
-        "learned_rewards": {"layout": "rewards", "train_tasks": {"motors": "varied"}, "outer_steps": 100},
+        "learned_alone": {"layout": "arm", "train_tasks": {}, **ALONE},
+        "learned_paper": {"layout": "paper", "train_tasks": {}, **ALONE},
+        "learned_rewards": {"layout": "rewards", "train_tasks": {"motors": "varied"}, "outer_steps": 60},
     },
-    labels={"learned_paper": "loss with the paper's layout", "learned_rewards": "reward-aware loss"},
+    labels={
+        "learned_alone": "loss learned by eq. 8 alone",
+        "learned_paper": "loss with the paper's layout",
+        "learned_rewards": "reward-aware loss",
+    },
     states_of=states_of,
+    guide_tasks={"arc": (0.0, 0.0)},
+    turned=turned_to_goal,
+    informed=for_motors,
 )

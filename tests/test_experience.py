@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.experience import mini_batches, state_action_and_return, state_and_action, with_progress
+from ml3_tf.experience import mini_batches, state_action_and_return, state_and_action, with_reward_changes
 from ml3_tf.rollouts import Trajectory
 
 
@@ -73,24 +73,20 @@ def test_more_than_there_is_cannot_be_a_batch(batch_size):
         mini_batches(trajectory(), state_and_action, batch_size, None)
 
 
-def test_the_loss_may_see_whether_things_got_better():
-    """Discounted changes of the reward, over their root mean square in the task; nothing after the end counts."""
+def test_the_loss_may_see_how_rewards_change():
+    """From action to action, once and twice; nothing after the end counts."""
     mask = np.ones((2, 3, 4), "float32")
     mask[0, 1, 2:] = 0
     tau = trajectory(mask=mask)
-    inputs = with_progress(state_and_action, 0.5)(tau).numpy()
+    inputs = with_reward_changes(state_and_action)(tau).numpy()
     np.testing.assert_array_equal(inputs[..., :3], state_and_action(tau))
-    changes = mask * np.diff(tau.rewards.numpy(), axis=-1, prepend=tau.rewards.numpy()[..., :1])
-    expected = np.zeros((2, 3, 5))
-    for t in reversed(range(4)):
-        expected[..., t] = changes[..., t] + 0.5 * expected[..., t + 1]
-    expected = mask * expected[..., :4]
-    for n in range(2):
-        scale = np.sqrt(np.sum(expected[n] ** 2) / mask[n].sum())
-        np.testing.assert_allclose(inputs[n, ..., 3], expected[n] / scale, rtol=1e-4, atol=1e-5)
+    rewards = tau.rewards.numpy()
+    expected = np.zeros((2, 3, 4, 2))
+    expected[..., 1:, 0] = np.diff(rewards)
+    expected[..., 2:, 1] = np.diff(rewards, 2)
+    np.testing.assert_allclose(inputs[..., 3:], mask[..., np.newaxis] * expected, rtol=1e-4, atol=1e-5)
 
 
-def test_without_any_reward_there_is_no_progress():
-    tau = trajectory()
-    inputs = with_progress(state_and_action, 0.9)(tau._replace(rewards=tf.ones_like(tau.rewards)))
-    np.testing.assert_array_equal(inputs[..., -1], np.zeros((2, 3, 4)))
+def test_a_single_action_has_no_change_of_reward():
+    inputs = with_reward_changes(state_and_action)(trajectory(horizon=1))
+    np.testing.assert_array_equal(inputs[..., -2:], np.zeros((2, 3, 1, 2)))

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -18,6 +19,7 @@ import model_free_reaching_measures as measures  # noqa: E402
 import reacher_model_free  # noqa: E402
 import reacher_model_free_figure  # noqa: E402
 import reacher_model_free_task as task  # noqa: E402
+from model_free_reaching_figure import draw_figure  # noqa: E402
 
 import ml3_tf  # noqa: E402
 import ml3_tf.envs  # noqa: E402, F401 - registers the environment
@@ -25,8 +27,8 @@ from ml3_tf.on_policy import Adaptation  # noqa: E402
 from ml3_tf.rollouts import Trajectory  # noqa: E402
 
 MOTORS = "usual", "varied", "reversed"
-COMMAND = "python recipes/reacher_model_free.py --losses learned learned_rewards --policy-layers 1 2 --smoke"
-ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned", "learned_rewards")}
+COMMAND = "python recipes/reacher_model_free.py --losses learned_alone learned_rewards --policy-layers 1 2 --smoke"
+ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned_alone", "learned_rewards")}
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,14 @@ def test_it_writes_what_a_recipe_writes(run):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["command"] == COMMAND
     assert summary["metrics"] == metrics
+    assert {name: len(loss) for name, loss in summary["config"]["losses"].items()} == {
+        "learned": 2,
+        "learned_alone": 3,
+        "learned_rewards": 2,
+    }  # what they differ in: a change of it is a new run
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert {row["method"] for row in rows} == {"learned", "learned_rewards", "ppo", "paper_ppo"}
+    assert {row["method"] for row in rows} == {"learned", "learned_alone", "learned_rewards", "ppo", "paper_ppo"}
     assert {row["tasks"] for row in rows} == {"", "shifted_", "reversed_"}
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "before_and_after.gif").read_bytes().startswith(b"GIF")
@@ -66,7 +73,15 @@ def test_every_metric_is_explained(run):
             .replace("layers_2_", "layers_D_")
         )
         if f"{pattern}:" not in explained and f"{pattern}," not in explained:
-            methods_ = "goal_conditioned", "paper_ppo", "ppo", "learned_rewards", "learned_paper", "learned"
+            methods_ = (
+                "goal_conditioned",
+                "paper_ppo",
+                "ppo",
+                "learned_rewards",
+                "learned_paper",
+                "learned_alone",
+                "learned",
+            )
             method = next(m for m in methods_ if pattern.endswith(m))
             assert f"\n    {pattern.removesuffix(method)}METHOD: " in explained, name
             assert f"\n    {method}: " in explained
@@ -74,9 +89,9 @@ def test_every_metric_is_explained(run):
 
 def test_meta_training_is_deterministic(run):
     config = {**reacher_model_free.CONFIG, **reacher_model_free.SMOKE, "layout": "arm", "train_tasks": {}}
-    kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
+    kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0_learned_alone")
     again, _, samples = methods.meta_train(task.EXPERIMENT, config, 0, verbose=0)
-    assert samples == run[1]["meta_train_env_steps_learned"][0]
+    assert samples == run[1]["meta_train_env_steps_learned_alone"][0]
     for pair in zip(kept.network.get_weights(), again.network.get_weights()):
         np.testing.assert_array_equal(*pair)
 
@@ -149,6 +164,42 @@ def test_what_the_loss_sees_turns_with_the_arm():
     np.testing.assert_allclose(seen[0][9:11], jacobian.T @ (jacobian @ state[2:]), atol=1e-5)
 
 
+def test_an_arm_turned_until_its_goal_lies_ahead_moves_alike():
+    generator = np.random.default_rng(0)
+    drawn = {name: tf.constant(values[:, 0]) for name, values in task.draw_tasks(generator, 5, arc=(1.0, 6.0)).items()}
+    direction = tf.atan2(drawn["goal"][:, 1], drawn["goal"][:, 0])
+    turn = tf.stack([direction, *[tf.zeros_like(direction)] * 5], -1)
+    states, ahead = drawn["state"], drawn["state"] - turn
+    goal_ahead = tf.stack([tf.norm(drawn["goal"], axis=-1), tf.zeros_like(direction)], -1)
+    for _ in range(20):
+        turned, turn_back = task.turned_to_goal(task.observe(states, drawn["goal"]))
+        np.testing.assert_allclose(turned, task.observe(ahead, goal_ahead), atol=1e-4)
+        wanted = tf.constant(generator.uniform(-1.0, 1.0, (5, 2)), tf.float32)
+        states, ahead = task.step(states, turn_back(wanted)), task.step(ahead, wanted)
+    assert np.abs(states[:, 2:4]).max() > 0.1  # they moved
+
+
+@pytest.mark.parametrize(("gains", "lacking"), [([1.0, -0.5], 0.0), ([1.0, 0.5], 2 * 0.5 * 1.2**2)])
+def test_the_guide_knows_the_motors(gains, lacking):
+    """It wants torques of .3 N m; the policies' means are those for an elbow of gain -.5; their loss is flat."""
+    flat = ml3_tf.MetaLoss.mlp((4,), features=task.LAYOUTS["arm"].features)
+    flat.network.set_weights([np.zeros_like(values) for values in flat.network.get_weights()])
+    means = tf.constant([0.3, -0.6, 0.5, 0.5])
+    trainer = SimpleNamespace(
+        action_size=2,
+        action_excess=lambda parameters, data: tf.zeros(3),
+        inner_loop=SimpleNamespace(predict=lambda parameters, x: tf.broadcast_to(means, [*x.shape[:2], 4])),
+        meta_loss=flat,
+    )
+    config = {"excess_weight": 1.0, "guide_weight": 1.0, "guide_limit": 2.0}
+    guide = lambda x: tf.fill([*x.shape[:2], 4], 0.3)
+    extra_loss = methods._extra_loss(trainer, config, guide, task.for_motors)
+    x, y, weight = tf.zeros((3, 5, 11)), tf.zeros((3, 5, 13)), tf.ones((3, 5))
+    states = tf.concat([tf.zeros((3, 1, 4)), tf.broadcast_to(gains, (3, 1, 2))], -1)
+    data = {"query": (x, None, weight), "support": [(x, y, weight)], "tasks": {"state": states}}
+    np.testing.assert_allclose(extra_loss(None, data), [lacking] * 3, rtol=1e-5, atol=1e-7)
+
+
 def _seen(state, goal):
     observation = task.observe(tf.constant(state), tf.constant(goal))
     return task.in_the_arms_frame(Trajectory(tf.stack([observation] * 2), tf.zeros((1, 2)), None, None, None)).numpy()[
@@ -183,6 +234,23 @@ def test_ratios_of_curves_written_by_hand():
     assert measures.measure(adapted)["sample_ratio_to_ppo"] == 0.0
 
 
+def test_every_loss_has_a_curve_and_its_name():
+    losses = task.EXPERIMENT.losses
+    curve = {"samples": [0, 65, 130], "returns": [-10.0, -5.0, -4.0]}
+    result = {
+        "meta_train": {name: [] for name in losses},
+        "curves": {prefix + name: curve for prefix in task.EXPERIMENT.tests for name in (*losses, "ppo", "paper_ppo")},
+        "goal_conditioned": dict.fromkeys(task.EXPERIMENT.tests, -3.0),
+        "layers": {"2": curve},
+    }
+    drawn = draw_figure([result], task.EXPERIMENT)
+    names = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert set(task.EXPERIMENT.labels.values()) < set(names) and len(names) == len(losses) + 3
+    assert all(len(ax.lines) == len(names) for ax in drawn.axes)
+    looks = {(line.get_color(), line.get_linestyle()) for line in drawn.axes[0].lines}
+    assert len(looks) == len(names)
+
+
 def test_where_the_loss_pushes_is_drawn():
     layout = task.LAYOUTS["arm"]
     loss = ml3_tf.MetaLoss.mlp((4,), features=layout.features, input_scale=layout.scale)
@@ -194,6 +262,10 @@ def test_the_committed_results_hold_what_is_promised():
     assert min(metrics["samples_to_level_learned"]) > 0  # all seeds cross
     assert np.median(metrics["sample_ratio_to_ppo"]) >= 5
     assert np.median(metrics["sample_ratio_to_paper_ppo"]) >= 10
-    # What does not hold is said: PPO ends better.
-    assert np.mean(metrics["final_return_ppo"]) > np.mean(metrics["final_return_learned"])
-    assert "PPO ends better" in (ROOT / "savedmodels" / "reacher_model_free" / "README.md").read_text()
+    final = {name: np.array(metrics[f"final_return_{name}"]) for name in ("learned", "learned_alone", "ppo")}
+    assert (final["learned"] / final["ppo"] < 1.1).all()  # distances: as far from the goal, within a tenth
+    # What does not hold is said: without its guide it does not get there; and motors must not turn the other way round.
+    assert np.mean(final["learned_alone"] / final["ppo"]) > 1.1
+    assert np.mean(metrics["reversed_final_return_learned"]) < np.mean(metrics["reversed_initial_return"])
+    card = (ROOT / "savedmodels" / "reacher_model_free" / "README.md").read_text()
+    assert "by eq. 8 alone" in card and "reversed" in card
