@@ -1,13 +1,15 @@
-"""What the loss of `reacher_model_free.py` has learned, drawn."""
+"""What the losses of `reacher_model_free.py` have learned, drawn."""
 
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from model_free_reaching import slopes
 from model_free_reaching_figure import pushes
-from reacher_model_free_task import LAYOUTS, POLICY_STD, observe
+from reacher_model_free_task import LAYOUTS, POLICY_STD, in_the_arms_frame, observe
 
 from ml3_tf.envs.reacher import LENGTHS, fingertip
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.rollouts import Trajectory
 
 ELBOW = np.pi / 2  # rad, of the arm in the figure; its upper arm lies along x
 
@@ -49,6 +51,39 @@ def draw_loss(loss):
     style_axes(axes)
     for ax in axes[:2]:
         ax.grid(False)
+    return figure
+
+
+def draw_reward_aware_loss(loss):
+    """Which way the loss pushes the mean torque of a joint, by how the reward changed with a torque on that joint.
+
+    The arm rests, as in `draw_loss`, with the goal straight ahead of its fingertip for one joint or the other.
+
+    Args:
+        loss: A `MetaLoss` of the features of the layout "rewards".
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    changes = np.linspace(-0.001, 0.001, 41)
+    for ax, joint, name in zip(axes, (0, 1), ("(a) shoulder", "(b) elbow")):
+        turned = np.array([0.0, ELBOW])
+        turned[joint] += 0.5
+        observation = observe(tf.constant([0.0, ELBOW, 0.0, 0.0]), tf.constant(fingertip(turned), tf.float32))
+        for torque, style in zip((0.8, -0.8), LINE_STYLES):
+            action = np.zeros(2, np.float32)
+            action[joint] = torque
+            visited = tf.repeat(observation[tf.newaxis], 2, 0)
+            seen = in_the_arms_frame(Trajectory(visited, tf.constant([action]), None, None, None))
+            seen = np.concatenate([np.tile(seen, (41, 1)), np.zeros((41, 1)), changes[:, np.newaxis]], 1)
+            mean_and_std = tf.constant(np.tile([0.0, 0.0, POLICY_STD, POLICY_STD], (41, 1)), tf.float32)
+            pushed = -slopes(loss, tf.constant(seen, tf.float32), mean_and_std)[:, joint]
+            ax.plot(1000 * changes, pushed, label=f"after a torque of {torque:+.1f} N m", linestyle=style, linewidth=2)
+        ax.set(title=name, xlabel="second change of the reward (mm)", ylabel="push on the mean (1/(N m))")
+    axes[0].legend(fontsize=TEXT_SIZE - 1, frameon=False)
+    style_axes(axes)
     return figure
 
 

@@ -257,6 +257,15 @@ def test_where_the_loss_pushes_is_drawn():
     assert len(reacher_model_free_figure.draw_loss(loss).axes) == 4  # three panels and a scale
 
 
+def test_the_shipped_reward_aware_loss_repeats_what_made_the_reward_rise():
+    """Its figure: the push after either torque, for shoulder and elbow, by the second change of the reward."""
+    figure = reacher_model_free_figure.draw_reward_aware_loss(ml3_tf.load_meta_loss("reacher_model_free_rewards"))
+    for ax in figure.axes:
+        after_positive, after_negative = (line.get_ydata() for line in ax.lines)
+        assert after_positive[0] < 0 < after_positive[-1]
+        assert after_negative[0] > 0 > after_negative[-1]
+
+
 def test_the_committed_results_hold_what_is_promised():
     metrics = json.loads((ROOT / "results" / "reacher_model_free" / "summary.json").read_text())["metrics"]
     assert min(metrics["samples_to_level_learned"]) > 0  # all seeds cross
@@ -264,6 +273,7 @@ def test_the_committed_results_hold_what_is_promised():
     assert np.median(metrics["sample_ratio_to_paper_ppo"]) >= 10
     final = {name: np.array(metrics[f"final_return_{name}"]) for name in ("learned", "learned_alone", "ppo")}
     assert (final["learned"] / final["ppo"] < 1.1).all()  # distances: as far from the goal, within a tenth
+    assert min(metrics["reversed_samples_to_level_learned_rewards"]) > 0  # it notices, on all seeds
     # What does not hold is said: without its guide it does not get there; and motors must not turn the other way round.
     assert np.mean(final["learned_alone"] / final["ppo"]) > 1.1
     assert np.mean(metrics["reversed_final_return_learned"]) < np.mean(metrics["reversed_initial_return"])
