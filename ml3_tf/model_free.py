@@ -47,7 +47,7 @@ class ModelFreeTrainer(MetaTrainer):
             `Sampler`.
         horizon: T, the number of steps of an episode.
         loss_inputs: Function of a `Trajectory` that returns what the loss sees beside the policy's outputs,
-            `[N, E, T, width]`; see `state_action_and_return` for the reward-aware form.
+            `[N, E, T, width]`; see `with_reward_changes` and `state_action_and_return` for reward-aware forms.
         inner_steps: Number of times that a policy gathers experience and learns from it, before a fresh one is drawn.
         unroll: As in `MetaTrainer`. 1 is the default here: longer chains multiply the noise of eq. 8.
         batch_size: Time steps of a task in one step of the inner optimizer, see `mini_batches`. `None`: all.

@@ -35,7 +35,8 @@ Methods:
         final return by -3 to 3 % on seeds 101 to 103.
     paper_ppo: the same with 20 episodes an update, as a reader of the paper might set it, at the same rate.
     goal_conditioned: the guide, trained on 1,024 tasks in 5.2 million environment steps. It observes the goal, in a
-        frame turned until that lies straight ahead (`turned_to_goal`). It needs no sample of a new task.
+        frame turned until that lies straight ahead (`turned_to_goal`), and so knows all directions, the last quarter
+        included. It needs no sample of a new task.
 
 All but the guide, which has layers of 128, start from networks of two tanh layers of 64 units with a linear mean and a
 fixed standard deviation of .5, and run in the same simulation, which equals the environment
