@@ -10,8 +10,9 @@ policy and value, a fixed standard deviation of .5. What is left differs by desi
 layers orthogonally, Keras by Glorot; it clips the norm of all gradients together, we clip each variable's; policy and
 value have one optimizer there, two here, and its advantages are normalised by mini-batch, ours by update.
 
-On 4 tasks both rose alike, from -9.3 and -9.7 m to -3.0 and -3.4 m within 9,100 steps, and to -2.5 and -2.4 m within
-15,340; the standard deviation over tasks is 1.5 m.
+On the 10 tasks both rise alike (ours first): from -9.9 and -10.1 m to -2.8 and -3.1 m within 8,060 steps, and to -2.3
+and -2.2 m within 20,540; the standard deviation over tasks is 1.4 m then. Version 2.9.2 of stable-baselines3 is a
+little slower on the way.
 
 It prints the mean return of the noisy policies, with the standard deviation over tasks, by environment steps.
 """
