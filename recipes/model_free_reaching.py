@@ -123,7 +123,7 @@ def meta_train(experiment, config, seed, verbose, guide=None):
         optimizer,
         task_loss,
         inner_optimizer(
-            config["inner_rate"], config["inner_steps"] * (experiment.horizon * episodes // config["batch_size"])
+            config["inner_rate"], config["inner_steps"], experiment.horizon * episodes, config["batch_size"]
         ),
         extra_loss=_extra_loss(trainer, config, guide, experiment.informed),
         jit_compile=not config["smoke"],  # compiling takes longer than a few steps
@@ -138,8 +138,9 @@ def meta_train(experiment, config, seed, verbose, guide=None):
     return meta_loss, history.history["return"], trainer.samples
 
 
-def inner_optimizer(rate, num_steps):
-    """Adam, at a rate that falls to zero over the life of a policy."""
+def inner_optimizer(rate, num_updates, num_examples, batch_size):
+    """Adam, at a rate that falls to zero over the life of a policy: so many updates, from so many time steps each."""
+    num_steps = num_updates * (num_examples // batch_size)  # `mini_batches` leaves out what is left over
     return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, num_steps))
 
 
@@ -210,9 +211,7 @@ def meta_test(experiment, config, meta_loss, tasks, seed, depth=2):
     return meta_test_on_policy(
         lambda: experiment.build_policy(config, depth),
         meta_loss,
-        inner_optimizer(
-            config["test_rate"], config["test_updates"] * (experiment.horizon // config["test_batch_size"])
-        ),
+        inner_optimizer(config["test_rate"], config["test_updates"], experiment.horizon, config["test_batch_size"]),
         experiment.simulator(num_episodes(tasks)),
         tasks,
         config["test_updates"],

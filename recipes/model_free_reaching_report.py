@@ -1,5 +1,6 @@
 """One run of a recipe that reaches goals by experience alone: tuning, seeds, and what is written of them."""
 
+import math
 from pathlib import Path
 
 import gymnasium
@@ -53,7 +54,7 @@ def run_experiment(experiment, command, functions, numbers, config, output_dir, 
     path = results[0]["path"]
     write_animation(gymnasium.make(experiment.env, render_mode="rgb_array"), path, output_dir / "before_and_after.gif")
     loss_path = export_loss_of(numbers[0], output_dir)
-    _print(metrics, config, output_dir, loss_path)
+    _print(metrics, config, experiment.horizon, output_dir, loss_path)
     return metrics
 
 
@@ -150,11 +151,15 @@ def _history(numbers, results, experiment):
     ]
 
 
-def _print(metrics, config, output_dir, loss_path):
+def _print(metrics, config, horizon, output_dir, loss_path):
     print_table(metrics, [(name.replace("_", " "), name) for name in metrics])
+    num_steps = config["test_updates"] * math.ceil(horizon / config["test_batch_size"])  # those of Keras's `fit`
     print(
         f"\nReturns in m. Best rate and episodes of PPO: {config['ppo']}\nFigure: {output_dir / 'figure.png'}"
         f"\nLearned loss: {loss_path}\n\nUse it with any policy:\n\n    import keras, ml3_tf\n"
         f'    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
-        f"    policy.compile(keras.optimizers.Adam({config['test_rate']}), loss=loss)"
+        f"    rate = keras.optimizers.schedules.CosineDecay({config['test_rate']}, {num_steps})\n"
+        f"    policy.compile(keras.optimizers.Adam(rate), loss=loss)\n\n"
+        f"and after each of {config['test_updates']} episodes, y being what the loss sees of it:\n\n"
+        f"    policy.fit(observations, y, batch_size={config['test_batch_size']})"
     )

@@ -19,6 +19,7 @@ import model_free_reaching_measures as measures  # noqa: E402
 import reacher_model_free  # noqa: E402
 import reacher_model_free_figure  # noqa: E402
 import reacher_model_free_task as task  # noqa: E402
+from model_free_reaching_baselines import train_goal_conditioned  # noqa: E402
 from model_free_reaching_figure import draw_figure  # noqa: E402
 
 import ml3_tf  # noqa: E402
@@ -73,25 +74,19 @@ def test_every_metric_is_explained(run):
             .replace("layers_2_", "layers_D_")
         )
         if f"{pattern}:" not in explained and f"{pattern}," not in explained:
-            methods_ = (
-                "goal_conditioned",
-                "paper_ppo",
-                "ppo",
-                "learned_rewards",
-                "learned_paper",
-                "learned_alone",
-                "learned",
-            )
-            method = next(m for m in methods_ if pattern.endswith(m))
+            names = sorted((*task.EXPERIMENT.losses, "ppo", "paper_ppo", "goal_conditioned"), key=len, reverse=True)
+            method = next(m for m in names if pattern.endswith(m))
             assert f"\n    {pattern.removesuffix(method)}METHOD: " in explained, name
             assert f"\n    {method}: " in explained
 
 
 def test_meta_training_is_deterministic(run):
+    """That of the guide, too."""
     config = {**reacher_model_free.CONFIG, **reacher_model_free.SMOKE, "layout": "arm", "train_tasks": {}}
-    kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0_learned_alone")
-    again, _, samples = methods.meta_train(task.EXPERIMENT, config, 0, verbose=0)
-    assert samples == run[1]["meta_train_env_steps_learned_alone"][0]
+    kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
+    guide = train_goal_conditioned(task.EXPERIMENT, config, 0, config["goal_conditioned_samples"])
+    again, _, samples = methods.meta_train(task.EXPERIMENT, config, 0, verbose=0, guide=guide)
+    assert samples + config["goal_conditioned_samples"] == run[1]["meta_train_env_steps_learned"][0]
     for pair in zip(kept.network.get_weights(), again.network.get_weights()):
         np.testing.assert_array_equal(*pair)
 
