@@ -104,7 +104,8 @@ def _log_softmax(x):
 
 
 def _sigmoid(x):
-    return (1 + np.tanh(x / 2)) / 2
+    small = np.exp(-_abs(x))  # 1 + tanh(x / 2) would have no digits where x is far below 0
+    return np.where(x.real < 0, small, 1) / (1 + small)
 
 
 def _softplus(x):

@@ -34,6 +34,11 @@ def test_activations(activation):
     assert_equals_keras(MetaLoss.mlp((7,), activation=activation, dtype="float64"), width=1)
 
 
+def test_sigmoid_keeps_its_digits_far_below_zero():
+    x = np.array([-700.0, -50.0, -1.0, 0.0, 1.0, 50.0, 700.0])
+    np.testing.assert_allclose(reference.ACTIVATIONS["sigmoid"](x), 1 / (1 + np.exp(-x)), rtol=1e-15)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
