@@ -8,6 +8,7 @@
     assets.extra/manifest.json            size and SHA-256 of every file of the version
 """
 
+import copy
 import json
 from pathlib import Path
 
@@ -71,7 +72,9 @@ def write(meta_loss, version):
     description = describe(meta_loss)
     (version / manifest.DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     (version / manifest.WEIGHTS).write_bytes(tensors.to_bytes(weights))
-    (version / manifest.SELF_TEST).write_bytes(self_test.record(meta_loss, description))
+    (version / manifest.SELF_TEST).write_bytes(
+        self_test.record(meta_loss, _in_float64(description, weights), description)
+    )
     manifest.write(version)
     read(version)
 
@@ -98,8 +101,7 @@ def read(version, expected_sha256=None):
     values = tensors.from_bytes(files[manifest.WEIGHTS], shapes, f"{version}/{manifest.WEIGHTS}")
     meta_loss = _build(description, source)
     self_test.check(description, values, files[manifest.SELF_TEST], f"{version}/{manifest.SELF_TEST}")
-    for name, variable in _weights(meta_loss).items():
-        variable.assign(values[name])
+    _assign(meta_loss, values)
     return meta_loss
 
 
@@ -140,6 +142,23 @@ def _build(description, source):
         raise
     except ValueError as error:  # each value is allowed, but they do not fit together
         raise CorruptArtefactError(f"'{source}' describes no loss: {error}") from error
+
+
+def _in_float64(description, weights):
+    """The described loss with all its layers in float64."""
+    exact = copy.deepcopy(description) | {"dtype": "float64"}
+    for _, network in _networks(exact):
+        network["input_dtype"] = "float64"
+        for layer in network["layers"]:
+            layer["dtype"] = "float64"
+    meta_loss = _build(exact, description["name"])
+    _assign(meta_loss, {name: values.astype("float64") for name, values in weights.items()})
+    return meta_loss
+
+
+def _assign(meta_loss, weights):
+    for name, variable in _weights(meta_loss).items():
+        variable.assign(weights[name])
 
 
 def _weights(meta_loss):

@@ -8,17 +8,40 @@ import tensorflow as tf
 from ml3_tf import MetaLoss, bundle, self_test, tensors
 from ml3_tf.errors import CorruptArtefactError
 
+INPUTS = {"y_true": np.array([[0.1], [0.2]]), "y_pred": np.array([[0.3], [-0.3]])}
+
 
 def record(loss):
     """The self-test of a loss, with the description and the weights of a bundle."""
     description = bundle.describe(loss)
     weights = {name: np.asarray(variable) for name, variable in bundle._weights(loss).items()}
-    return description, weights, self_test.record(loss, description)
+    return description, weights, self_test.record(loss, bundle._in_float64(description, weights), description)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"mode": "per_output"}, {"dtype": "float64"}, {"input_scale": [1e5, 1e-5]}])
 def test_the_same_loss_passes(make_loss, kwargs):
     self_test.check(*record(make_loss(**kwargs)), "f")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_loss_that_its_rounding_hides_passes(dtype):
+    """It is the small difference of two nearly equal numbers, of which half precision keeps no digit."""
+    loss = MetaLoss.mlp((2,), "tanh", dtype=dtype)
+    for variable, values in zip(loss.trainable_variables, ([[1, 1], [1, 1]], [0, 2e-4], [[1], [-1]]), strict=True):
+        variable.assign(np.array(values, dtype=np.float32))
+    description, weights, data = record(loss)
+    in_float64 = bundle._in_float64(description, weights)
+    exact, own = (self_test.value_and_gradient(same, **INPUTS)[0].astype(float) for same in (in_float64, loss))
+    assert np.max(np.abs(own - exact)) > 0.1 * np.max(np.abs(exact))
+    self_test.check(description, weights, data, "f")
+
+
+def test_a_loss_of_nothing_but_rounding_passes():
+    """x - tanh(x) three times: the last has hardly a digit, whoever computes it."""
+    layers = [keras.layers.Dense(1, "tanh_shrink", use_bias=False, kernel_initializer="ones") for _ in range(3)]
+    loss = MetaLoss(keras.Sequential([keras.Input((2,)), *layers]))
+    loss.network.layers[0].kernel.assign([[1e-2], [1e-2]])
+    self_test.check(*record(loss), "f")
 
 
 def test_a_saturated_loss_passes(make_loss):
@@ -60,10 +83,10 @@ def test_another_gradient_fails(make_loss):
         self_test.check(description, weights, data, "f")
 
 
-def test_loss_that_is_not_finite_at_the_inputs_is_not_recorded():
-    network = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Rescaling(1e6), keras.layers.Dense(1, "exponential", use_bias=False)]
-    )
-    loss = MetaLoss(network)
+@pytest.mark.parametrize("scale, dtype", [(1e6, "float32"), (30, "float16")])
+def test_loss_that_is_not_finite_at_the_inputs_is_not_recorded(scale, dtype):
+    rescaling = keras.layers.Rescaling(scale, dtype=dtype)
+    output = keras.layers.Dense(1, "exponential", use_bias=False, kernel_initializer="ones", dtype=dtype)
+    loss = MetaLoss(keras.Sequential([keras.Input((2,), dtype=dtype), rescaling, output]), dtype=dtype)
     with pytest.raises(ValueError, match="its 'loss' is not finite"):
-        self_test.record(loss, bundle.describe(loss))
+        record(loss)
