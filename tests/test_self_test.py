@@ -40,7 +40,7 @@ def test_a_loss_of_nothing_but_rounding_passes():
     """x - tanh(x) three times: the last has hardly a digit, whoever computes it."""
     layers = [keras.layers.Dense(1, "tanh_shrink", use_bias=False, kernel_initializer="ones") for _ in range(3)]
     loss = MetaLoss(keras.Sequential([keras.Input((2,)), *layers]))
-    loss.network.layers[0].kernel.assign([[1e-2], [1e-2]])
+    loss.network.layers[0].kernel.assign([[0.1], [0.1]])
     self_test.check(*record(loss), "f")
 
 
