@@ -7,7 +7,7 @@ Shape letters: N tasks, E episodes of a task, T time, O observation, S state, A 
 import keras
 import tensorflow as tf
 
-from ml3_tf.policy_gradient import discounted_sums
+from ml3_tf.returns import discounted_sums, normalized
 from ml3_tf.rollouts import Trajectory
 
 
@@ -53,7 +53,7 @@ def state_action_and_return(discount):
     """The same with how well it went: a loss that sees rewards can notice that its habits do not serve.
 
     Its features are `{"mean_and_std": 2A, "state": O, "action": A, "return": 1}`. The return is the reward-to-go from
-    each time on, less its mean over all times and episodes of the task, over its standard deviation.
+    each time on, `normalized` over all times and episodes of the task.
 
     Args:
         discount: gamma, between 0 and 1.
@@ -63,12 +63,8 @@ def state_action_and_return(discount):
     """
 
     def inputs(trajectory):
-        mask = trajectory.mask
-        to_go = discounted_sums(trajectory.rewards * mask, discount)
-        number = tf.reduce_sum(mask, [1, 2], keepdims=True)
-        centred = to_go - tf.reduce_sum(mask * to_go, [1, 2], keepdims=True) / number
-        std = tf.sqrt(tf.reduce_sum(mask * centred**2, [1, 2], keepdims=True) / number)
-        return tf.concat([state_and_action(trajectory), (centred / (std + 1e-6))[..., tf.newaxis]], -1)
+        to_go = discounted_sums(trajectory.rewards * trajectory.mask, discount)
+        return tf.concat([state_and_action(trajectory), normalized(to_go, trajectory.mask)[..., tf.newaxis]], -1)
 
     return inputs
 

@@ -1,4 +1,4 @@
-"""The policy gradient of Gaussian policies: log-probabilities, returns, baselines, advantages.
+"""The policy gradient of Gaussian policies: log-probabilities, surrogates, baselines.
 
 Shape letters: N tasks, E episodes of a task, T time, S state, A action, G goal; `...` any leading axes.
 """
@@ -7,6 +7,9 @@ import math
 
 import numpy as np
 import tensorflow as tf
+
+from ml3_tf.experience import state_and_goal
+from ml3_tf.returns import discounted_sums, generalized_advantages
 
 BASELINES = (None, "episodes", "squares", "quadratic")
 FITTED = ("squares", "quadratic")
@@ -35,78 +38,34 @@ def gaussian_log_prob(mean_and_std, actions):
     return -tf.reduce_sum(0.5 * tf.square(z) + tf.math.log(std) + 0.5 * math.log(2 * math.pi), -1)
 
 
-def discounted_sums(values, discount):
-    """`y_t = sum_{l >= 0} discount^l x_{t + l}`: of rewards, the reward-to-go.
+def surrogate(y_true, y_pred, clip_range=None):
+    """What is climbed at each time step: `W log pi(a | s)`, or `min(r W, clip(r, 1 - eps, 1 + eps) W)`.
+
+    `r = pi(a | s) / pi_old(a | s)`. Where the policy is still the one that acted, both have the same gradient. That of
+    the second, which more than one step may climb, vanishes where the policy has gone so far that the experience says
+    little about it.
 
     Args:
-        values: `[..., T]`.
-        discount: Number between 0 and 1.
-
-    Returns:
-        `[..., T]`.
-
-    Example:
-
-    >>> discounted_sums([1.0, 1.0, 4.0], 0.5).numpy().tolist()
-    [2.5, 3.0, 4.0]
-    """
-    values = tf.convert_to_tensor(values)
-    ahead = np.subtract.outer(np.arange(values.shape[-1]), np.arange(values.shape[-1]))  # from t (column) to t + l
-    weights = np.where(ahead >= 0, float(discount) ** np.maximum(ahead, 0), 0.0)
-    return tf.tensordot(values, tf.constant(weights, values.dtype), 1)
-
-
-def generalized_advantages(rewards, values, discount, gae_lambda, mask=None):
-    """Generalised advantage estimates: `d_t = r_t + gamma V_{t+1} - V_t`, `A_t = sum_l (gamma lambda)^l d_{t+l}`.
-
-    Args:
-        rewards: `[..., T]`.
-        values: `[..., T + 1]`, V of each state. The last is what an episode that reaches the horizon is worth after it:
-            0 where the horizon is part of the task.
-        discount: gamma.
-        gae_lambda: lambda. 1: the reward-to-go less V_t; 0: the error of one step.
-        mask: Optional, `[..., T]`, as in `Trajectory`. The end of an episode before the horizon is worth 0.
-
-    Returns:
-        `[..., T]`, 0 where the mask is 0.
-
-    Source: Schulman et al., High-dimensional continuous control using generalized advantage estimation, ICLR 2016,
-    eq. 16.
-
-    Example:
-
-    >>> generalized_advantages([1.0, 2.0], [0.5, 1.0, 4.0], discount=0.5, gae_lambda=0.5).numpy().tolist()
-    [1.75, 3.0]
-    """
-    rewards, values = tf.convert_to_tensor(rewards), tf.convert_to_tensor(values)
-    mask = tf.ones_like(rewards) if mask is None else tf.cast(mask, rewards.dtype)
-    happens_next = tf.concat([mask[..., 1:], mask[..., -1:]], -1)
-    errors = mask * (rewards + discount * happens_next * values[..., 1:] - values[..., :-1])
-    return mask * discounted_sums(errors, discount * gae_lambda)
-
-
-def clipped_surrogate(log_prob, old_log_prob, weights, clip_range):
-    """`min(r W, clip(r, 1 - eps, 1 + eps) W)`, `r = pi(a | s) / pi_old(a | s)`: what more than one step climbs.
-
-    Where the policy is still the one that acted its gradient is that of `W log pi`; it vanishes where the policy has
-    gone so far that the experience says little about it.
-
-    Args:
-        log_prob: `[...]`, log-probability of each action.
-        old_log_prob: `[...]`, the same when the action was taken.
-        weights: `[...]`, W, e.g. advantages.
-        clip_range: eps.
+        y_true: `[..., A + 2]`, action, its log-probability when it was taken, and W, e.g. an advantage.
+        y_pred: `[..., 2A]`, mean and standard deviation.
+        clip_range: eps. `None`: the first.
 
     Returns:
         `[...]`.
 
-    Source: Schulman et al., Proximal policy optimization algorithms, 2017, eq. 7.
+    Source: Schulman et al., Proximal policy optimization algorithms, 2017, eq. 1 and 7.
 
     Example:
 
-    >>> clipped_surrogate(tf.math.log([1.1, 2.0, 2.0]), tf.zeros(3), [1.0, 1.0, -1.0], 0.25).numpy().round(4).tolist()
-    [1.100000023841858, 1.25, -2.0]
+    >>> y_true = tf.constant([[0.5, 0.0, 2.0]])
+    >>> y_true -= [0.0, 0.5 * math.log(2 * math.pi), 0.0]  # the log-probability of the mean: now 1/8 lower
+    >>> print(surrogate(y_true, [[0.0, 1.0]], clip_range=0.2).numpy().round(4))  # W exp(-1/8)
+    [1.765]
     """
+    actions, old_log_prob, weights = y_true[..., :-2], y_true[..., -2], y_true[..., -1]
+    log_prob = gaussian_log_prob(y_pred, actions)
+    if clip_range is None:
+        return weights * log_prob
     ratio = tf.exp(log_prob - old_log_prob)
     return tf.minimum(ratio * weights, tf.clip_by_value(ratio, 1.0 - clip_range, 1.0 + clip_range) * weights)
 
@@ -127,7 +86,7 @@ class PolicyGradient:
             or a value function of state, goal and time, fitted to all episodes of the batch by least squares:
             `"quadratic"`, or `"squares"`, the same without products of two columns, for states of many columns.
         normalize: Whether W is shifted and scaled to mean 0 and standard deviation 1 over the batch.
-        clip_range: `None`, or the eps of `clipped_surrogate`, which takes the place of `W log pi`: needed where the
+        clip_range: `None`, or the eps of `surrogate`, which takes the place of `W log pi`: needed where the
             same rollouts serve several outer steps, see `outer_epochs` of `ModelFreeTrainer`.
 
     Raises:
@@ -185,11 +144,7 @@ class PolicyGradient:
         Returns:
             `[...]`.
         """
-        actions, old_log_prob, weights = y_true[..., :-2], y_true[..., -2], y_true[..., -1]
-        log_prob = gaussian_log_prob(y_pred, actions)
-        if self.clip_range is None:
-            return -weights * log_prob
-        return -clipped_surrogate(log_prob, old_log_prob, weights, self.clip_range)
+        return -surrogate(y_true, y_pred, self.clip_range)
 
     def weights(self, trajectory):
         """W, the factor of each log-probability.
@@ -239,13 +194,11 @@ def fitted_values(trajectory, targets, products=True):
 
 def _features(trajectory, products):
     """What values are linear in, `[N * E * T, F]`."""
-    states = trajectory.states[..., :-1, :]
-    goal = tf.broadcast_to(trajectory.goal[..., tf.newaxis, :], [*states.shape[:-1], trajectory.goal.shape[-1]])
-    columns = tf.concat([states, goal], -1)
+    columns = state_and_goal(trajectory)
     first, second = np.triu_indices(columns.shape[-1]) if products else 2 * [np.arange(columns.shape[-1])]
     squares = tf.gather(columns, first, axis=-1) * tf.gather(columns, second, axis=-1)
-    time = tf.linspace(0.0, 1.0, states.shape[-2] + 1)[:-1, tf.newaxis]
-    time = tf.broadcast_to(tf.cast(time, states.dtype), [*states.shape[:-1], 1])
+    time = tf.linspace(0.0, 1.0, columns.shape[-2] + 1)[:-1, tf.newaxis]
+    time = tf.broadcast_to(tf.cast(time, columns.dtype), [*columns.shape[:-1], 1])
     features = tf.concat([columns, squares, time, time**2, time**3], -1)
     return tf.reshape(features, [-1, features.shape[-1]])
 

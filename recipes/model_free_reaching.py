@@ -53,9 +53,9 @@ class Experiment(NamedTuple):
         states_of: Function of observations `[..., O]` that returns the environment's states, for pictures.
         guide_tasks: Options of `draw_tasks` for the goal-conditioned policy: where `turned` brings all others.
         turned: Function of observations that returns them as they would be in one of `guide_tasks`, with a function
-            that turns actions back: a symmetry of the robot. `None`: it has none.
+            that turns actions back: a symmetry of the robot.
         informed: Function `(actions [N, B, A], states [N, S])` that returns what robots in these states of the
-            environment have to do where the goal-conditioned policy would take `actions`. `None`: the same.
+            environment have to do where the goal-conditioned policy would take `actions`: by default the same.
     """
 
     name: str
@@ -70,9 +70,9 @@ class Experiment(NamedTuple):
     losses: dict
     labels: dict
     states_of: Callable
-    guide_tasks: dict = {}
-    turned: Callable | None = None
-    informed: Callable | None = None
+    guide_tasks: dict
+    turned: Callable
+    informed: Callable = lambda actions, states: actions
 
 
 def meta_train(experiment, config, seed, verbose, guide=None):
@@ -144,7 +144,7 @@ def inner_optimizer(rate, num_updates, num_examples, batch_size):
     return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, num_steps))
 
 
-def _extra_loss(trainer, config, guide, informed=None):
+def _extra_loss(trainer, config, guide, informed):
     """Means beyond the limits of the actions; and, with a guide, what is lacking to its means, after a step and ahead.
 
     What a step does to the means tells little about how good the loss is: early steps count most, and Adam hides how
@@ -159,9 +159,7 @@ def _extra_loss(trainer, config, guide, informed=None):
             return losses
 
         def gaps_of(outputs, x):
-            wanted = guide(x)[..., :size]
-            if informed is not None:
-                wanted = informed(wanted, data["tasks"]["state"][:, 0])
+            wanted = informed(guide(x)[..., :size], data["tasks"]["state"][:, 0])
             return outputs[..., :size] - tf.stop_gradient(tf.clip_by_value(wanted, -limit, limit))
 
         x, _, sample_weight = data["query"]

@@ -66,9 +66,7 @@ def train_goal_conditioned(experiment, config, seed, samples):
     learner = Learner(build)
 
     def policy(observations):
-        turned, turn_back = (observations, lambda actions: actions)
-        if experiment.turned is not None:
-            turned, turn_back = experiment.turned(observations)
+        turned, turn_back = experiment.turned(observations)
         flat = tf.reshape(turned, [1, -1, turned.shape[-1]])
         outputs = learner.apply(result.parameters, flat, training=False)[0]
         mean, std = tf.split(tf.reshape(outputs, [*turned.shape[:-1], -1]), 2, -1)

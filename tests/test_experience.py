@@ -27,7 +27,7 @@ def test_the_loss_sees_state_and_action():
 
 
 def test_the_loss_may_see_how_well_it_went():
-    """The reward-to-go, with mean 0 and standard deviation 1 over the experience of each task."""
+    """The reward-to-go, with mean 0 and standard deviation 1 over the experience of each task, and 0 after its end."""
     mask = np.ones((2, 3, 4), "float32")
     mask[0, 1, 2:] = 0
     tau = trajectory(mask=mask)
@@ -38,7 +38,7 @@ def test_the_loss_may_see_how_well_it_went():
         to_go[..., t] = (tau.rewards * mask)[..., t] + 0.5 * to_go[..., t + 1]
     for task in range(2):
         happened = to_go[task, :, :-1][mask[task] == 1]
-        expected = (to_go[task, :, :-1] - happened.mean()) / happened.std()
+        expected = mask[task] * (to_go[task, :, :-1] - happened.mean()) / happened.std()
         np.testing.assert_allclose(inputs[task, ..., 3], expected, atol=1e-4)
 
 

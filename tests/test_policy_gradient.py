@@ -1,17 +1,11 @@
-"""Tests of `ml3_tf.policy_gradient`: eq. 8 against closed forms and finite differences, advantages by hand."""
+"""Tests of `ml3_tf.policy_gradient`: eq. 8 against closed forms and finite differences, its weights by hand."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_probability import distributions
 
-from ml3_tf.policy_gradient import (
-    PolicyGradient,
-    discounted_sums,
-    fitted_values,
-    gaussian_log_prob,
-    generalized_advantages,
-)
+from ml3_tf.policy_gradient import PolicyGradient, fitted_values, gaussian_log_prob
 from ml3_tf.rollouts import Trajectory
 from ml3_tf.sampling import Simulator, simulate
 
@@ -40,33 +34,6 @@ def test_the_log_probability_is_that_of_tfp():
     expected = distributions.MultivariateNormalDiag(mean, std).log_prob(actions)
     received = gaussian_log_prob(tf.constant(np.concatenate([mean, std], 1)), tf.constant(actions))
     np.testing.assert_allclose(received, expected, rtol=1e-12)
-
-
-def test_sums_of_what_is_to_come():
-    np.testing.assert_allclose(discounted_sums([[1.0, 2.0, 4.0]], 0.5), [[3.0, 4.0, 4.0]])
-    np.testing.assert_allclose(discounted_sums([1.0, 2.0, 4.0], 0.0), [1.0, 2.0, 4.0])
-    np.testing.assert_allclose(discounted_sums([1.0, 2.0, 4.0], 1.0), [7.0, 6.0, 4.0])
-
-
-def test_advantages_by_hand():
-    """gamma = 1/2, lambda = 1/2. Errors: 1 + 1/2 * 4 - 2 = 1; 2 + 1/2 * 6 - 4 = 1; 3 + 1/2 * 2 - 6 = -2."""
-    advantages = generalized_advantages([1.0, 2.0, 3.0], [2.0, 4.0, 6.0, 2.0], 0.5, 0.5)
-    np.testing.assert_allclose(advantages, [1 + 1 / 4 - 2 / 16, 1 - 2 / 4, -2])
-
-
-def test_advantages_end_with_the_episode():
-    """The same, but the episode ends after its second step: its error is 2 - 4 = -2, and there is no third."""
-    advantages = generalized_advantages([1.0, 2.0, 3.0], [2.0, 4.0, 6.0, 2.0], 0.5, 0.5, mask=[1.0, 1.0, 0.0])
-    np.testing.assert_allclose(advantages, [1 - 2 / 4, -2, 0])
-
-
-def test_the_limits_of_lambda():
-    rewards, values = GENERATOR.normal(size=(2, 6)), GENERATOR.normal(size=(2, 7))
-    errors = rewards + 0.9 * values[:, 1:] - values[:, :-1]
-    np.testing.assert_allclose(generalized_advantages(rewards, values, 0.9, 0.0), errors)
-    values[:, -1] = 0
-    to_go = discounted_sums(rewards, 0.9) - values[:, :-1]
-    np.testing.assert_allclose(generalized_advantages(rewards, values, 0.9, 1.0), to_go, atol=1e-12)
 
 
 @pytest.mark.parametrize(

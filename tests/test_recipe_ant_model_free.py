@@ -137,8 +137,11 @@ def test_a_guide_asks_for_means_and_for_slopes(pull, lacking):
     )
     x, y, weight = tf.zeros((2, 5, 31)), tf.zeros((2, 5, 39)), tf.ones((2, 5))
     config = {"excess_weight": 1.0, "guide_weight": 10.0, "guide_limit": 1.0}
-    extra_loss = methods._extra_loss(trainer, config, guide=lambda x: tf.fill([*x.shape[:2], 16], 0.3))
-    losses = extra_loss(None, {"query": (x, None, weight), "support": [(x, y, weight)] * 2})
+    extra_loss = methods._extra_loss(
+        trainer, config, lambda x: tf.fill([*x.shape[:2], 16], 0.3), task.EXPERIMENT.informed
+    )
+    data = {"tasks": {"state": tf.zeros((2, 1, 29))}, "query": (x, None, weight), "support": [(x, y, weight)] * 2}
+    losses = extra_loss(None, data)
     np.testing.assert_allclose(losses, [10.0 * 0.25 * lacking] * 2, rtol=1e-5)
 
 

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from ml3_tf.experience import learning_batch
 from ml3_tf.inner_loop import InnerLoop, TaskState
 from ml3_tf.learner import Learner
 from ml3_tf.on_policy import adapt_on_policy
-from ml3_tf.policy_gradient import clipped_surrogate, gaussian_log_prob, generalized_advantages
+from ml3_tf.policy_gradient import gaussian_log_prob, surrogate
+from ml3_tf.returns import generalized_advantages, normalized
 from ml3_tf.sampling import Sampler, action_size_of, tasks_of
 
 # Normalised observations are clipped there, as is usual: a first state may be far from all others.
@@ -54,12 +56,9 @@ class ClippedObjective:
         Returns:
             `[...]`.
         """
-        actions, old_log_prob, advantages = y_true[..., :-2], y_true[..., -2], y_true[..., -1]
-        log_prob = gaussian_log_prob(y_pred, actions)
-        losses = -clipped_surrogate(log_prob, old_log_prob, advantages, self.clip_range)
         # But for a constant, the entropy of a Gaussian is the sum of the logarithms of its standard deviations.
         std = tf.split(y_pred, 2, -1)[1]
-        return losses - self.entropy_weight * tf.reduce_sum(tf.math.log(std), -1)
+        return -surrogate(y_true, y_pred, self.clip_range) - self.entropy_weight * tf.reduce_sum(tf.math.log(std), -1)
 
 
 def ppo(
@@ -236,13 +235,13 @@ class _PPO(NamedTuple):
         if not self.bootstrap:
             values = tf.concat([values[..., :-1], tf.zeros_like(values[..., -1:])], -1)
         advantages = generalized_advantages(trajectory.rewards, values, self.discount, self.gae_lambda, mask)
-        observations = observations[..., :-1, :]
-        log_prob = gaussian_log_prob(_by_examples(self.policy, state.policy, observations), trajectory.actions)
-        numbers = tf.stack([log_prob, _normalized(advantages, mask)], -1)
-        targets = advantages + values[..., :-1]
-        parts = (observations, tf.concat([trajectory.actions, numbers], -1), targets[..., tf.newaxis], mask[..., None])
-        x, scored, targets, mask = (tf.reshape(part, [part.shape[0], -1, part.shape[-1]]) for part in parts)
-        return x, scored, targets, mask[..., 0]
+        log_prob = gaussian_log_prob(
+            _by_examples(self.policy, state.policy, observations[..., :-1, :]), trajectory.actions
+        )
+        numbers = tf.stack([log_prob, normalized(advantages, mask), advantages + values[..., :-1]], -1)
+        lived = trajectory._replace(states=observations)
+        x, y, mask = learning_batch(lived, lambda lived: tf.concat([lived.actions, numbers], -1))
+        return x, y[..., :-1], y[..., -1:], mask
 
 
 def _check_passes(batch_size, epochs, num_steps):
@@ -277,14 +276,6 @@ def _slices(orders, batch_size):
     number = num_steps // batch_size
     parts = tf.reshape(orders[..., : number * batch_size], [epochs, num_tasks, number, batch_size])
     return tf.reshape(tf.transpose(parts, [0, 2, 1, 3]), [epochs * number, num_tasks, batch_size])
-
-
-def _normalized(values, mask):
-    """Mean 0 and standard deviation 1 over the experience of each task."""
-    number = tf.reduce_sum(mask, [1, 2], keepdims=True)
-    centred = values - tf.reduce_sum(mask * values, [1, 2], keepdims=True) / number
-    std = tf.sqrt(tf.reduce_sum(mask * tf.square(centred), [1, 2], keepdims=True) / number)
-    return mask * centred / (std + 1e-8)
 
 
 def _with_more(statistics, trajectory):
