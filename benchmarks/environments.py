@@ -8,7 +8,7 @@ on `mujoco.rollout`, for `SyncVectorEnv` and, up to a number of processes, for `
 times counts, as other programs only slow a call down. The last columns count the mean processor time of this process
 instead, in microseconds per step: a busy machine changes it little, and threads do not lower it. For reference:
 `Ant-v5` of gymnasium, which observes more and is simulated with RK4, and the same in EnvPool, where it is installed
-(`pip install envpool`).
+(`pip install envpool==1.1.1`; 1.2.5 was found without files that it reads).
 
 No episode ends while it is timed. What one step costs whatever the number of environments is told by the first row.
 """
