@@ -33,7 +33,7 @@ def read_version():
 
 MUJOCO = "mujoco>=3.2.7"  # the oldest that the batched simulators were tried with
 RL = ["gymnasium[mujoco]>=1.2", MUJOCO]
-PLOT = ["matplotlib>=3.9", "pillow>=10"]
+PLOT = ["matplotlib>=3.9", "pillow>=10.1"]
 SERVING = ["tensorflow-serving-api>=2.21"]
 RECIPES = [*PLOT, MUJOCO, "scikit-learn>=1.5", "tyro>=0.9"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 from model_free_reaching import slopes
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
 from ml3_tf.rollouts import Trajectory
@@ -89,7 +89,11 @@ def write_animation(env, path, file):
     frames = []
     for pair in zip(*np.asarray(path["states"])):
         pictures = [env.draw_frame(state, goal) for state in pair]
-        frames.append(Image.fromarray(np.concatenate(pictures, 1)).quantize(32))
+        frame = Image.fromarray(np.concatenate(pictures, 1))
+        for index, caption in enumerate(("before", "after")):
+            position = index * pictures[0].shape[1] + 10, 8
+            ImageDraw.Draw(frame).text(position, caption, "black", font_size=18)
+        frames.append(frame.quantize(32))
     durations = [round(2000 / env.metadata["render_fps"])] * (len(frames) - 1) + [1000]  # a rest at the end
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
 

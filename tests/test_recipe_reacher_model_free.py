@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
@@ -53,7 +54,10 @@ def test_it_writes_what_a_recipe_writes(run):
     assert {row["method"] for row in rows} == {"learned", "learned_alone", "learned_rewards", "ppo", "paper_ppo"}
     assert {row["tasks"] for row in rows} == {"", "shifted_", "reversed_"}
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert (folder / "before_and_after.gif").read_bytes().startswith(b"GIF")
+    with Image.open(folder / "before_and_after.gif") as animation:
+        assert animation.n_frames > 1
+        captions = np.asarray(animation.convert("L"))[5:30]
+        assert all(np.any(half[:, :80] < 50) for half in np.split(captions, 2, axis=1))
     assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["arm"].features
 
 
