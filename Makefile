@@ -27,8 +27,9 @@ venv: .venv/.installed ## .venv with the locked packages and this checkout, edit
 demo: venv ## meta-learn a loss for sine regression (into results/demo, beside the reported results)
 	@$(BIN)/python recipes/sine_regression.py --output-dir results/demo
 
+# A file's tests share a worker and so what its fixtures ran; in the order of the names no long file is left for the end.
 test: lint ## lint, then the tests
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-backends: venv .venv-jax/.installed .venv-torch/.installed ## load and train a loss on JAX and PyTorch, without TensorFlow
 	@ML3_TF_JAX_PYTHON=$(CURDIR)/.venv-jax/bin/python ML3_TF_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python \

@@ -78,6 +78,6 @@ setup(
         # The peers that benchmarks compare with: heavy, and so not in requirements.lock.
         "bench": ["jax>=0.7", "torch>=2.6", "stable-baselines3>=2.7", "tyro>=0.9"],
         # setuptools: `make venv` installs the checkout without build isolation.
-        "test": [*RL, *RECIPES, *SERVING, "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "setuptools>=77"],
+        "test": [*RL, *RECIPES, *SERVING, "pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14", "setuptools>=77"],
     },
 )

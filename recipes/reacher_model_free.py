@@ -135,6 +135,7 @@ CONFIG = {
 SMOKE = {
     "policy_units": 8,
     "inner_steps": 2,
+    "batch_size": 32,
     "num_tasks": 2,
     "outer_steps": 2,
     "outer_batch_size": 1,
