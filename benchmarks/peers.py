@@ -22,7 +22,7 @@ def jax_step():
     import jax
     import jax.numpy as jnp
 
-    def initialise(key, sizes):
+    def initialize(key, sizes):
         keys = jax.random.split(key, len(sizes))
         return [(jax.nn.initializers.glorot_uniform()(k, s), jnp.zeros(s[1])) for k, s in zip(keys, sizes)]
 
@@ -41,7 +41,7 @@ def jax_step():
 
     @jax.jit
     def step(phi, mean, square, count, key, x, y):
-        theta = jax.vmap(lambda k: initialise(k, LEARNER))(jax.random.split(key, NUM_TASKS))
+        theta = jax.vmap(lambda k: initialize(k, LEARNER))(jax.random.split(key, NUM_TASKS))
         gradient = jax.grad(lambda phi: jax.vmap(task_loss, (None, 0, 0, 0))(phi, theta, x, y).mean())(phi)
         mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, gradient)
         square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, square, gradient)
@@ -50,7 +50,7 @@ def jax_step():
         return phi, mean, square
 
     rng, key = np.random.default_rng(0), jax.random.key(0)
-    phi = initialise(key, LOSS)
+    phi = initialize(key, LOSS)
     state = [phi, jax.tree.map(jnp.zeros_like, phi), jax.tree.map(jnp.zeros_like, phi)]
     count = 0
 
@@ -67,7 +67,7 @@ def torch_step():
     import torch
     from torch.func import grad, vmap
 
-    def initialise(sizes, *leading):
+    def initialize(sizes, *leading):
         bounds = [(6 / (a + b)) ** 0.5 for a, b in sizes]
         return [(torch.empty(*leading, *s).uniform_(-b, b), torch.zeros(*leading, s[1])) for s, b in zip(sizes, bounds)]
 
@@ -76,7 +76,7 @@ def torch_step():
             x = activation(x @ kernel + bias)
         return x @ weights[-1][0] + weights[-1][1]
 
-    phi = initialise(LOSS)
+    phi = initialize(LOSS)
     leaves = [leaf.requires_grad_() for pair in phi for leaf in pair]
     optimizer = torch.optim.Adam(leaves, OUTER_RATE, eps=1e-7)
 
@@ -94,7 +94,7 @@ def torch_step():
     def one_step():
         x, y = (torch.from_numpy(array) for array in sines(rng))
         optimizer.zero_grad()
-        vmap(task_loss)(initialise(LEARNER, NUM_TASKS), x, y).mean().backward()
+        vmap(task_loss)(initialize(LEARNER, NUM_TASKS), x, y).mean().backward()
         optimizer.step()
 
     return one_step

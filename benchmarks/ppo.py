@@ -6,9 +6,9 @@
 Each run learns one task of `ml3_tf/ReacherFingertipGoal-v0` from scratch: an arm and a goal that the seed draws, the
 same for both. Settings are those of the recipe `reacher_model_free`: 4 episodes of 65 steps an update, mini-batches of
 65, 10 epochs, Adam at 3e-3, gamma = lambda = .9, clipping at .2, gradient norms at .5; two tanh layers of 64 for
-policy and value, a fixed standard deviation of .5. What is left differs by design: stable-baselines3 initialises
+policy and value, a fixed standard deviation of .5. What is left differs by design: stable-baselines3 initializes
 layers orthogonally, Keras by Glorot; it clips the norm of all gradients together, we clip each variable's; policy and
-value have one optimizer there, two here, and its advantages are normalised by mini-batch, ours by update.
+value have one optimizer there, two here, and its advantages are normalized by mini-batch, ours by update.
 
 On the 10 tasks both rise alike (ours first): from -9.9 and -10.1 m to -2.8 and -3.1 m within 8,060 steps, and to -2.3
 and -2.2 m within 20,540; the standard deviation over tasks is 1.4 m then. Version 2.9.2 of stable-baselines3 is a
@@ -30,8 +30,8 @@ import numpy as np
 import tyro
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
-from ml3_tf.baselines.ppo import ppo
-from ml3_tf.policies import GaussianPolicy
+from ml3_tf.baselines._ppo import ppo
+from ml3_tf.rl.policies import GaussianPolicy
 
 NAME, HORIZON, EPISODES, RATE, DISCOUNT, STD = "ml3_tf/ReacherFingertipGoal-v0", 65, 4, 3e-3, 0.9, 0.5
 KEY = secrets.token_bytes(16)  # only the peer may connect

@@ -18,8 +18,8 @@ import tyro
 
 import ml3_tf
 from ml3_tf.envs.mountain_car import GOAL, MAX_FORCE, START, mountain_car_step
-from ml3_tf.model_based import ModelBasedTrainer
-from ml3_tf.policies import GaussianPolicy
+from ml3_tf.rl.model_based import ModelBasedTrainer
+from ml3_tf.rl.policies import GaussianPolicy
 
 HORIZON, OUTER_STEPS, INNER_RATE, OUTER_RATE = 35, 300, 1e-3, 1e-3
 FEATURES = {"force": 1, "state": 2, "goal": 2}
@@ -30,7 +30,7 @@ def build_policy():
 
 
 def distance(trajectory):
-    return tf.norm(trajectory.states - trajectory.goal[..., tf.newaxis, :], axis=[-2, -1])
+    return tf.norm(trajectory.observations - trajectory.goal[..., tf.newaxis, :], axis=[-2, -1])
 
 
 def tensorflow_steps(horizon, time_unroll):
@@ -56,7 +56,7 @@ def jax_steps(horizon):
 
     goal, start = jnp.array(GOAL), jnp.array(START)
 
-    def initialise(key, sizes):
+    def initialize(key, sizes):
         keys = jax.random.split(key, len(sizes))
         return [(jax.nn.initializers.glorot_uniform()(k, s), jnp.zeros(s[1])) for k, s in zip(keys, sizes)]
 
@@ -91,7 +91,7 @@ def jax_steps(horizon):
 
     @jax.jit
     def step(phi, mean, square, count, key):
-        theta = [kernel for kernel, _ in initialise(key, [(2, 200), (200, 1)])]
+        theta = [kernel for kernel, _ in initialize(key, [(2, 200), (200, 1)])]
         gradient = jax.grad(task_loss)(phi, theta)
         mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, gradient)
         square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, square, gradient)
@@ -99,7 +99,7 @@ def jax_steps(horizon):
         phi = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-7), phi, mean, square)
         return phi, mean, square
 
-    phi = initialise(jax.random.key(0), [(5, 400), (400, 400), (400, 1)])
+    phi = initialize(jax.random.key(0), [(5, 400), (400, 400), (400, 1)])
     state, count = [phi, jax.tree.map(jnp.zeros_like, phi), jax.tree.map(jnp.zeros_like, phi)], 0
 
     def run(steps):

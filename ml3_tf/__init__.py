@@ -1,24 +1,26 @@
 """Learned loss functions for Keras: meta-train a loss with `MetaTrainer.fit`, then use it in any `model.compile`.
 
-A learned loss runs on every Keras backend, meta-training on TensorFlow: what needs TensorFlow is imported when it is
-first asked for.
+A learned loss runs on every Keras backend, meta-training on TensorFlow. The parts that need TensorFlow are imported
+when they are first asked for.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ml3_tf import errors  # noqa: F401 - `except ml3_tf.errors.ArtefactError` needs no import of its own
-from ml3_tf.meta_loss import LearnedRate, MetaLoss  # at once: a saved model that was compiled with one needs the class
-from ml3_tf.version import __version__
+# At once: a saved model that was compiled with a learned loss needs the class.
+from ml3_tf.feature_layout import LossInputs
+from ml3_tf.meta_loss import LearnedRate, MetaLoss
 
 if TYPE_CHECKING:
-    from ml3_tf.inner_loop import meta_test
+    from ml3_tf.datasets import sine_tasks
+    from ml3_tf.meta_testing import meta_test
     from ml3_tf.meta_trainer import MetaTrainer
     from ml3_tf.saving import list_meta_losses, load_meta_loss
-    from ml3_tf.tasks import sine_tasks
 
+__version__ = "0.1.0"
 __all__ = [
     "LearnedRate",
+    "LossInputs",
     "MetaLoss",
     "MetaTrainer",
     "__version__",
@@ -32,12 +34,12 @@ _MODULES = {
     "MetaTrainer": "meta_trainer",
     "list_meta_losses": "saving",
     "load_meta_loss": "saving",
-    "meta_test": "inner_loop",
-    "sine_tasks": "tasks",
+    "meta_test": "meta_testing",
+    "sine_tasks": "datasets",
 }
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
@@ -45,5 +47,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

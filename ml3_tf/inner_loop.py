@@ -1,21 +1,25 @@
-"""The inner loop: learners of many tasks take optimizer steps on a loss, and gradients flow through all of it."""
+"""The inner loop: learners of many tasks take optimizer steps on a loss, and gradients flow through all of it.
 
-from typing import NamedTuple
+Shape letters: N tasks, B examples of a task.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from ml3_tf.counts import check_counts
+from ml3_tf.arguments import LossLike, OptimizerLike
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters
 
 # Up to so many steps are laid out one after the other in the graph, which runs fastest; more become a `tf.while_loop`,
 # whose compile time does not grow with their number.
 MAX_UNROLLED_STEPS = 4
+Carry = TypeVar("Carry")
 
 
-class TaskState(NamedTuple):
+class LearnerState(NamedTuple):
     """Where the learners of `N` tasks are on their way.
 
     Attributes:
@@ -24,14 +28,15 @@ class TaskState(NamedTuple):
     """
 
     parameters: Parameters
-    slots: list
+    slots: list[tf.Tensor]
 
 
 class InnerLoop:
     """Trains the learners of N tasks at once, as a pure function that can itself be differentiated.
 
     One step equals `model.compile(optimizer, loss)` and `model.train_on_batch` for each task, to rounding: the loss
-    with its reduction and sample weights, the learner's regularisers and state, and the optimizer are those of Keras.
+    with its reduction and sample weights, the learner's regularizers and non-trainable variables, and the optimizer are
+    those of Keras.
 
     Args:
         learner: A `Learner`.
@@ -39,40 +44,40 @@ class InnerLoop:
         optimizer: The inner optimizer, see `InnerOptimizer`.
     """
 
-    def __init__(self, learner, loss, optimizer):
+    def __init__(self, learner: Learner, loss: LossLike, optimizer: OptimizerLike) -> None:
         self.learner = learner
         self.loss = keras.losses.get(loss)
         self.optimizer = InnerOptimizer(optimizer, learner.model.trainable_variables)
 
-    def start(self, num_tasks, parameters=None):
-        """Returns the `TaskState` of fresh learners, or of learners with the given `Parameters`."""
+    def start(self, num_tasks: int, parameters: Parameters | None = None) -> LearnerState:
+        """Returns the `LearnerState` of fresh learners, or of learners with the given `Parameters`."""
         parameters = self.learner.draw(num_tasks) if parameters is None else parameters
-        return TaskState(parameters, self.optimizer.initial_slots(num_tasks))
+        return LearnerState(parameters, self.optimizer.initial_slots(num_tasks))
 
-    def step(self, tasks, support):
+    def step(self, learners: LearnerState, support: Callable[[Parameters], Any]) -> LearnerState:
         """Takes one gradient step, eq. 2 of ML3: `theta_new = h(theta, d/dtheta L_learned)`.
 
         Args:
-            tasks: `TaskState`.
-            support: Function `Parameters -> (x, y)` or `(x, y, sample_weight)`, each `[N, B, ...]`: what the learners
-                train on. It may depend on the parameters, as a rollout does; gradients flow through it.
+            learners: `LearnerState`.
+            support: Function `Parameters -> (x, y)` or `(x, y, sample_weight)`, each `[N, B, ...]`: the examples that
+                the learners train on. It may depend on the parameters, as a rollout does; gradients flow through it.
 
         Returns:
-            The new `TaskState`.
+            The new `LearnerState`.
 
         Raises:
             ValueError: The loss does not depend on the learner's parameters.
         """
-        theta, state = tasks.parameters
+        theta, non_trainable = learners.parameters
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(theta)
-            parameters = Parameters(theta, state)
+            parameters = Parameters(theta, non_trainable)
             examples = tf.nest.map_structure(tf.convert_to_tensor, support(parameters))
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
-            y_pred, state, regularisers = self.learner.apply(parameters, x, training=True)
-            losses = loss_of_each_task(self.loss, y, y_pred, sample_weight)
+            y_pred, non_trainable, regularizers = self.learner.apply(parameters, x, training=True)
+            losses = per_task_loss(self.loss, y, y_pred, sample_weight)
             # Parameters of different tasks do not mix: the gradient of the sum holds the gradient of each task.
-            total = tf.reduce_sum(losses + tf.cast(regularisers, losses.dtype))
+            total = tf.reduce_sum(losses + tf.cast(regularizers, losses.dtype))
         scored = [y_pred, y] if y.dtype.is_floating else [y_pred]  # in a rollout y depends on theta too
         gradients, *gradients_of_scored = tape.gradient(total, [theta, *scored])
         if all(gradient is None for gradient in gradients_of_scored):
@@ -81,30 +86,30 @@ class InnerLoop:
                 "check its network for `stop_gradient` or an input that is not used."
             )
         gradients = [tf.zeros_like(t) if g is None else tf.convert_to_tensor(g) for g, t in zip(gradients, theta)]
-        theta, slots = self.optimizer.step(theta, tasks.slots, gradients)
-        return TaskState(Parameters(theta, state), slots)
+        theta, slots = self.optimizer.step(theta, learners.slots, gradients)
+        return LearnerState(Parameters(theta, non_trainable), slots)
 
-    def run(self, tasks, support, steps):
-        """Takes `steps` steps; see `step`."""
-        return repeat(lambda tasks: self.step(tasks, support), tasks, steps)
+    def run(self, learners: LearnerState, support: Callable[[Parameters], Any], num_steps: int) -> LearnerState:
+        """Takes `num_steps` steps; see `step`."""
+        return repeat(lambda learners: self.step(learners, support), learners, num_steps)
 
-    def predict(self, parameters, x):
-        """Predictions `[N, B, ...]` of learners that are not training."""
-        return self.learner.apply(parameters, x, training=False)[0]
+    def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:
+        """Returns predictions `[N, B, ...]` of learners that are not training."""
+        return self.learner.predict(parameters, x)
 
 
-def repeat(step, carry, steps):
-    """`step` applied `steps` times to `carry`: laid out in the graph if few, else as a loop."""
-    if steps <= MAX_UNROLLED_STEPS:
-        for _ in range(steps):
+def repeat(step: Callable[[Carry], Carry], carry: Carry, num_steps: int) -> Carry:
+    """Applies `step` to `carry` again and again: laid out in the graph if the steps are few, else as a loop."""
+    if num_steps <= MAX_UNROLLED_STEPS:
+        for _ in range(num_steps):
             carry = step(carry)
         return carry
     return tf.while_loop(
-        lambda i, _: i < steps, lambda i, carry: (i + 1, step(carry)), (0, carry), maximum_iterations=steps
+        lambda i, _: i < num_steps, lambda i, carry: (i + 1, step(carry)), (0, carry), maximum_iterations=num_steps
     )[1]
 
 
-def loss_of_each_task(loss, y_true, y_pred, sample_weight=None):
+def per_task_loss(loss: LossLike, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None) -> tf.Tensor:
     """Reduces the values of a loss over the examples of each task, as Keras reduces a batch.
 
     Args:
@@ -134,69 +139,15 @@ def loss_of_each_task(loss, y_true, y_pred, sample_weight=None):
     return tf.reduce_mean(values, over_examples)
 
 
-def meta_test(learner, loss, optimizer, tasks, steps, task_loss="mse", parameters=None, seed=None, jit_compile=True):
-    """Trains fresh learners on each task with `loss` alone, and reports the task loss after each step.
-
-    Algorithm 2 of ML3. A baseline takes the same path: pass `"mse"` as `loss`.
-
-    Args:
-        learner: As in `MetaTrainer`: a function that builds a Keras model, or a model.
-        loss: A `MetaLoss`, any other `keras.losses.Loss`, or the name of one.
-        optimizer: Any Keras optimizer, see `InnerOptimizer`.
-        tasks: `{"support": (x, y), "query": (x, y)}` of N tasks, each `[N, B, ...]`.
-        steps: Number of gradient steps.
-        task_loss: What is reported, on the query points of each task.
-        parameters: Optional model of the learner's architecture: all tasks start from its weights.
-        seed: Optional integer that determines the fresh parameters.
-        jit_compile: Whether to compile with XLA.
-
-    Returns:
-        Array `[steps + 1, N]`, the task loss before the first step and after each.
-
-    Raises:
-        ValueError: `steps` is not positive, or `tasks` lacks a part.
-
-    Example:
-
-    >>> import keras, ml3_tf
-    >>> tasks = next(iter(ml3_tf.sine_tasks(num_tasks=3, seed=1)))
-    >>> learner = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
-    >>> ml3_tf.meta_test(learner, "mse", keras.optimizers.SGD(0.01), tasks, steps=5).shape
-    (6, 3)
-    """
-    check_counts(steps=steps)
-    learner = Learner(learner, seed)
-    loop = InnerLoop(learner, loss, optimizer)
-    task_loss = keras.losses.get(task_loss)
-    tasks = tf.nest.map_structure(tf.convert_to_tensor, dict(tasks))
-    num_tasks = number_of_tasks(tasks)
-
-    def train(start, tasks):
-        def score(state):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tasks["query"])
-            return loss_of_each_task(task_loss, y, loop.predict(state.parameters, x), sample_weight)
-
-        def body(i, state, scores):
-            state = loop.step(state, lambda _: tasks["support"])
-            return i + 1, state, tf.tensor_scatter_nd_update(scores, [[i]], [score(state)])
-
-        first = score(start)
-        scores = tf.concat([first[tf.newaxis], tf.zeros((steps, num_tasks), first.dtype)], axis=0)
-        return tf.while_loop(lambda i, *_: i <= steps, body, (1, start, scores), maximum_iterations=steps)[2]
-
-    start = loop.start(num_tasks, None if parameters is None else learner.copies(parameters, num_tasks))
-    return np.asarray(tf.function(train, autograph=False, jit_compile=jit_compile)(start, tasks))
-
-
-def number_of_tasks(tasks):
+def count_tasks(batch: Any) -> int:
     """Returns N of `{"support": ..., "query": ...}`, after a check of its form."""
-    if not isinstance(tasks, dict) or not {"support", "query"} <= set(tasks):
-        received = sorted(tasks) if isinstance(tasks, dict) else type(tasks).__name__
+    if not isinstance(batch, dict) or not {"support", "query"} <= set(batch):
+        received = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
         raise ValueError(
             "Tasks are dictionaries {'support': (x, y), 'query': (x, y), ...} of arrays [N, B, ...]; `fit` and "
             f"`evaluate` take a `tf.data.Dataset` of them. Received: {received}"
         )
-    shapes = {tuple(tensor.shape) for tensor in tf.nest.flatten([tasks["support"], tasks["query"]])}
+    shapes = {tuple(tensor.shape) for tensor in tf.nest.flatten([batch["support"], batch["query"]])}
     sizes = {shape[0] if shape else None for shape in shapes}
     if len(sizes) != 1 or None in sizes or any(0 in shape for shape in shapes):
         raise ValueError(
@@ -207,5 +158,5 @@ def number_of_tasks(tasks):
     return sizes.pop()
 
 
-def _name(loss):
+def _name(loss: Any) -> str:
     return getattr(loss, "name", None) or getattr(loss, "__name__", repr(loss))

@@ -1,27 +1,15 @@
 """Any Keras optimizer as a pure, differentiable function of the parameters of many tasks."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.task_map import is_vectorisable, map_over_tasks
-
-# On TensorFlow, Keras replaces these methods of its backend-neutral optimizer by versions for `tf.distribute` that need
-# variables. The neutral ones also work on tensors, inside a `keras.StatelessScope`.
-_NEUTRAL = next(base for base in keras.optimizers.Optimizer.__mro__ if base.__name__ == "BaseOptimizer")
-_NEUTRAL_METHODS = (
-    "add_variable_from_reference",
-    "assign",
-    "assign_add",
-    "assign_sub",
-    "stateless_apply",
-    "_apply_weight_decay",
-    "_backend_update_step",
-    "_var_key",
-)
-_Stateless = type(
-    "_Stateless", (keras.optimizers.Optimizer,), {name: getattr(_NEUTRAL, name) for name in _NEUTRAL_METHODS}
-)
+from ml3_tf.arguments import OptimizerLike
+from ml3_tf.keras_internals import StatelessOptimizer
+from ml3_tf.vectorize import is_vectorizable, map_over_tasks
 
 
 class InnerOptimizer:
@@ -30,7 +18,7 @@ class InnerOptimizer:
     The step is Keras's own code, so its trajectory is Keras's own trajectory: momentum, weight decay, clipping and
     learning rate schedules included. It is mapped over tasks: norms (`clipnorm`, Lamb, Muon) are those of one task.
     Steps that sum over a parameter or transpose it (`global_clipnorm`, Adafactor, Lamb, Muon) are taken task by task,
-    because XLA would compile their vectorised second derivative anew at every step.
+    because XLA would compile their vectorized second derivative anew at every step.
 
     Args:
         optimizer: Any `keras.optimizers.Optimizer` but those below, or its Keras name. It is copied, not changed.
@@ -49,22 +37,24 @@ class InnerOptimizer:
     [[1.5], [3.0]]
     """
 
-    def __init__(self, optimizer, variables):
+    def __init__(self, optimizer: OptimizerLike, variables: Sequence[keras.Variable]) -> None:
         optimizer = keras.optimizers.get(optimizer)
         _refuse_unsupported(optimizer)
-        neutral = type(f"Stateless{type(optimizer).__name__}", (type(optimizer), _Stateless), {})
+        neutral = type(f"Stateless{type(optimizer).__name__}", (type(optimizer), StatelessOptimizer), {})
         self.optimizer = neutral.from_config(optimizer.get_config())
         self.optimizer.build(variables)
         _refuse_copied_parameters(optimizer, self.optimizer, variables)
-        self._vectorised = None
+        self._vectorized = None
 
-    def initial_slots(self, num_tasks):
-        """Slots (iteration, rate, moments, ...) of a fresh optimizer for each task: a list of `[N, ...]`."""
+    def initial_slots(self, num_tasks: int) -> list[tf.Tensor]:
+        """Returns the slots (iteration, rate, moments, ...) of fresh optimizers: a list of `[N, ...]`."""
         return [
             tf.repeat(tf.convert_to_tensor(slot)[tf.newaxis], num_tasks, axis=0) for slot in self.optimizer.variables
         ]
 
-    def step(self, theta, slots, gradients):
+    def step(
+        self, theta: list[tf.Tensor], slots: list[tf.Tensor], gradients: list[tf.Tensor]
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Moves the parameters of each task by one step.
 
         Args:
@@ -76,34 +66,34 @@ class InnerOptimizer:
             The new `theta` and `slots`.
         """
 
-        def step_of_one_task(inputs):
+        def step_one_task(inputs: Any) -> Any:
             theta, slots, gradients = inputs
             theta, slots = self.optimizer.stateless_apply(list(slots), list(gradients), list(theta))
             return tuple(theta), tuple(slots)
 
         inputs = tf.nest.map_structure(_finite_slope_at_zero, (tuple(theta), tuple(slots), tuple(gradients)))
-        if self._vectorised is None:
-            self._vectorised = is_vectorisable(step_of_one_task, inputs)
-        theta, slots = map_over_tasks(step_of_one_task, inputs, self._vectorised)
+        if self._vectorized is None:
+            self._vectorized = is_vectorizable(step_one_task, inputs)
+        theta, slots = map_over_tasks(step_one_task, inputs, vectorized=self._vectorized)
         return list(theta), list(slots)
 
 
 @tf.custom_gradient
-def _finite_slope_at_zero(value):
+def _finite_slope_at_zero(value: tf.Tensor) -> Any:
     """Identity whose gradient is 0 where it would be 0/0.
 
     Adam divides by `sqrt(v)`, and the slope of the root at v = 0 is infinite; times a zero gradient that is NaN, though
     a parameter that does not move (a dead unit) should simply not contribute. Only NaN at exactly zero is replaced.
     """
 
-    def gradient(upstream):
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
         undefined = tf.math.is_nan(upstream) & (value == 0)
         return tf.where(undefined, tf.zeros_like(upstream), upstream)
 
     return tf.identity(value), gradient
 
 
-def _refuse_unsupported(optimizer):
+def _refuse_unsupported(optimizer: Any) -> None:
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(f"`inner_optimizer` must be a Keras optimizer or its name. Received: {optimizer!r}")
     reason = None
@@ -118,7 +108,7 @@ def _refuse_unsupported(optimizer):
         raise ValueError(f"{type(optimizer).__name__} cannot be an inner optimizer: {reason}.")
 
 
-def _refuse_copied_parameters(optimizer, built, variables):
+def _refuse_copied_parameters(optimizer: Any, built: Any, variables: Sequence[keras.Variable]) -> None:
     """Refuses optimizers (schedule-free ones) that start from a copy of the parameters, which are drawn later."""
     parameters = [np.asarray(variable) for variable in variables if np.any(np.asarray(variable))]
     for slot in built.variables:

@@ -1,11 +1,17 @@
-"""The learner of many tasks: fresh parameters for each, and one forward pass for all."""
+"""The learner of many tasks: fresh parameters for each, and one forward pass for all.
 
-from typing import NamedTuple
+Shape letters: N tasks, B examples of a task.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from ml3_tf.task_map import is_vectorisable, map_over_tasks
+from ml3_tf.arguments import ModelLike
+from ml3_tf.keras_internals import get_initializer
+from ml3_tf.vectorize import is_vectorizable, map_over_tasks
 
 
 class Parameters(NamedTuple):
@@ -13,23 +19,23 @@ class Parameters(NamedTuple):
 
     Attributes:
         trainable: List of `[N, ...]`, theta.
-        state: List of `[N, ...]`, non-trainable variables: moving statistics, seeds of dropout.
+        non_trainable: List of `[N, ...]`: moving statistics of BatchNorm, seeds of Dropout.
     """
 
-    trainable: list
-    state: list
+    trainable: list[tf.Tensor]
+    non_trainable: list[tf.Tensor]
 
 
 class Learner:
     """A Keras model with the parameters of `N` tasks, stacked as `[N, ...]`.
 
-    **State.** Variables that are not trained (BatchNorm's moving statistics, the seeds of Dropout) belong to a task as
-    its parameters do: they start fresh with them, a training pass (`training=True`) moves them, and a pass with
-    `training=False` reads them, exactly as `fit` and `evaluate` do. Each task has dropout masks of its own. Recurrent
-    layers start every call from their initial state.
+    **Non-trainable variables** (BatchNorm's moving statistics, the seeds of Dropout) belong to a task as its parameters
+    do: they start fresh with them, a training pass (`training=True`) moves them, and a pass with `training=False` reads
+    them, exactly as `fit` and `evaluate` do. Each task has dropout masks of its own. Recurrent layers start every call
+    from their initial state.
 
-    Learners without convolutions, loops, embeddings, and slices, concatenations or sums of values are vectorised over
-    tasks; the others are applied task by task in one graph, which gives the same values.
+    A learner is vectorized over tasks unless it contains a convolution, a loop, an embedding, a slice, a concatenation
+    or a reduction. Such a learner is applied task by task in one graph, which gives the same values.
 
     Args:
         build: A function without arguments that returns a built Keras model with one output, or such a model, which
@@ -37,7 +43,7 @@ class Learner:
         seed: Optional integer that determines all parameters drawn.
 
     Raises:
-        ValueError: `build` gives no Keras model, or one without weights.
+        ValueError: `build` does not return a Keras model with trainable weights.
 
     Example:
 
@@ -48,7 +54,7 @@ class Learner:
     [(5, 3, 2), (5, 2)]
     """
 
-    def __init__(self, build, seed=None):
+    def __init__(self, build: ModelLike, *, seed: int | None = None) -> None:
         self._build = (lambda: keras.models.clone_model(build)) if isinstance(build, keras.Model) else build
         self.model = self._build()
         if not isinstance(self.model, keras.Model):
@@ -57,68 +63,73 @@ class Learner:
             raise ValueError(
                 f"The learner '{self.model.name}' has no trainable weights. Give it a `keras.Input`, so it is built."
             )
-        self._draw_trainable, self._draw_state = self._record_initializers(keras.random.SeedGenerator(seed))
-        self._vectorised = None
+        seeds = keras.random.SeedGenerator(seed)
+        self._draw_trainable, self._draw_non_trainable = self._record_initializers(seeds)
+        self._vectorized = None
 
-    def draw(self, num_tasks):
+    def draw(self, num_tasks: int) -> Parameters:
         """Draws fresh parameters for each task, by the learner's own initializers. Returns `Parameters`."""
         return Parameters(
-            [draw(num_tasks) for draw in self._draw_trainable], [draw(num_tasks) for draw in self._draw_state]
+            [draw(num_tasks) for draw in self._draw_trainable], [draw(num_tasks) for draw in self._draw_non_trainable]
         )
 
-    def copies(self, model, num_tasks):
+    def copies(self, model: keras.Model, num_tasks: int) -> Parameters:
         """Returns the current values of `model`, a model of the learner's architecture, once for each task."""
 
-        def stack(variables):
+        def stack(variables: Sequence[Any]) -> list[tf.Tensor]:
             return [tf.repeat(tf.convert_to_tensor(value)[tf.newaxis], num_tasks, axis=0) for value in variables]
 
         return Parameters(stack(model.trainable_variables), stack(model.non_trainable_variables))
 
-    def apply(self, parameters, x, training):
+    def apply(self, parameters: Parameters, x: Any, *, training: bool) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         """Applies the learner of each task to the examples of that task.
 
         Args:
             parameters: `Parameters` of N tasks.
             x: Tensor `[N, B, ...]`, or a structure of them.
-            training: Whether layers behave, and state moves, as in `fit`.
+            training: Whether layers behave, and non-trainable variables move, as in `fit`.
 
         Returns:
-            `y_pred` `[N, B, ...]`, the new `state`, and the learner's own losses (regularisers) `[N]`.
+            `y_pred` `[N, B, ...]`, the new `non_trainable`, and the learner's own losses (regularizers) `[N]`.
         """
 
-        def apply_to_one_task(inputs):
-            trainable, state, x = inputs
-            y_pred, state, losses = self.model.stateless_call(
-                list(trainable), list(state), x, training=training, return_losses=True
+        def apply_to_one_task(inputs: Any) -> Any:
+            trainable, non_trainable, x = inputs
+            y_pred, non_trainable, losses = self.model.stateless_call(
+                list(trainable), list(non_trainable), x, training=training, return_losses=True
             )
-            return y_pred, tuple(state), tf.add_n(losses) if losses else tf.zeros((), y_pred.dtype)
+            return y_pred, tuple(non_trainable), tf.add_n(losses) if losses else tf.zeros((), y_pred.dtype)
 
-        inputs = (tuple(parameters.trainable), tuple(parameters.state), x)
-        y_pred, state, losses = map_over_tasks(apply_to_one_task, inputs, vectorised=self.is_vectorised(x))
-        return y_pred, list(state), losses
+        inputs = (tuple(parameters.trainable), tuple(parameters.non_trainable), x)
+        y_pred, non_trainable, losses = map_over_tasks(apply_to_one_task, inputs, vectorized=self.is_vectorized(x))
+        return y_pred, list(non_trainable), losses
 
-    def is_vectorised(self, x):
-        """Whether the learner is vectorised over tasks: none of its operations stands in the way."""
-        if self._vectorised is None:
-            self._vectorised = is_vectorisable(lambda x: self.model(x, training=True), x)
-        return self._vectorised
+    def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:
+        """Returns predictions `[N, B, ...]` of learners that are not training; see `apply`."""
+        return self.apply(parameters, x, training=False)[0]
 
-    def _record_initializers(self, seeds):
-        """Builds the learner once more without values, which leaves in each variable how it wants to be initialised."""
+    def is_vectorized(self, x: Any) -> bool:
+        """Returns whether the learner is vectorized over tasks: no operation of it prevents that."""
+        if self._vectorized is None:
+            self._vectorized = is_vectorizable(lambda x: self.model(x, training=True), x)
+        return self._vectorized
+
+    def _record_initializers(self, seeds: keras.random.SeedGenerator) -> list[list[Callable[[int], tf.Tensor]]]:
+        """Builds the learner once more without values, which leaves in each variable the initializer it was given."""
         with keras.StatelessScope():
             model = self._build()
 
-            def record(variables):
+            def record(variables: Sequence[Any]) -> list[Callable[[int], tf.Tensor]]:
                 return [
-                    _drawer(variable._initializer, tuple(variable.shape), variable.dtype, seeds)
+                    _drawer(get_initializer(variable), tuple(variable.shape), variable.dtype, seeds)
                     for variable in variables
                 ]
 
-            return record(model.trainable_variables), record(model.non_trainable_variables)
+            return [record(model.trainable_variables), record(model.non_trainable_variables)]
 
 
-def _drawer(initializer, shape, dtype, seeds):
-    """A function `num_tasks -> [N, *shape]` that draws independent values of one variable."""
+def _drawer(initializer: Any, shape: tuple[int, ...], dtype: str, seeds: Any) -> Callable[[int], tf.Tensor]:
+    """Returns a function `num_tasks -> [N, *shape]` that draws independent values of one variable."""
     initializers = keras.initializers
     if "int" in dtype and shape == (2,):  # the state of a `keras.random.SeedGenerator`: a seed and a counter
         return lambda n: tf.pad(keras.random.randint((n, 1), 0, 2**31 - 1, dtype=dtype, seed=seeds), [[0, 0], [0, 1]])
@@ -127,7 +138,7 @@ def _drawer(initializer, shape, dtype, seeds):
         return lambda n: tf.repeat(tf.convert_to_tensor(initializer(shape, dtype=dtype))[tf.newaxis], n, axis=0)
     if isinstance(initializer, initializers.VarianceScaling) and len(shape) > 1:
         # One draw for all tasks. A leading axis n multiplies the fans, and thereby divides the variance, by n.
-        def draw(n):
+        def draw(n: int) -> tf.Tensor:
             return initializers.VarianceScaling(
                 n * initializer.scale, initializer.mode, initializer.distribution, seeds
             )((n, *shape), dtype=dtype)

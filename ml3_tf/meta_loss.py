@@ -1,14 +1,21 @@
 """A loss function that is a Keras network."""
 
+from __future__ import annotations
+
 import functools
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
-from ml3_tf import layout
-from ml3_tf.example_sets import WithCall, pool, weights_of_examples
-from ml3_tf.layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET
+from ml3_tf import feature_layout
+from ml3_tf.arguments import InitializerLike, Mode, Reduction, TensorLike
+from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET, LossInputs
+from ml3_tf.keras_internals import get_mask
 
 
 @keras.saving.register_keras_serializable("ml3_tf")
@@ -27,22 +34,20 @@ class LearnedRate(keras.layers.Layer):
     [2.0, 1.0]
     """
 
-    def __init__(self, initial=1.0, **kwargs):
+    def __init__(self, initial: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 < initial < math.inf:
-            raise ValueError(
-                f"A learned rate is positive: expected a finite `initial` > 0. Received: initial={initial}"
-            )
+            raise ValueError(f"`initial` must be a positive finite number. Received: initial={initial}")
         self.initial = float(initial)
         self.log_rate = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(math.log(self.initial)), name="log_rate"
         )
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return ops.exp(self.log_rate) * inputs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial": self.initial}
 
 
@@ -50,31 +55,29 @@ class LearnedRate(keras.layers.Layer):
 class MetaLoss(keras.losses.Loss):
     """A learned loss: a Keras network scores what a model predicted.
 
-    Eq. 3 of ML3: `L_learned = M_phi(y, f_theta(x))`. It is used like any other Keras loss, `model.compile(loss=...)`,
-    with reductions, sample weights, masks and dtypes as Keras defines them, and gives one value per example.
+    Eq. 3 of ML3 (Bechtle et al., section 3.1): `L_learned = M_phi(y, f_theta(x))`. Use it like any other Keras loss, in
+    `model.compile(loss=...)`, with Keras's reductions, sample weights, masks and dtypes. Each example has one value.
 
-    **Feature layout.** The network reads the features of one example side by side, in the order of `features`: first
-    the prediction, then the slices of the last axis of `y_true`, which holds *everything else* the loss may look at (a
-    target, or a state and a goal). The layout is saved with the loss.
+    **Feature layout.** The network reads the features of an example side by side, in the order of `features`: the
+    prediction first, then the slices of the last axis of `y_true`, which holds *everything else* that the loss may see
+    (a target, or a state and a goal). The layout is saved with the loss.
 
     **Modes.** `"per_sample"` scores the whole vector of an example. `"per_output"` scores each pair of components
     `(y_pred[i], y_true[i])` with the same network and takes the mean, so that a loss learned on two outputs trains a
     model with ten. `"per_set"` scores all examples together, see below.
 
-    **Sets.** Where a single example says too little about which way to go, a per-set loss looks at all: `network`
-    gives learned features of each example, their mean over the set goes through `score_network`, and every example
-    receives that one score. The set is the second-to-last axis of `y_pred`: a batch in `fit`, the examples of each
-    task in meta-training (with `tf.distribute`, those of one replica). Sample weights and masks weigh the mean too, so
-    that an example of weight zero leaves the set. What it has learned holds for sets like those it was learned on:
-    train on full batches, or on batches about as large, and expect extrapolation, to examples that lie elsewhere or
-    are fewer, to cost accuracy. A server must not put the requests of several clients into one batch, which would be
-    one set.
+    **Sets.** A per-set loss is for tasks where one example says too little about which way to go. `network` gives
+    learned features of each example, their weighted mean over the set goes through `score_network`, and every example
+    receives that one score; an example of weight zero leaves the set. The set is the second-to-last axis of `y_pred`: a
+    batch in `fit`, the examples of each task in meta-training (with `tf.distribute`, those of one replica). Train on
+    sets like those that the loss was learned on, full batches or about as large, and let a server serve one request at
+    a time: requests of several clients in one batch would be one set.
 
-    **Learned learning rate.** A learned loss may scale itself, and thereby the step of whoever minimises it. With
-    `learning_rate=0.1` the loss is multiplied by a positive scalar that starts at .1 and is learned with the network.
-    With `learning_rate="network"` the network has a second output whose softplus is the rate of each example; no
-    gradient flows from the rate to `y_pred`, so it scales a step and never bends it. Where meta-training unrolls
-    several steps, the meta-gradient leaves out how earlier steps moved the rates of later ones.
+    **Learned learning rate.** A learned loss may scale itself, and so the step of the learner. With
+    `learning_rate=0.1` it is multiplied by a positive scalar that starts at 0.1 and is learned with the network. With
+    `"network"` the network has a second output, whose softplus is the rate of each example. No gradient flows from the
+    rate to `y_pred`, so it scales a step and never bends it; where several steps are unrolled, the meta-gradient leaves
+    out how earlier steps moved the rates of later ones.
 
     Args:
         network: Built Keras model, `[batch, width of all features] -> [batch, 1]` (`[batch, 2]` with
@@ -102,22 +105,21 @@ class MetaLoss(keras.losses.Loss):
     (3,)
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     >>> model.compile(optimizer="sgd", loss=loss)
-
-    Source: Bechtle et al., "Meta-Learning via Learned Loss", section 3.1.
     """
 
     def __init__(
         self,
-        network,
-        mode=PER_SAMPLE,
-        features=None,
-        input_scale=None,
-        learning_rate=None,
-        reduction="sum_over_batch_size",
-        name="meta_loss",
-        dtype=None,
-        score_network=None,
-    ):
+        network: keras.Model,
+        *,
+        mode: Mode = PER_SAMPLE,
+        features: Mapping[str, int] | None = None,
+        input_scale: Sequence[float] | None = None,
+        learning_rate: float | Literal["network"] | None = None,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = "meta_loss",
+        dtype: str | None = None,
+        score_network: keras.Model | None = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.network = network
         self.score_network = score_network
@@ -125,99 +127,94 @@ class MetaLoss(keras.losses.Loss):
         self.features = {"y_pred": 1, "y_true": 1} if features is None else dict(features)
         self.input_scale = None if input_scale is None else [float(scale) for scale in input_scale]
         self.learning_rate = learning_rate
-        layout.check(self)
+        feature_layout.check(self)
         scalar_rate = learning_rate is not None and learning_rate != FROM_NETWORK
         self.learned_rate = LearnedRate(learning_rate, dtype=self.dtype) if scalar_rate else None
 
     @classmethod
     def mlp(
         cls,
-        hidden_units=(40, 40),
-        activation="silu",
-        output_activation=None,
-        output_initializer="glorot_uniform",
-        features=None,
-        dtype=None,
-        score_units=(40,),
-        **kwargs,
-    ):
+        hidden_units: Sequence[int] = (40, 40),
+        *,
+        activation: str = "silu",
+        output_activation: str | None = None,
+        output_initializer: InitializerLike = "glorot_uniform",
+        score_units: Sequence[int] = (40,),
+        mode: Mode = PER_SAMPLE,
+        features: Mapping[str, int] | LossInputs | None = None,
+        learning_rate: float | Literal["network"] | None = None,
+        name: str | None = "meta_loss",
+        dtype: str | None = None,
+    ) -> MetaLoss:
         """Returns a `MetaLoss` around a fully connected network; the defaults are the paper's two layers of 40.
 
-        A learner is moved by the *gradient* of the loss, and the loss is trained by the gradient of that gradient. A
-        piecewise linear activation (ReLU) makes the first a step function of the prediction and its derivative zero
-        almost everywhere, which leaves flat regions where nothing is learned; hence the smooth default. The last layer
-        has no bias: a constant added to a loss moves no learner.
-
-        In mode `"per_set"` the last hidden layer is what is pooled, and a second network of `score_units` follows.
+        The *gradient* of the loss moves a learner, so the loss is trained by a second derivative. That of a piecewise
+        linear activation (ReLU) is zero almost everywhere; hence the smooth default. The last layer has no bias: a
+        constant added to a loss moves no learner.
 
         Args:
-            hidden_units: Widths of the hidden layers.
+            hidden_units: Widths of the hidden layers. In mode `"per_set"` the last of them is pooled.
             activation: Activation of the hidden layers.
             output_activation: Activation of the output, e.g. `"softplus"` for a loss that is never negative.
-            output_initializer: Initializer of the last layer. Small values start from a loss that moves nobody: where
-                many inner steps are differentiated through, a random loss makes learners diverge before anything is
-                learned.
-            features: Feature layout, see `MetaLoss`.
-            dtype: Dtype of the loss and of the network.
+            output_initializer: Initializer of the last layer. For long unrolls start from small values, i.e. near-zero
+                gradients: a random loss makes learners diverge at once.
             score_units: Widths of the hidden layers behind the pooling; mode `"per_set"` alone.
-            **kwargs: Further arguments of `MetaLoss`.
-
-        Returns:
-            A `MetaLoss`.
+            mode: As in `MetaLoss`.
+            features: The widths of the features, as in `MetaLoss`; or `LossInputs`, whose features and scale are taken.
+            learning_rate: As in `MetaLoss`, as are the others. The network takes the same `dtype`.
 
         Example:
 
         >>> MetaLoss.mlp(features={"y_pred": 2, "state": 4, "goal": 2}).network.input_shape
         (None, 8)
         """
-        widths = {"y_pred": 1, "y_true": 1} if features is None else features
-        outputs = 2 if kwargs.get("learning_rate") == FROM_NETWORK else 1
+        widths, scale = (features.features, features.scale) if isinstance(features, LossInputs) else (features, None)
+        widths = {"y_pred": 1, "y_true": 1} if widths is None else widths
         dtype = dtype or keras.config.floatx()
         dense = functools.partial(keras.layers.Dense, dtype=dtype)
 
-        def chain(num_inputs, units, last):
+        def chain(num_inputs: int, units: Sequence[int], last: list[keras.layers.Layer]) -> keras.Sequential:
             hidden = [dense(number, activation=activation) for number in units]
             return keras.Sequential([keras.Input((num_inputs,), dtype=dtype), *hidden, *last])
 
-        output = dense(outputs, output_activation, use_bias=False, kernel_initializer=output_initializer)
-        if kwargs.get("mode") != PER_SET:
-            network = chain(sum(widths.values()), hidden_units, [output])
-            return cls(network, features=features, dtype=dtype, **kwargs)
-        if not hidden_units:
+        num_outputs = 2 if learning_rate == FROM_NETWORK else 1
+        output = dense(num_outputs, output_activation, use_bias=False, kernel_initializer=output_initializer)
+        if mode == PER_SET and not hidden_units:
             raise ValueError(
                 "A per-set loss pools the outputs of its last hidden layer: expected at least one width in "
                 f"`hidden_units`. Received: hidden_units={hidden_units}"
             )
-        network = chain(sum(widths.values()), hidden_units, [])
-        score_network = chain(hidden_units[-1], score_units, [output])
-        return cls(network, features=features, dtype=dtype, score_network=score_network, **kwargs)
+        network = chain(sum(widths.values()), hidden_units, [] if mode == PER_SET else [output])
+        score_network = chain(hidden_units[-1], score_units, [output]) if mode == PER_SET else None
+        settings = {"mode": mode, "features": widths, "input_scale": scale, "learning_rate": learning_rate}
+        return cls(network, score_network=score_network, name=name, dtype=dtype, **settings)
 
     @property
-    def layers(self):
-        """What holds the weights: the network, the score network of a per-set loss, and the scalar rate if any."""
+    def layers(self) -> list[keras.layers.Layer]:
+        """The layers that hold the weights: network, score network of a per-set loss, scalar rate."""
         return [layer for layer in (self.network, self.score_network, self.learned_rate) if layer is not None]
 
     @property
-    def trainable_variables(self):
+    def trainable_variables(self) -> list[keras.Variable]:
         """The variables phi that meta-training moves: those of the networks, then the scalar rate if there is one."""
         return [variable for layer in self.layers for variable in layer.trainable_variables]
 
     @property
-    def pools_examples(self):
+    def pools_examples(self) -> bool:
         """Whether the value of an example depends on the others, and on the weights that they have."""
         return self.mode == PER_SET
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        """The reduced loss, as Keras computes it; a per-set loss weighs the examples of its sets in `call` as well."""
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None) -> Any:
+        """Returns the reduced loss, as Keras computes it; the weights of a per-set loss reach its sets as well."""
         if not self.pools_examples:
             return super().__call__(y_true, y_pred, sample_weight)
-        mask = getattr(y_pred, "_keras_mask", None)  # where Keras keeps it
-        rows = layout.with_width(y_pred, self.dtype)
-        weights = weights_of_examples(rows, sample_weight, mask)
+        rows = feature_layout.with_width(y_pred, self.dtype)
+        weights = feature_layout.example_weights(rows, sample_weight, get_mask(y_pred))
         call = functools.partial(self.call, sample_weight=weights)
-        return WithCall(call, name=self.name, reduction=self.reduction, dtype=self.dtype)(y_true, y_pred, sample_weight)
+        reduced = feature_layout.WithCall(call, self.reduction, self.name, self.dtype)
+        return reduced(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None) -> Any:
         """Returns one value per example.
 
         Args:
@@ -229,17 +226,37 @@ class MetaLoss(keras.losses.Loss):
         Returns:
             `[...]`, the loss of each example.
         """
-        y_true, y_pred = layout.with_width(y_true, self.dtype), layout.with_width(y_pred, self.dtype)
-        layout.check_shapes(self, y_true, y_pred)
+        y_true, y_pred = feature_layout.with_width(y_true, self.dtype), feature_layout.with_width(y_pred, self.dtype)
+        feature_layout.check_shapes(self, y_true, y_pred)
         if self.mode == PER_OUTPUT:
             return ops.mean(self._score(ops.stack([y_pred, y_true], axis=-1)), axis=-1)
         inputs = ops.concatenate([y_pred, y_true], axis=-1)
         if self.mode == PER_SAMPLE:
             return self._score(inputs)
-        scores = self._score(inputs, weights_of_examples(y_pred, sample_weight))
+        scores = self._score(inputs, feature_layout.example_weights(y_pred, sample_weight))
         return ops.broadcast_to(ops.expand_dims(scores, -1), ops.shape(inputs)[:-1])
 
-    def _score(self, inputs, weights=None):
+    def value_and_gradient(self, y_true: TensorLike, y_pred: TensorLike) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the loss of each example and its derivative with respect to `y_pred`; needs TensorFlow.
+
+        For a per-set loss the derivative is that of the sum over the set. Arguments are those of `call`.
+
+        Example:
+
+        >>> value, gradient = MetaLoss.mlp().value_and_gradient([[0.1], [0.2]], [[0.5], [0.5]])
+        >>> value.shape, gradient.shape
+        ((2,), (2, 1))
+        """
+        import tensorflow as tf
+
+        y_true, y_pred = (tf.convert_to_tensor(values, dtype=self.dtype) for values in (y_true, y_pred))
+        with tf.GradientTape() as tape:
+            tape.watch(y_pred)
+            value = self.call(y_true, y_pred)
+        gradient = tape.gradient(value, y_pred, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return ops.convert_to_numpy(value), ops.convert_to_numpy(gradient)
+
+    def _score(self, inputs: Any, weights: Any = None) -> Any:
         """M_phi of each feature vector, or of each set of them, times the learned rate: `[..., F] -> [...]`."""
         if self.input_scale is not None:
             inputs = inputs / ops.convert_to_tensor(self.input_scale, dtype=inputs.dtype)
@@ -248,33 +265,29 @@ class MetaLoss(keras.losses.Loss):
             return values * ops.softplus(self._apply_networks(ops.stop_gradient(inputs), weights)[..., 1])
         return self.learned_rate(values) if self.learned_rate is not None else values
 
-    def _apply_networks(self, inputs, weights):
+    def _apply_networks(self, inputs: Any, weights: Any) -> Any:
         """`[..., F] -> [..., outputs]`; per set `[..., B, F] -> [..., outputs]`."""
-        outputs = _apply_to_rows(self.network, inputs)
+        outputs = feature_layout.apply_to_rows(self.network, inputs)
         if self.score_network is None:
             return outputs
-        return _apply_to_rows(self.score_network, pool(outputs, weights))
+        return feature_layout.apply_to_rows(self.score_network, feature_layout.pool(outputs, weights))
 
-    def export(self, directory):
-        """Writes the loss as the next version of a SavedModel, `directory/1`, `directory/2`, ...
+    def export(self, folder: str | Path) -> Path:
+        """Writes the loss as the next version of a SavedModel, `folder/1`, `folder/2`, ...
 
-        See `ml3_tf.saving.export` for what is written, and `ml3_tf.load_meta_loss` for the way back.
+        See `ml3_tf.saving.export_meta_loss` for files and errors, and `ml3_tf.load_meta_loss` for the way back.
 
         Args:
-            directory: The folder of this loss; its last part is the name of the loss.
+            folder: The folder of this loss; its last part is the name of the loss.
 
         Returns:
-            The `pathlib.Path` of the version that was written.
-
-        Raises:
-            ValueError: A weight is not finite.
-            OSError: The folder cannot be written; nothing is changed then.
+            The folder of the version that was written.
         """
         from ml3_tf import saving
 
-        return saving.export(self, directory)
+        return saving.export_meta_loss(self, folder)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
@@ -287,15 +300,6 @@ class MetaLoss(keras.losses.Loss):
         }
 
     @classmethod
-    def from_config(cls, config):
-        names = ("network", "score_network")
-        networks = {name: keras.saving.deserialize_keras_object(config[name]) for name in names if config.get(name)}
-        return cls(**{**config, **networks})
-
-
-def _apply_to_rows(network, inputs):
-    """A network of `[batch, width]`, applied to `[..., width]`."""
-    rank = len(inputs.shape)
-    rows = inputs if rank == 2 else ops.reshape(inputs, (-1, inputs.shape[-1]))
-    outputs = network(rows)
-    return outputs if rank == 2 else ops.reshape(outputs, (*ops.shape(inputs)[:-1], outputs.shape[-1]))
+    def from_config(cls, config: dict[str, Any]) -> MetaLoss:
+        names = [name for name in ("network", "score_network") if config.get(name)]
+        return cls(**{**config, **{name: keras.saving.deserialize_keras_object(config[name]) for name in names}})

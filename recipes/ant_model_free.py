@@ -56,7 +56,7 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
         over tasks (mean over depths), m.
 
 Departures from the paper, which names neither rates nor sizes of this experiment: the guide; the reward is the negative
-distance alone; eq. 8 has normalised advantages and a quadratic baseline, serves three passes over the rollouts with
+distance alone; eq. 8 has normalized advantages and a quadratic baseline, serves three passes over the rollouts with
 PPO's clipping, and comes with a penalty on means beyond the limits of the torques; inner steps are those of Adam, at a
 rate that falls to zero over the life of a policy, 48 episodes in meta-training and 100 at meta-test.
 

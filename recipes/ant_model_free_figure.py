@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from model_free_reaching_figure import pushes
 
 from ml3_tf.envs.ant import GOAL_RADIUS, LOWER_LEG, RADIUS, STANCE
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 LEGS = "front left", "back left", "back right", "front right"
 

@@ -9,8 +9,8 @@ from model_free_reaching import Experiment, Layout
 
 import ml3_tf.envs  # noqa: F401 - registers the environment
 from ml3_tf.envs.ant import GOAL_RADIUS, AntGoalEnv
-from ml3_tf.experience import state_and_action
-from ml3_tf.policies import GaussianPolicy
+from ml3_tf.rl.loss_inputs import state_and_action
+from ml3_tf.rl.policies import GaussianPolicy
 
 HORIZON = 100
 POLICY_STD = 0.2

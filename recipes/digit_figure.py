@@ -4,8 +4,8 @@ import numpy as np
 from digit_images import load_images, view
 from matplotlib.figure import Figure
 
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.plotting import NAMED_COLORS, plot_learning_curve
+from ml3_tf.inspection.learning_curves import NAMED_COLORS, plot_learning_curve
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 METHODS = {
     "learned": "learned loss",

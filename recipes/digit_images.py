@@ -1,6 +1,6 @@
 """Images of handwritten digits, for the recipes that classify them.
 
-`digits`: the 1,797 scans that ship with scikit-learn (8x8 pixels, 17 shades of grey), scaled up to 16x16 so that
+`digits`: the 1,797 scans that ship with scikit-learn (8x8 pixels, 17 shades of gray), scaled up to 16x16 so that
     LeNet's two convolutions of 5x5 fit. 1,200 are for training, 597 for testing, divided at random, once for all.
 `mnist`: the 60,000 and 10,000 images of MNIST (28x28), scaled down to 16x16, so that a run costs the same. Keras
     fetches them, or `path` names an `.npz` file with the arrays `x_train`, `y_train`, `x_test` and `y_test`.

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
-from ml3_tf.baselines.model_gradient import train_in_model
-from ml3_tf.dynamics import DynamicsEnsemble
-from ml3_tf.dynamics_refit import DynamicsRefit
-from ml3_tf.model_based import ModelBasedTrainer, meta_test_in_env
+from ml3_tf.baselines._model_gradient import train_in_model
+from ml3_tf.rl.dynamics import DynamicsEnsemble
+from ml3_tf.rl.dynamics_refit import DynamicsRefit
+from ml3_tf.rl.model_based import ModelBasedTrainer, meta_test_in_env
 
 NUM_EPOCHS = 10
 TUNING_SEED = 1000  # of the dynamics, goals and policies that the baseline's rate is chosen with
@@ -75,9 +75,9 @@ def reaching_cost(trajectory, config, action_limit):
         `[N, B]`.
     """
     size = trajectory.goal.shape[-1]
-    away = trajectory.states[..., 1:, :size] - trajectory.goal[..., tf.newaxis, :]
+    away = trajectory.observations[..., 1:, :size] - trajectory.goal[..., tf.newaxis, :]
     squares = tf.reduce_sum(tf.square(away), -1)
-    speeds = tf.reduce_sum(tf.square(trajectory.states[..., -1, size:]), -1)
+    speeds = tf.reduce_sum(tf.square(trajectory.observations[..., -1, size:]), -1)
     cost = config["path_weight"] * tf.reduce_mean(tf.sqrt(squares + config["end_width"] ** 2), -1)
     cost += config["end_weight"] * 0.5 * tf.math.log(squares[..., -1] + config["end_width"] ** 2)
     cost += config["speed_weight"] * speeds
@@ -86,7 +86,7 @@ def reaching_cost(trajectory, config, action_limit):
 
 def squared_final_distance(trajectory, config):
     """A plainer cost, `[N, B]`."""
-    last = trajectory.states[..., -1, : trajectory.goal.shape[-1]]
+    last = trajectory.observations[..., -1, : trajectory.goal.shape[-1]]
     return tf.reduce_sum(tf.square(last - trajectory.goal), -1)
 
 
@@ -188,11 +188,11 @@ def meta_test(experiment, config, method, meta_loss, dynamics, starts, goals, se
     if method == "learned":
         optimizer = inner_optimizer(config, clipnorm=config["inner_clipnorm"])
         loss_inputs = lambda trajectory: experiment.loss_inputs(trajectory, config)
-        return meta_test_in_env(policy, meta_loss, optimizer, loss_inputs=loss_inputs, **common).states
+        return meta_test_in_env(policy, meta_loss, optimizer, loss_inputs=loss_inputs, **common).observations
     rate, clipnorm = config.get(method, (config["inner_rate"], config["inner_clipnorm"]))
     cost = lambda trajectory: experiment.baselines[method](trajectory, config)
     optimizer = inner_optimizer(config, rate, clipnorm)
-    return train_in_model(policy, cost, optimizer, dynamics.next_states, learning_rates=rates, **common).states
+    return train_in_model(policy, cost, optimizer, dynamics.next_states, learning_rates=rates, **common).observations
 
 
 def draw_tests(experiment, seed, number):

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 COLORS = {"learned": "C0", "same_rate": "C1", "tuned": "C2", "tuned_squared": "C3"}
 LABELS = {

@@ -187,7 +187,7 @@ def training_with_errors(loss, optimizer, steps, scales, every):
     """Returns a function that trains given learners, and measures them before the first step and after each.
 
     Args:
-        loss: What the learners minimise.
+        loss: What the learners minimize.
         optimizer: Keras optimizer.
         steps: Number of gradient steps.
         scales: `Scales`.

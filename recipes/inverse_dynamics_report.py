@@ -5,8 +5,8 @@ from experiment import print_table
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.plotting import plot_learning_curve
+from ml3_tf.inspection.learning_curves import plot_learning_curve
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 ARMS = {"shaped": "C0", "unshaped": "C3", "same rate": "C1", "tuned": "C2", "tuned Adam": "C4"}
 QUANTITIES = {

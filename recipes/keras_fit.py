@@ -11,7 +11,7 @@ and data that they were not learned with.
     with the loss "digits", which was learned on 4s and 7s with LeNets. 800 images to train, 400 to validate, 597 to
     test. At most 30 epochs.
 `diabetes`: a regressor of two layers of 40 predicts the progression of diabetes after a year from ten measurements
-    (scikit-learn's 442 patients, divided 6:2:2, standardised) in batches of 32 with the loss "sine", which was learned
+    (scikit-learn's 442 patients, divided 6:2:2, standardized) in batches of 32 with the loss "sine", which was learned
     on sine curves. At most 100 epochs.
 
 Each is compared with the usual loss, cross-entropy or mean squared error (MSE), at the same rate and at the best rate
@@ -43,8 +43,8 @@ from experiment import command_line, print_table, run_seeds, write_history, writ
 from matplotlib.figure import Figure
 
 import ml3_tf
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.plotting import NAMED_COLORS, plot_learning_curve
+from ml3_tf.inspection.learning_curves import NAMED_COLORS, plot_learning_curve
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 RATES = {"digits": 5e-2, "diabetes": 1e-3}  # those that the losses were learned for: 5e-3 per class, and 1e-3
 GRIDS = {
@@ -129,7 +129,7 @@ def load_digits(seed):
 
 
 def load_diabetes(seed):
-    """Ten measurements and a score for each patient, standardised by the training patients."""
+    """Ten measurements and a score for each patient, standardized by the training patients."""
     from sklearn.datasets import load_diabetes
 
     x, y = load_diabetes(return_X_y=True)

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 import ml3_tf
 from ml3_tf.learner import Learner
-from ml3_tf.model_free import ModelFreeTrainer
-from ml3_tf.on_policy import meta_test_on_policy
-from ml3_tf.policy_gradient import PolicyGradient
-from ml3_tf.sampling import Sampler, tasks_of
+from ml3_tf.rl.meta_testing import meta_test_on_policy
+from ml3_tf.rl.model_free import ModelFreeTrainer
+from ml3_tf.rl.policy_gradient import PolicyGradient
+from ml3_tf.rl.simulators import Sampler, as_tasks
 
 NUM_EPOCHS = 10
 
@@ -230,7 +230,7 @@ def roll_out_means(experiment, config, parameters, tasks):
     """`Trajectory` `[N, E, ...]` of the mean policies with these `Parameters`."""
     learner = Learner(lambda: experiment.build_policy(config, 2))
     predict = lambda values, x: learner.apply(values, x, training=False)[0]
-    return roll_out_by(experiment, predict, parameters, tasks_of(tasks))
+    return roll_out_by(experiment, predict, parameters, as_tasks(tasks))
 
 
 def roll_out_by(experiment, predict, parameters, tasks):

@@ -6,9 +6,9 @@ import tensorflow as tf
 from model_free_reaching import num_episodes, roll_out_by, seed_of_tests
 from model_free_reaching_measures import curve_of, final, level_of, samples_to
 
-from ml3_tf.baselines.ppo import ppo
+from ml3_tf.baselines._ppo import ppo
 from ml3_tf.learner import Learner
-from ml3_tf.sampling import tasks_of
+from ml3_tf.rl.simulators import as_tasks
 
 TUNING_SEED = 1000  # of the tasks and policies that PPO is tuned on
 PAPER_EPISODES = 20  # of an update, as a reader of the paper might set it
@@ -77,7 +77,7 @@ def train_goal_conditioned(experiment, config, seed, samples):
 
 def returns_of_one(experiment, policy, tasks):
     """Deterministic return of one policy in each of N tasks, `[N]`, without any adaptation."""
-    episodes = tasks_of({name: np.reshape(values[:, 0], (1, len(values), -1)) for name, values in tasks.items()})
+    episodes = as_tasks({name: np.reshape(values[:, 0], (1, len(values), -1)) for name, values in tasks.items()})
     return np.sum(roll_out_by(experiment, lambda _, x: policy(x), None, episodes).rewards[0], -1)
 
 

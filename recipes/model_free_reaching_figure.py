@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 from model_free_reaching import slopes
 from PIL import Image, ImageDraw
 
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.rollouts import Trajectory
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.rl.rollouts import Trajectory
 
-METHODS = {  # method -> colour, line style, label
+METHODS = {  # method -> color, line style, label
     "learned": ("C0", LINE_STYLES[0], "learned loss"),
     "ppo": ("C1", LINE_STYLES[1], "PPO, tuned"),
     "paper_ppo": ("C2", LINE_STYLES[2], "PPO, 20 episodes an update"),

@@ -122,7 +122,7 @@ def _path(experiment, config, parameters, tasks, seed):
     """How the first policy moves before and after it has learned: `"states"` `[2, T + 1, S]`, `"goal"` `[G]`."""
     fresh = fresh_parameters(experiment, config, seed, len(tasks["goal"]))
     states = [
-        experiment.states_of(roll_out_means(experiment, config, values, tasks).states[0, 0].numpy())
+        experiment.states_of(roll_out_means(experiment, config, values, tasks).observations[0, 0].numpy())
         for values in (fresh, parameters)
     ]
     return {"states": np.round(states, 4).tolist(), "goal": tasks["goal"][0, 0].tolist()}

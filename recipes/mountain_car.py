@@ -69,7 +69,7 @@ from mountain_car_task import (
 import ml3_tf
 import ml3_tf.envs  # noqa: F401 - registers the environment
 from ml3_tf.envs.mountain_car import GOAL, MAX_FORCE, mountain_car_step
-from ml3_tf.model_based import ModelBasedTrainer, meta_test_in_env
+from ml3_tf.rl.model_based import ModelBasedTrainer, meta_test_in_env
 
 IMPROVED = {
     "policy": "tanh",
@@ -180,7 +180,7 @@ def meta_test(meta_loss, config, starts, seed, test_steps):
     test_seed = 10_000 + seed  # policies that meta-training has not drawn
     policy, loss_inputs = lambda: build_policy(config), LAYOUTS[config["layout"]][0]
     optimizer = inner_optimizer(config)
-    return meta_test_in_env(policy, meta_loss, optimizer, env, test_steps, HORIZON, loss_inputs, seed=test_seed).states
+    return meta_test_in_env(policy, meta_loss, optimizer, env, test_steps, HORIZON, loss_inputs, seed=test_seed).observations
 
 
 def run_ilqr(seed, config, output_dir, verbose):

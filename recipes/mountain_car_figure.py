@@ -7,7 +7,7 @@ from PIL import Image
 
 import ml3_tf.envs  # noqa: F401 - registers the environment
 from ml3_tf.envs.mountain_car import GOAL, INTERMEDIATE_GOAL, MAX_FORCE, MAX_POSITION, MIN_POSITION, START, TIME_STEP
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 COLORS = {"shaped": "C0", "unshaped": "C1", "paper_setting": "C2", "ilqr": "0.35"}
 FINAL_ERRORS = {  # m and m/s

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.baselines.ilqr import ilqr
+from ml3_tf.baselines._ilqr import ilqr
 from ml3_tf.envs.mountain_car import GOAL, INTERMEDIATE_GOAL, MAX_FORCE, MAX_POSITION, START, mountain_car_step
 
 HORIZON = 35
@@ -41,8 +41,8 @@ def build_policy(config):
 
 def final_error(trajectory):
     """What the learned loss sees beside each force: the state, and the rollout's last state minus the goal."""
-    states = trajectory.states[..., :-1, :]
-    error = trajectory.states[..., -1:, :] - trajectory.goal[..., tf.newaxis, :]
+    states = trajectory.observations[..., :-1, :]
+    error = trajectory.observations[..., -1:, :] - trajectory.goal[..., tf.newaxis, :]
     return tf.concat([states, tf.broadcast_to(error, states.shape)], -1)
 
 
@@ -77,7 +77,7 @@ class TaskLoss:
             getattr(self, name).assign(first + (last - first) * change)
 
     def __call__(self, trajectory):
-        states, goal = trajectory.states, trajectory.goal[..., tf.newaxis, :]
+        states, goal = trajectory.observations, trajectory.goal[..., tf.newaxis, :]
         begin = SHAPED_STEPS if self.config["shaped"] else 0
         cost = self.path_weight * norm(states[..., begin:, :] - goal)
         if self.config["shaped"]:

@@ -54,8 +54,8 @@ from goal_reaching_report import run_experiment
 
 import ml3_tf
 from ml3_tf.envs.pointmass import MAX_ACCELERATION, MAX_GOAL
-from ml3_tf.experience import state_and_goal
-from ml3_tf.policies import Squash
+from ml3_tf.rl.loss_inputs import state_and_goal
+from ml3_tf.rl.policies import Squash
 
 HORIZON = 25
 FEATURES = {
@@ -136,7 +136,7 @@ def build_loss(config):
 def loss_inputs(trajectory, config):
     if config["layout"] == "absolute":
         return state_and_goal(trajectory)
-    states, goal = trajectory.states[..., :-1, :], trajectory.goal[..., tf.newaxis, :]
+    states, goal = trajectory.observations[..., :-1, :], trajectory.goal[..., tf.newaxis, :]
     return tf.concat([goal - states[..., :2], states[..., 2:]], -1)
 
 

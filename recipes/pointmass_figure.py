@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ml3_tf.envs.pointmass import MAX_ACCELERATION, MAX_GOAL
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 GOAL = (-0.8, 0.4)  # m, on the side that meta-training never saw
 VELOCITIES = {"at rest": (0.0, 0.0), "at 1 m/s to the left": (-1.0, 0.0)}

@@ -7,7 +7,7 @@ shown (ML3, section 4.2 and figure 6, c and d).
 
 A planar arm of two links has to take a pose (two joint angles, rad) within 65 steps of .01 s, driven by torques of at
 most 1 N m. iLQR with the true model makes expert trajectories for four training targets, one in each quadrant about the
-rest pose. The task loss of meta-training is that of behaviour cloning: how far the torques of the new policy are from
+rest pose. The task loss of meta-training is that of behavior cloning: how far the torques of the new policy are from
 the expert's, in the states of the expert. The learned loss sees no expert: it sees the states, torques and goal of the
 policy's own rollout, and where that ended. At meta-test it trains a fresh policy for each of 20 unseen targets, one
 gradient step after each rollout in the real environment, without expert, reward, or model (Algorithm 5).
@@ -21,7 +21,7 @@ feedback gains of iLQR. Test targets are uniform within 1.2 rad (each joint) of 
 
 Methods:
     learned: the learned loss.
-    cloning: behaviour cloning on all demonstrations of the training targets, which is the paper's baseline: one policy,
+    cloning: behavior cloning on all demonstrations of the training targets, which is the paper's baseline: one policy,
         which sees the state alone and so cannot know which target is meant.
     goal_cloning: the same, but the policy sees the goal beside the state. It needs no training at meta-test, and an
         architecture that takes a goal.
@@ -96,9 +96,9 @@ from reacher_demonstrations_task import (
 )
 
 import ml3_tf
-from ml3_tf.demonstrations import DemonstrationTrainer
 from ml3_tf.envs.reacher import reacher_step
-from ml3_tf.model_based import meta_test_in_env
+from ml3_tf.rl.demonstrations import DemonstrationTrainer
+from ml3_tf.rl.model_based import meta_test_in_env
 
 META_TRAINING = {
     "hidden_units": [40, 40],
@@ -183,7 +183,7 @@ def meta_test(meta_loss, config, starts, targets, seed):
     """States `[updates + 1, N, T + 1, 4]` of N fresh policies in the real environment: Algorithm 5."""
     policy, env = lambda: build_policy(config), make_env(starts, targets)
     optimizer, steps = inner_optimizer(config), config["test_steps"]
-    return meta_test_in_env(policy, meta_loss, optimizer, env, steps, HORIZON, loss_inputs, seed=seed).states
+    return meta_test_in_env(policy, meta_loss, optimizer, env, steps, HORIZON, loss_inputs, seed=seed).observations
 
 
 def run_methods(seed, config, experts, meta_loss, starts, targets):

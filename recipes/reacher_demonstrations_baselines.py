@@ -14,8 +14,8 @@ from reacher_demonstrations_task import (
     roll_out,
 )
 
-from ml3_tf.baselines.behaviour_cloning import clone
-from ml3_tf.model_based import meta_test_in_env
+from ml3_tf.baselines._behavior_cloning import clone
+from ml3_tf.rl.model_based import meta_test_in_env
 
 CLONED = {"cloning": False, "goal_cloning": True}  # method -> whether the policy sees the goal
 CLONING_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
@@ -69,7 +69,7 @@ def train_taught(teacher, config, rate, starts, targets, steps, seed):
     """States `[steps + 1, N, T + 1, 4]` of policies that learn as with the learned loss, but from a teacher."""
     optimizer = keras.optimizers.SGD(rate, clipnorm=config["inner_clipnorm"])
     env, policy = make_env(starts, targets), lambda: build_policy(config)
-    return meta_test_in_env(policy, taught_by(teacher), optimizer, env, steps, HORIZON, seed=seed).states
+    return meta_test_in_env(policy, taught_by(teacher), optimizer, env, steps, HORIZON, seed=seed).observations
 
 
 def tune(_, config, output_dir, verbose):

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from reacher_demonstrations_task import REST
 
 from ml3_tf.envs.reacher import LENGTHS, fingertip
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 COLORS = {"learned": "C0", "cloning": "C1", "goal_cloning": "C2", "taught": "C4"}
 LABELS = {

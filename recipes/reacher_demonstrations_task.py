@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environment
-from ml3_tf.baselines.ilqr import ilqr
+from ml3_tf.baselines._ilqr import ilqr
 from ml3_tf.envs.reacher import MAX_TORQUE, fingertip, reacher_step
-from ml3_tf.policies import Squash
-from ml3_tf.rollouts import rollout_env
+from ml3_tf.rl.policies import Squash
+from ml3_tf.rl.rollouts import rollout_env
 
 HORIZON = 65
 REST = np.array([0.0, 1.2])  # rad, the pose about which targets and starts lie
@@ -108,14 +108,14 @@ def demonstration_tasks(experts, config, seed):
 def build_policy(config, sees_goal=False):
     """From states `[B, 4]`, with the goal beside them `[B, 6]`, to torques `[B, 2]`."""
     layers = keras.layers
-    centre, scale = np.concatenate([REST, [0.0, 0.0]]), np.array(STATE_SCALE)
+    center, scale = np.concatenate([REST, [0.0, 0.0]]), np.array(STATE_SCALE)
     if sees_goal:
-        centre, scale = np.concatenate([centre, REST]), np.concatenate([scale, STATE_SCALE[:2]])
+        center, scale = np.concatenate([center, REST]), np.concatenate([scale, STATE_SCALE[:2]])
     small = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")  # a fresh policy hardly moves
     return keras.Sequential(
         [
             keras.Input((len(scale),)),
-            layers.Rescaling((1 / scale).tolist(), (-centre / scale).tolist()),
+            layers.Rescaling((1 / scale).tolist(), (-center / scale).tolist()),
             layers.Dense(config["policy_units"], "tanh"),
             layers.Dense(2, kernel_initializer=small),
             Squash(MAX_TORQUE),
@@ -129,8 +129,8 @@ def loss_inputs(trajectory):
     The way to the goal and the velocity; the angle of the elbow, which the inertia depends on; and how far from the
     goal, and in which direction, the rollout ended.
     """
-    states, goal = trajectory.states[..., :-1, :], trajectory.goal[..., tf.newaxis, :]
-    final_error = tf.broadcast_to(goal - trajectory.states[..., -1:, :2], [*states.shape[:-1], 2])
+    states, goal = trajectory.observations[..., :-1, :], trajectory.goal[..., tf.newaxis, :]
+    final_error = tf.broadcast_to(goal - trajectory.observations[..., -1:, :2], [*states.shape[:-1], 2])
     return tf.concat([goal - states[..., :2], states[..., 2:], states[..., 1:2], final_error], -1)
 
 
@@ -145,7 +145,7 @@ def roll_out(policy, starts, targets, sees_goal=False):
     """States `[N, T + 1, 4]` of a policy in the real environments."""
     goals = targets.astype(np.float32)
     act = lambda states: policy(np.concatenate([states, goals], -1) if sees_goal else states)
-    return rollout_env(act, make_env(starts, targets), HORIZON).states
+    return rollout_env(act, make_env(starts, targets), HORIZON).observations
 
 
 def final_distances(states, targets):

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ml3_tf.envs.reacher import MAX_TORQUE
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
 
 JOINTS = ("shoulder", "elbow")
 TORQUES = np.linspace(-MAX_TORQUE, MAX_TORQUE, 41)

@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 import ml3_tf
-from ml3_tf.baselines.ilqr import ilqr
+from ml3_tf.baselines._ilqr import ilqr
 from ml3_tf.envs.reacher import MAX_TORQUE, reacher_step
-from ml3_tf.policies import GaussianPolicy
+from ml3_tf.rl.policies import GaussianPolicy
 
 HORIZON = 65
 # Angles (rad) of both joints in which starts and goals are drawn. The untrained side is the trained one's mirror image:
@@ -46,7 +46,7 @@ def loss_inputs(trajectory, config=None):
 
     The angles are not wrapped, as the distance is not: they tell which way round the goal lies.
     """
-    states = trajectory.states[..., :-1, :]
+    states = trajectory.observations[..., :-1, :]
     return tf.concat([trajectory.goal[..., tf.newaxis, :] - states[..., :2], states[..., 2:]], -1)
 
 
@@ -55,10 +55,10 @@ def task_loss(trajectory, config):
 
     The last term keeps policies where the squashing of their torques has a slope.
     """
-    distances = length(trajectory.states[..., 1:, :2] - trajectory.goal[..., tf.newaxis, :])
+    distances = length(trajectory.observations[..., 1:, :2] - trajectory.goal[..., tf.newaxis, :])
     saturation = tf.reduce_mean((trajectory.actions / MAX_TORQUE) ** 4, [-2, -1])
     cost = config["path_weight"] * tf.reduce_mean(distances, -1) + config["end_weight"] * distances[..., -1]
-    cost += config["speed_weight"] * length(trajectory.states[..., -1, 2:])
+    cost += config["speed_weight"] * length(trajectory.observations[..., -1, 2:])
     return cost + config["saturation_weight"] * saturation
 
 

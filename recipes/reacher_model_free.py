@@ -67,7 +67,7 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
         over tasks (mean over depths), m.
 
 Departures from the paper, which names neither rates nor sizes of this experiment: the guide; the reward is the negative
-distance alone; eq. 8 has discounted, normalised advantages and a quadratic baseline, serves three passes over the
+distance alone; eq. 8 has discounted, normalized advantages and a quadratic baseline, serves three passes over the
 rollouts, in batches of 4 tasks, with PPO's clipping, and comes with a penalty on means beyond the limits of the
 torques; the loss sees the observation in the arm's frame, which is knowledge of the arm, though not of the task (the
 paper's form is `learned_paper`, without a guide); inner steps are those of Adam, at a rate that falls to zero over the

@@ -8,8 +8,8 @@ from model_free_reaching_figure import pushes
 from reacher_model_free_task import LAYOUTS, POLICY_STD, in_the_arms_frame, observe
 
 from ml3_tf.envs.reacher import LENGTHS, fingertip
-from ml3_tf.figure_style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.rollouts import Trajectory
+from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
+from ml3_tf.rl.rollouts import Trajectory
 
 ELBOW = np.pi / 2  # rad, of the arm in the figure; its upper arm lies along x
 

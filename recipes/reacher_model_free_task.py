@@ -8,9 +8,9 @@ import tensorflow as tf
 from model_free_reaching import Experiment, Layout
 
 from ml3_tf.envs.reacher import LENGTHS, MAX_TORQUE, fingertip, reacher_step
-from ml3_tf.experience import state_and_action, with_reward_changes
-from ml3_tf.policies import GaussianPolicy
-from ml3_tf.sampling import Simulator
+from ml3_tf.rl.loss_inputs import state_and_action, with_reward_changes
+from ml3_tf.rl.policies import GaussianPolicy
+from ml3_tf.rl.simulators import Simulator
 
 HORIZON = 65
 POLICY_STD = 0.5
@@ -89,7 +89,7 @@ def in_the_arms_frame(trajectory):
     Returns:
         `[..., T, 13]`.
     """
-    columns = tf.unstack(trajectory.states[..., :-1, :], axis=-1)
+    columns = tf.unstack(trajectory.observations[..., :-1, :], axis=-1)
     cos_shoulder, cos_elbow, sin_shoulder, sin_elbow, *to_goal, distance, _, _, x_speed, y_speed = columns
     turned = lambda x, y: (cos_shoulder * x + sin_shoulder * y, cos_shoulder * y - sin_shoulder * x)
     way, velocity = turned(*to_goal), turned(x_speed, y_speed)

@@ -62,7 +62,7 @@ class Robot:
         self.angle_limits = self.model.jnt_range.copy()  # [J, 2]
         self.velocity_limits = self.model.numeric("velocity_limits").data.copy()  # [J]
         self.torque_limits = self.model.jnt_actfrcrange[:, 1].copy()  # [J]
-        self.centre = self.model.numeric("centre").data.copy()  # [J], motions are drawn within `reach` of it
+        self.center = self.model.numeric("center").data.copy()  # [J], motions are drawn within `reach` of it
         self.reach = self.model.numeric("reach").data.copy()  # [J]
 
     @staticmethod
@@ -118,10 +118,10 @@ class Robot:
         largest = np.minimum(self.reach / amplitude.sum(axis=1), USED_SHARE * self.velocity_limits / largest_velocity)
         amplitude *= (largest * rng.uniform(0.5, 1, self.num_joints))[:, np.newaxis]
         room = self.reach - amplitude.sum(axis=1)
-        centre = self.centre + rng.uniform(-room, room)
+        center = self.center + rng.uniform(-room, room)
         angles = omega * times[:, np.newaxis, np.newaxis] + phase  # [T, J, sines]
         return Motion(
-            centre + (amplitude * np.sin(angles)).sum(axis=2),
+            center + (amplitude * np.sin(angles)).sum(axis=2),
             (amplitude * omega * np.cos(angles)).sum(axis=2),
             (-amplitude * omega**2 * np.sin(angles)).sum(axis=2),
         )
@@ -144,5 +144,5 @@ class Robot:
                 raise ValueError(
                     f"The motion leaves the limits of the {self.name}: expected the {name} of joint "
                     f"'{self.joint_names[joint]}' in [{limits[joint][0]:.4f}, {limits[joint][1]:.4f}] {unit}. "
-                    f"Received: {values[time, joint]:.4f} at time index {time}. Make it smaller, or move its centre."
+                    f"Received: {values[time, joint]:.4f} at time index {time}. Make it smaller, or move its center."
                 )

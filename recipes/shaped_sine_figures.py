@@ -6,13 +6,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import ml3_tf
-from ml3_tf.figure_style import TEXT_SIZE, style_axes
-from ml3_tf.plotting import plot_learning_curve
+from ml3_tf.inspection.learning_curves import plot_learning_curve
+from ml3_tf.inspection.style import TEXT_SIZE, style_axes
 
 GRID = np.linspace(-7, 7, 281)  # omega
 SHOWN_FREQUENCIES = (-2.0, 4.0)
 NUM_POINTS = 64
-# name -> label, colour, line style; the same in all panels
+# name -> label, color, line style; the same in all panels
 STYLES = {
     "shaped": ("shaped, per set", "C0", "-"),
     "per_point": ("shaped, per point", "C4", "--"),
@@ -57,7 +57,7 @@ def draw_figure(results, inner_steps):
     for index, (ax, nu) in enumerate(zip(landscapes, SHOWN_FREQUENCIES)):
         for name in LANDSCAPES:
             label, color, style = STYLES[name]
-            values = standardised(results[0]["landscapes"][name][-1][index])
+            values = standardized(results[0]["landscapes"][name][-1][index])
             ax.plot(GRID, values, color=color, linestyle=style, linewidth=2, label=label)
         _mark(ax, nu)
         ax.set(xlabel="omega", ylabel="loss, 0 to 1", title=f"(a{index + 1}) loss landscape, nu = {nu:g}")
@@ -89,7 +89,7 @@ def draw_landscapes(loss, shown):
     axes = figure.subplots(1, len(shown), sharey=True)
     for ax, nu, *curves in zip(axes, shown, landscape(loss, shown), landscape("mse", shown)):
         for label, color, style, values in zip(("learned", "MSE"), ("C0", "C1"), ("-", ":"), curves):
-            ax.plot(GRID, standardised(values), color=color, linestyle=style, linewidth=2, label=label)
+            ax.plot(GRID, standardized(values), color=color, linestyle=style, linewidth=2, label=label)
         _mark(ax, nu)
         ax.set(xlabel="omega", title=f"nu = {nu:g}")
     axes[0].set_ylabel("loss, 0 to 1")
@@ -106,7 +106,7 @@ def write_animation(landscapes, path):
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
 
 
-def standardised(values):
+def standardized(values):
     """From 0 to 1: the scale of a loss is no more than a learning rate, and its offset moves no learner."""
     values = np.asarray(values, dtype=float)
     return (values - values.min()) / (np.ptp(values) or 1.0)
@@ -120,7 +120,7 @@ def _mark(ax, nu):
 def _frame(curves, share):
     figure = Figure(figsize=(7, 2.8), dpi=80, layout="constrained")
     for ax, nu, values in zip(figure.subplots(1, len(curves)), SHOWN_FREQUENCIES, curves):
-        ax.plot(GRID, standardised(values), color=STYLES["shaped"][1], linewidth=2)
+        ax.plot(GRID, standardized(values), color=STYLES["shaped"][1], linewidth=2)
         _mark(ax, nu)
         ax.set(xlabel="omega", ylim=(-0.05, 1.05), title=f"nu = {nu:g}")
     style_axes(figure.axes)

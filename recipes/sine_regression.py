@@ -18,7 +18,7 @@ Two settings:
     softplus output, as in the public reference; Adam at 1e-3, 500 outer steps.
 
 Departures from the paper in both settings, where it is silent or its reference errs: every outer step starts from
-fresh parameters and fresh points (the reference trains on 11 initialisations), and test points are apart from
+fresh parameters and fresh points (the reference trains on 11 initializations), and test points are apart from
 training points.
 
 Metrics (`summary.json`, one value per seed; MSE on unseen points, mean over the 10 test sines):
@@ -43,7 +43,7 @@ import tyro
 from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
 
 import ml3_tf
-from ml3_tf.plotting import plot_meta_learning
+from ml3_tf.inspection.learning_curves import plot_meta_learning
 
 SETTINGS = {
     "improved": {

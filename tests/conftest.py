@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from ml3_tf import MetaLoss, manifest
+from ml3_tf import MetaLoss
+from ml3_tf.saving import _manifest
 
 
 @pytest.fixture(scope="session")
@@ -32,20 +33,20 @@ def pristine(make_loss, tmp_path_factory):
 
 
 @pytest.fixture
-def artefact(pristine, tmp_path):
+def artifact(pristine, tmp_path):
     """A copy of `pristine`, to be tampered with."""
     return shutil.copytree(pristine, tmp_path / "loss" / "1")
 
 
 @pytest.fixture
 def edit_json():
-    """A function that edits a JSON file of an artefact and renews its manifest, as a clever stranger would."""
+    """A function that edits a JSON file of an artifact and renews its manifest, as a clever stranger would."""
 
     def edit(version, name, change):
         value = json.loads((version / name).read_text())
         change(value)
         (version / name).write_text(json.dumps(value))
-        if name != manifest.MANIFEST:
-            manifest.write(version)
+        if name != _manifest.MANIFEST:
+            _manifest.write(version)
 
     return edit

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml3_tf import MetaLoss, self_test
+from ml3_tf import MetaLoss
+from ml3_tf.saving import _probe
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
@@ -47,7 +48,7 @@ def test_loss_loads_and_trains_without_tensorflow(backend, kind, tmp_path):
     loss = MetaLoss.mlp(**KINDS[kind])
     folder = loss.export(tmp_path / "loss")
     y_true, y_pred = np.random.default_rng(2).normal(size=(2, 16, 1)).astype("float32")
-    values, gradient = self_test.value_and_gradient(loss, y_true, y_pred)
+    values, gradient = _probe.value_and_gradient(loss, y_true, y_pred)
     np.savez(tmp_path / "expected.npz", y_true=y_true, y_pred=y_pred, loss=values, grad=gradient)
     name, python = backend
     process = run(python, name, ROOT / "tests" / "backend_probe.py", folder, tmp_path / "expected.npz")

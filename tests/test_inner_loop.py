@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ml3_tf import MetaLoss, inner_loop, meta_test, sine_tasks
-from ml3_tf.inner_loop import InnerLoop, loss_of_each_task, number_of_tasks
+from ml3_tf.inner_loop import InnerLoop, per_task_loss, number_of_tasks
 from ml3_tf.learner import Learner, Parameters
 
 layers, optimizers = keras.layers, keras.optimizers
@@ -48,8 +48,8 @@ def test_maml_in_three_weights():
         tape.watch(weights)
         start = loop.start(1, Parameters([weights], []))
         end = loop.step(start, lambda _: support)
-        loss = loss_of_each_task(loop.loss, query[1], loop.predict(end.parameters, query[0]))
-    before = loss_of_each_task(loop.loss, support[1], loop.predict(start.parameters, support[0]))
+        loss = per_task_loss(loop.loss, query[1], loop.predict(end.parameters, query[0]))
+    before = per_task_loss(loop.loss, support[1], loop.predict(start.parameters, support[0]))
     np.testing.assert_allclose(before, [264.5])
     np.testing.assert_allclose(end.parameters.trainable[0][0, :, 0], [-9.5, -20.0, -29.5])
     np.testing.assert_allclose(loss, [49612.5])
@@ -254,7 +254,7 @@ def test_tasks_together_equal_tasks_one_by_one(name, jit_compile):
     def differentiate(start, x, y):
         with tf.GradientTape() as tape:
             end = loop.run(start, lambda _: (x, y), 1)
-            losses = loss_of_each_task(keras.losses.get("mse"), y, loop.predict(end.parameters, x))
+            losses = per_task_loss(keras.losses.get("mse"), y, loop.predict(end.parameters, x))
         return losses, tape.gradient(losses, meta_loss.trainable_variables[0])
 
     differentiate = tf.function(differentiate, jit_compile=jit_compile)
@@ -268,16 +268,16 @@ def test_tasks_together_equal_tasks_one_by_one(name, jit_compile):
 
 
 @pytest.mark.parametrize("name", ["dense", "dropout"])
-def test_vectorised_equals_loop(name):
+def test_vectorized_equals_loop(name):
     learner = Learner(LEARNERS[name], seed=0)
     parameters = learner.draw(num_tasks=3)
     x = tf.random.stateless_normal((3, 5, 4), [0, 1])
-    vectorised = learner.apply(parameters, x, training=True)
-    assert learner.is_vectorised(x)
-    learner._vectorised = False
+    vectorized = learner.apply(parameters, x, training=True)
+    assert learner.is_vectorized(x)
+    learner._vectorized = False
     tf.nest.map_structure(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        vectorised,
+        vectorized,
         learner.apply(parameters, x, training=True),
     )
 
@@ -314,11 +314,11 @@ def test_weights_reach_the_sets_of_a_per_set_loss(make_loss):
     loss = make_loss(mode="per_set", reduction="mean_with_sample_weight")
     y_true, y_pred = np.random.default_rng(0).normal(size=(2, 3, 6, 1)).astype("float32")
     weights = np.array([[1, 0, 0, 2, 1, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]], "float32")
-    values = loss_of_each_task(loss, y_true, tf.constant(y_pred), weights)
+    values = per_task_loss(loss, y_true, tf.constant(y_pred), weights)
     np.testing.assert_allclose(values, [loss(*task) for task in zip(y_true, y_pred, weights)], rtol=1e-5)
     np.testing.assert_allclose(values[1], loss(y_true[1], y_pred[1]), rtol=1e-5)
     y_pred[0, 1:3] = 100.0
-    np.testing.assert_allclose(loss_of_each_task(loss, y_true, tf.constant(y_pred), weights), values, rtol=1e-5)
+    np.testing.assert_allclose(per_task_loss(loss, y_true, tf.constant(y_pred), weights), values, rtol=1e-5)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size", "mean_with_sample_weight"])
@@ -327,7 +327,7 @@ def test_a_loss_is_reduced_as_keras_reduces_a_batch(reduction, shape):
     rng = np.random.default_rng(0)
     y_true, y_pred, weights = rng.normal(size=shape), rng.normal(size=shape), rng.uniform(size=shape[:2])
     loss = keras.losses.MeanSquaredError(reduction=reduction, dtype="float64")
-    values = loss_of_each_task(loss, y_true, tf.constant(y_pred), weights)
+    values = per_task_loss(loss, y_true, tf.constant(y_pred), weights)
     for task in range(2):
         weight = np.broadcast_to(weights[task].reshape(5, *[1] * (len(shape) - 3)), shape[1:-1])
         np.testing.assert_allclose(values[task], loss(y_true[task], y_pred[task], sample_weight=weight))

@@ -87,12 +87,12 @@ def test_trajectory_is_that_of_keras(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_that_sum_over_a_parameter_are_taken_task_by_task(name):
-    """XLA compiles the second derivative of their vectorised form anew at every step, or not at all."""
+    """XLA compiles the second derivative of their vectorized form anew at every step, or not at all."""
     learner = Learner(build_learner, seed=0)
     inner = InnerOptimizer(OPTIMIZERS[name], learner.model.trainable_variables)
     theta = learner.draw(2).trainable
     inner.step(theta, inner.initial_slots(2), theta)
-    assert inner._vectorised is (name not in ("global_clipnorm", "adafactor", "lamb", "muon"))
+    assert inner._vectorized is (name not in ("global_clipnorm", "adafactor", "lamb", "muon"))
 
 
 def test_a_global_norm_compiles_in_a_loop():

@@ -130,7 +130,7 @@ def test_regularisers_are_returned_for_each_task():
 
 
 @pytest.mark.parametrize(
-    ("layer", "is_vectorised"),
+    ("layer", "is_vectorized"),
     [
         (layers.Flatten(), True),
         (layers.GRU(2), False),
@@ -141,9 +141,9 @@ def test_regularisers_are_returned_for_each_task():
     ],
     ids=["dense", "gru", "conv", "norm", "mean", "slice"],
 )
-def test_what_cannot_be_vectorised_is_found(layer, is_vectorised):
+def test_what_cannot_be_vectorized_is_found(layer, is_vectorized):
     learner = Learner(keras.Sequential([keras.Input((4, 2)), layer, layers.Dense(1)]))
-    assert learner.is_vectorised(tf.zeros((2, 5, 4, 2))) is is_vectorised
+    assert learner.is_vectorized(tf.zeros((2, 5, 4, 2))) is is_vectorized
 
 
 def test_a_learner_that_is_no_model_is_refused():

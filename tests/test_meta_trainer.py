@@ -284,7 +284,7 @@ def test_learners_with_skip_connections_compile_once(inner_steps):
     trainer.compile(inner_optimizer=optimizers.SGD(0.01))
     history = trainer.fit(make_tasks(), steps_per_epoch=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
-    assert not trainer.learner.is_vectorised(tf.zeros((2, 10, 1)))
+    assert not trainer.learner.is_vectorized(tf.zeros((2, 10, 1)))
 
 
 def test_a_subclass_says_what_a_task_is():

@@ -22,7 +22,7 @@ import model_free_reaching_baselines as baselines  # noqa: E402
 from model_free_reaching_figure import pushes  # noqa: E402
 
 import ml3_tf  # noqa: E402
-from ml3_tf.on_policy import Adaptation  # noqa: E402
+from ml3_tf.rl.meta_testing import Adaptation  # noqa: E402
 
 COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-layers 1 2 --smoke"
 ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned_alone",)}

@@ -20,7 +20,7 @@ import mountain_car_task  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import ml3_tf  # noqa: E402
-from ml3_tf.rollouts import rollout_model  # noqa: E402
+from ml3_tf.rl.rollouts import rollout_model  # noqa: E402
 
 METHODS = ("shaped", "unshaped", "paper_setting", "ilqr")
 RESULTS = ROOT / "results" / "mountain_car" / "summary.json"
@@ -87,21 +87,21 @@ def test_the_shaped_cost_is_that_of_the_paper():
     np.testing.assert_allclose(rollout(-0.25, plain)[1], 1.45 + 7.18, atol=0.02)
     np.testing.assert_allclose(rollout(0.0, plain)[1], 1.66 + 6.71, atol=0.02)
     trajectory, cost = rollout(0.0, {**plain, "shaped": False})
-    distances = trajectory.states[0, 0].numpy() - mountain_car_task.GOAL
+    distances = trajectory.observations[0, 0].numpy() - mountain_car_task.GOAL
     np.testing.assert_allclose(cost, np.linalg.norm(distances), rtol=1e-5)
 
 
 def test_the_end_counts_late():
     config = {"path_weight": [1.0, 0.0], "end_weight": [0.0, 2.0], "saturation_weight": 0.0}
     trajectory, cost = rollout(0.0, config, progress=1.0)
-    distance = np.linalg.norm(trajectory.states[0, 0, -1].numpy() - mountain_car_task.GOAL)
+    distance = np.linalg.norm(trajectory.observations[0, 0, -1].numpy() - mountain_car_task.GOAL)
     np.testing.assert_allclose(cost, 2.0 * np.log(np.hypot(distance, mountain_car_task.END_WIDTH)), rtol=1e-5)
 
 
 def test_the_loss_sees_states_and_how_the_rollout_ended():
     trajectory, _ = rollout(0.25, {})
     seen = mountain_car_task.final_error(trajectory)[0, 0].numpy()
-    states = trajectory.states[0, 0].numpy()
+    states = trajectory.observations[0, 0].numpy()
     assert seen.shape == (mountain_car_task.HORIZON, 4)
     np.testing.assert_array_equal(seen[:, :2], states[:-1])
     error = states[-1] - mountain_car_task.GOAL

@@ -20,7 +20,7 @@ import pointmass_figure  # noqa: E402
 
 import ml3_tf  # noqa: E402
 from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step  # noqa: E402
-from ml3_tf.rollouts import Trajectory  # noqa: E402
+from ml3_tf.rl.rollouts import Trajectory  # noqa: E402
 
 CONFIG = {**pointmass.CONFIG, **pointmass.SMOKE, "layout": "absolute"}
 METHODS = pointmass.EXPERIMENT.methods
@@ -89,7 +89,7 @@ def test_what_the_losses_see():
     move = np.array([0.5, -2.0, 0.0, 0.0], "float32")
     goal = np.array([[[0.3, 0.4]]], "float32")
     trajectory = Trajectory(tf.constant(states), None, None, tf.constant(goal), None)
-    moved = trajectory._replace(states=states + move, goal=goal + move[:2])
+    moved = trajectory._replace(observations=states + move, goal=goal + move[:2])
     inputs = {
         layout: [pointmass.loss_inputs(each, {"layout": layout}).numpy() for each in (trajectory, moved)]
         for layout in ("relative", "absolute")

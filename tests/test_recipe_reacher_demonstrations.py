@@ -20,7 +20,7 @@ import reacher_demonstrations_task as task  # noqa: E402
 from reacher_demonstrations_baselines import taught_by  # noqa: E402
 
 import ml3_tf  # noqa: E402
-from ml3_tf.rollouts import Trajectory  # noqa: E402
+from ml3_tf.rl.rollouts import Trajectory  # noqa: E402
 
 RESULTS = ROOT / "results" / "reacher_demonstrations" / "summary.json"
 SHIPPED = ROOT / "savedmodels" / "reacher_demonstrations"

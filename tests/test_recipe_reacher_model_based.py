@@ -20,7 +20,7 @@ import reacher_model_based_task as task  # noqa: E402
 
 import ml3_tf  # noqa: E402
 from ml3_tf.envs.reacher import reacher_step  # noqa: E402
-from ml3_tf.rollouts import Trajectory, rollout_model  # noqa: E402
+from ml3_tf.rl.rollouts import Trajectory, rollout_model  # noqa: E402
 
 METHODS = recipe.EXPERIMENT.methods
 RESULTS = ROOT / "results" / "reacher_model_based" / "summary.json"
@@ -145,7 +145,7 @@ def test_in_the_figure_paths_count_from_their_goals():
 def test_a_fresh_policy_hardly_moves_the_arm():
     policy = task.build_policy(recipe.CONFIG)
     starts = tf.constant(task.draw_tasks("trained")(np.random.default_rng(0), 5)[0], tf.float32)
-    states = rollout_model(policy, reacher_step, starts, task.HORIZON).states.numpy()
+    states = rollout_model(policy, reacher_step, starts, task.HORIZON).observations.numpy()
     assert np.abs(states[:, -1, :2] - states[:, 0, :2]).max() < 1.5
 
 

@@ -25,8 +25,8 @@ from model_free_reaching_figure import draw_figure  # noqa: E402
 
 import ml3_tf  # noqa: E402
 import ml3_tf.envs  # noqa: E402, F401 - registers the environment
-from ml3_tf.on_policy import Adaptation  # noqa: E402
-from ml3_tf.rollouts import Trajectory  # noqa: E402
+from ml3_tf.rl.meta_testing import Adaptation  # noqa: E402
+from ml3_tf.rl.rollouts import Trajectory  # noqa: E402
 
 MOTORS = "usual", "varied", "reversed"
 COMMAND = "python recipes/reacher_model_free.py --losses learned_alone learned_rewards --policy-layers 1 2 --smoke"

@@ -109,7 +109,7 @@ def test_motions_stay_within_the_limits(robot):
     for seed in range(20):
         motion = draw(robot, seed)
         assert (motion.angle >= robot.angle_limits[:, 0]).all() and (motion.angle <= robot.angle_limits[:, 1]).all()
-        assert (np.abs(motion.angle - robot.centre) <= robot.reach).all()
+        assert (np.abs(motion.angle - robot.center) <= robot.reach).all()
         assert (np.abs(motion.velocity) <= robot.velocity_limits).all()
         assert (np.abs(robot.dynamics(motion).torque) <= robot.torque_limits).all()
 

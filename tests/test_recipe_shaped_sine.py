@@ -156,8 +156,8 @@ def test_the_landscape_of_mse_is_lowest_at_the_true_frequency():
 
 
 def test_a_flat_landscape_is_drawn():
-    np.testing.assert_array_equal(shaped_sine_figures.standardised([2.0, 2.0]), [0.0, 0.0])
-    np.testing.assert_array_equal(shaped_sine_figures.standardised([1.0, 3.0, 2.0]), [0.0, 1.0, 0.5])
+    np.testing.assert_array_equal(shaped_sine_figures.standardized([2.0, 2.0]), [0.0, 0.0])
+    np.testing.assert_array_equal(shaped_sine_figures.standardized([1.0, 3.0, 2.0]), [0.0, 1.0, 0.5])
 
 
 # The command, and what is committed

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from mujoco.rollout import Rollout
 
-from ml3_tf.counts import check_counts
+from ml3_tf.arguments import check_counts
 from ml3_tf.envs.ant import AntGoalEnv
 from ml3_tf.envs.goal_env import checked, diverged
 from ml3_tf.envs.reacher import ReacherFingertipGoalEnv, ReacherGoalEnv

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-# Colours that stay apart for most kinds of colour vision (Okabe and Ito).
+# Colors that stay apart for most kinds of color vision (Okabe and Ito).
 INK = (60, 60, 60)
 AGENT = (0, 114, 178)
 GOAL = (213, 94, 0)
@@ -27,15 +27,15 @@ class Canvas:
         self._image = Image.new("RGB", (width * _OVERSAMPLING, height * _OVERSAMPLING), "white")
         self._draw = ImageDraw.Draw(self._image)
 
-    def line(self, x, y, colour, width=3):
+    def line(self, x, y, color, width=3):
         """Draws a line through points; `width` in pixels."""
         points = [self._pixel(*point) for point in zip(x, y)]
-        self._draw.line(points, fill=colour, width=width * _OVERSAMPLING, joint="curve")
+        self._draw.line(points, fill=color, width=width * _OVERSAMPLING, joint="curve")
 
-    def circle(self, x, y, radius, colour):
+    def circle(self, x, y, radius, color):
         """Draws a filled circle; `radius` in units of the world."""
         column, row = self._pixel(x, y)
-        self._draw.circle((column, row), radius * self._scale, fill=colour)
+        self._draw.circle((column, row), radius * self._scale, fill=color)
 
     def image(self):
         """Returns the image `[height, width, 3]`, uint8."""

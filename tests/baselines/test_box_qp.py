@@ -1,11 +1,11 @@
-"""Tests of `ml3_tf.baselines.box_qp` against SciPy and against closed forms."""
+"""Tests of `ml3_tf.baselines._box_qp` against SciPy and against closed forms."""
 
 import numpy as np
 import pytest
 import scipy.optimize
 import tensorflow as tf
 
-from ml3_tf.baselines.box_qp import box_qp, solve_free
+from ml3_tf.baselines._box_qp import box_qp, solve_free
 
 
 def random_programs(num_tasks, num_variables, seed=0):

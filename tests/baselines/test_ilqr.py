@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.baselines.ilqr`: closed forms, other solvers, the mountain car, and the words of each error."""
+"""Tests of `ml3_tf.baselines._ilqr`: closed forms, other solvers, the mountain car, and the words of each error."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 import tensorflow as tf
 
-from ml3_tf.baselines.ilqr import ilqr
+from ml3_tf.baselines._ilqr import ilqr
 from ml3_tf.envs import mountain_car
 from ml3_tf.envs.reacher import ReacherGoalEnv, reacher_step
 

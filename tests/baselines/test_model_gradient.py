@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.baselines.model_gradient`: the closed form in a linear system, and the words of each error."""
+"""Tests of `ml3_tf.baselines._model_gradient`: the closed form in a linear system, and the words of each error."""
 
 import gymnasium
 import keras
@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
-from ml3_tf.baselines.model_gradient import train_in_model
+from ml3_tf.baselines._model_gradient import train_in_model
 from ml3_tf.envs.pointmass import TIME_STEP, pointmass_step
-from ml3_tf.policies import GaussianPolicy
-from ml3_tf.rollouts import rollout_env
+from ml3_tf.rl.policies import GaussianPolicy
+from ml3_tf.rl.rollouts import rollout_env
 
 GOALS = np.array([[0.3, -0.2], [-0.5, 0.4]])
 HORIZON = 4
@@ -33,7 +33,7 @@ def constant_policy():
 
 
 def squared_distance(trajectory):
-    return tf.reduce_sum(tf.square(trajectory.states[..., -1, :2] - trajectory.goal), -1)
+    return tf.reduce_sum(tf.square(trajectory.observations[..., -1, :2] - trajectory.goal), -1)
 
 
 def small_policy():
@@ -49,10 +49,10 @@ def test_a_step_is_the_gradient_in_closed_form(masses):
     result = train_in_model(constant_policy, squared_distance, optimizer, pointmass_step, masses, 2, HORIZON)
     action = np.full((2, 2), 0.1)
     np.testing.assert_allclose(result.actions[0], np.repeat(action[:, np.newaxis], HORIZON, 1), atol=1e-6)
-    np.testing.assert_allclose(result.states[0, :, -1, :2], reach * action, atol=1e-6)
+    np.testing.assert_allclose(result.observations[0, :, -1, :2], reach * action, atol=1e-6)
     action -= 3.0 * 2 * reach * (reach * action - GOALS)
     np.testing.assert_allclose(result.actions[1, :, 0], action, atol=1e-5)  # at rest at the origin the bias acts alone
-    assert result.states.shape == (3, 2, HORIZON + 1, 4)
+    assert result.observations.shape == (3, 2, HORIZON + 1, 4)
 
 
 def test_each_policy_has_its_rate(masses):
@@ -67,16 +67,16 @@ def test_each_policy_has_its_rate(masses):
         seed=0,
         **arguments,
     )
-    rates = run(learning_rates=[0.0, 7.0]).states
+    rates = run(learning_rates=[0.0, 7.0]).observations
     np.testing.assert_array_equal(rates[3, 0], rates[0, 0])
-    np.testing.assert_allclose(rates[:, 1], run().states[:, 1], atol=1e-6)
+    np.testing.assert_allclose(rates[:, 1], run().observations[:, 1], atol=1e-6)
 
 
 def test_it_trains_policies(masses):
     result = train_in_model(
         small_policy, squared_distance, keras.optimizers.Adam(0.05), pointmass_step, masses, 30, 25, seed=0
     )
-    distances = np.linalg.norm(result.states[:, :, -1, :2] - GOALS, axis=-1)
+    distances = np.linalg.norm(result.observations[:, :, -1, :2] - GOALS, axis=-1)
     assert (distances[-1] < 0.2 * distances[0]).all()
 
 
@@ -89,8 +89,8 @@ def test_policies_start_from_given_weights(masses):
 def test_a_step_that_is_not_finite_is_not_taken(masses):
     cost = lambda trajectory: squared_distance(trajectory) * tf.constant([[1.0], [np.nan]])
     result = train_in_model(small_policy, cost, keras.optimizers.SGD(3.0), pointmass_step, masses, 1, HORIZON, seed=0)
-    np.testing.assert_array_equal(result.states[1, 1], result.states[0, 1])
-    assert not np.allclose(result.states[1, 0], result.states[0, 0], atol=1e-6)
+    np.testing.assert_array_equal(result.observations[1, 1], result.observations[0, 1])
+    assert not np.allclose(result.observations[1, 0], result.observations[0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize(

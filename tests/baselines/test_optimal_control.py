@@ -1,10 +1,10 @@
-"""Tests of `ml3_tf.baselines.optimal_control`: rollouts, derivatives and one backward pass."""
+"""Tests of `ml3_tf.baselines._optimal_control`: rollouts, derivatives and one backward pass."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.baselines.optimal_control import Plan, Problem, Trajectory
+from ml3_tf.baselines._optimal_control import Plan, Problem, Trajectory
 
 NUM_TASKS, HORIZON, NUM_STATES, NUM_CONTROLS = 3, 4, 2, 1
 
@@ -48,7 +48,7 @@ def test_rollout_is_the_loop_over_time(problem, trajectory):
         state, cost = problem.initial_states[n], 0.0
         for t in range(HORIZON):
             control = trajectory.controls[n, t] + 0.3 * steps.feedforward[n, t]
-            control = np.clip(control + steps.gains[n, t] @ (state - trajectory.states[n, t]), -0.5, 0.5)
+            control = np.clip(control + steps.gains[n, t] @ (state - trajectory.observations[n, t]), -0.5, 0.5)
             np.testing.assert_allclose(result.controls[n, t], control, atol=1e-12)
             cost += running_cost(state, control)
             state = dynamics(state, control).numpy()
@@ -65,8 +65,8 @@ def test_many_problems_in_a_row_raise_no_warning_of_retracing(problem, trajector
 
 def test_derivatives_equal_finite_differences(problem, trajectory):
     l_z, l_zz, f_z, v_x, v_xx = (tensor.numpy() for tensor in problem.derivatives(*trajectory[:2]))
-    z = np.concatenate([trajectory.states[:, :-1], trajectory.controls], -1)
-    last = trajectory.states[:, -1]
+    z = np.concatenate([trajectory.observations[:, :-1], trajectory.controls], -1)
+    last = trajectory.observations[:, -1]
 
     def cost(z):
         return running_cost(*np.split(z, [NUM_STATES], -1)).numpy()
@@ -94,8 +94,8 @@ def arrange(z, last):
 def test_backward_pass_expects_the_decrease_that_a_short_step_brings(problem, trajectory):
     stay = Plan(np.zeros_like(trajectory.controls), np.zeros((*trajectory.controls.shape, NUM_STATES)), *[None] * 3)
     start = problem.rollout(trajectory, stay, 0.0)
-    regularisation = np.ones(NUM_TASKS)
-    result = problem.backward(start.controls, regularisation, *problem.derivatives(*start[:2]))
+    regularization = np.ones(NUM_TASKS)
+    result = problem.backward(start.controls, regularization, *problem.derivatives(*start[:2]))
     steps = Plan(*(tensor.numpy() for tensor in result))
     assert np.all(steps.solved) and np.all(steps.slope < 0)
     after = problem.rollout(start, steps, 1e-4)
@@ -106,7 +106,7 @@ def test_backward_pass_says_where_there_is_no_minimum(trajectory):
     def concave(states, controls):
         return -tf.reduce_sum(controls**2, -1) * tf.constant([[1.0], [-1.0], [1.0]], tf.float64)
 
-    initial_states = trajectory.states[:, 0]
+    initial_states = trajectory.observations[:, 0]
     problem = Problem(dynamics, concave, lambda x: 0.0 * x[:, 0], initial_states, np.array([-1.0]), np.array([1.0]))
     *_, solved = problem.backward(trajectory.controls, np.zeros(3), *problem.derivatives(*trajectory[:2]))
     assert solved.numpy().tolist() == [False, True, False]

@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.baselines.ppo`: its objective, its parts by hand, and a task that it solves."""
+"""Tests of `ml3_tf.baselines._ppo`: its objective, its parts by hand, and a task that it solves."""
 
 import gymnasium
 import keras
@@ -8,12 +8,12 @@ import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.baselines import ppo as module
-from ml3_tf.baselines.ppo import ClippedObjective, ppo
+from ml3_tf.baselines._ppo import ClippedObjective, ppo
 from ml3_tf.envs.pointmass import pointmass_step
-from ml3_tf.policies import GaussianPolicy
-from ml3_tf.policy_gradient import gaussian_log_prob
-from ml3_tf.rollouts import Trajectory
-from ml3_tf.sampling import Simulator
+from ml3_tf.rl.policies import GaussianPolicy
+from ml3_tf.rl.policy_gradient import gaussian_log_prob
+from ml3_tf.rl.rollouts import Trajectory
+from ml3_tf.rl.simulators import Simulator
 
 GENERATOR = np.random.default_rng(0)
 POINTMASS = Simulator(pointmass_step, lambda s, a, goal: -tf.norm(s[..., :2] - goal, axis=-1))

@@ -8,7 +8,7 @@ import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.envs.ant import AntGoalEnv
 from ml3_tf.envs.batched import BatchedGoalEnv
 from ml3_tf.envs.goal_env import MAX_NUMBER
-from ml3_tf.rollouts import rollout_env
+from ml3_tf.rl.rollouts import rollout_env
 
 NAMES = ["ReacherGoal", "ReacherFingertipGoal", "AntGoal"]
 in_each_environment = pytest.mark.parametrize("name", NAMES)

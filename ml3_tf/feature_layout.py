@@ -1,0 +1,235 @@
+"""The features that a meta-loss reads: their layout, the check that networks and shapes fit it, and their pooling.
+
+Shape letters: B examples of a set, W width of a feature, H learned features; `...` any leading axes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+import keras
+from keras import ops
+
+from ml3_tf.arguments import Mode
+
+if TYPE_CHECKING:
+    from ml3_tf.meta_loss import MetaLoss
+
+PER_SAMPLE = "per_sample"
+PER_OUTPUT = "per_output"
+PER_SET = "per_set"
+MODES: tuple[str, ...] = get_args(Mode)
+FROM_NETWORK = "network"
+
+
+@dataclasses.dataclass(frozen=True)
+class LossInputs:
+    """Describes what a learned loss of policies sees, for `MetaLoss.mlp`, trainers and meta-tests alike.
+
+    Args:
+        function: Function of a `ml3_tf.rl.Trajectory` that returns what the loss sees beside the policy's outputs,
+            `[..., T, width]`.
+        features: Mapping from the name of each feature to its width; the policy's outputs come first, and the widths
+            of the others add up to what `function` returns.
+        scale: Optional sequence with one positive divisor per column of all features, e.g. the spread of a velocity.
+        name: Optional name, by which `ml3_tf.rl.get_loss_inputs` finds registered ones.
+
+    Raises:
+        ValueError: `function` is not callable, or there are fewer than two features.
+
+    Example:
+
+    >>> import ml3_tf, tensorflow as tf
+    >>> final_state = lambda tau: tf.repeat(tau.observations[..., -1:, :], tau.actions.shape[-2], -2)
+    >>> inputs = LossInputs(final_state, {"action": 2, "final_state": 4})
+    >>> ml3_tf.MetaLoss.mlp(features=inputs).network.input_shape
+    (None, 6)
+    """
+
+    function: Callable[[Any], Any]
+    features: Mapping[str, int]
+    scale: Sequence[float] | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function) or len(self.features) < 2:
+            raise ValueError(
+                "`LossInputs` need a function of a trajectory, and the widths of at least two features: the policy's "
+                f"outputs and what the function returns. Received: function={self.function!r}, "
+                f"features={self.features!r}"
+            )
+
+    def __call__(self, trajectory: Any) -> Any:
+        """Returns what the loss sees of a trajectory beside the policy's outputs, `[..., T, width]`."""
+        return self.function(trajectory)
+
+
+def check(meta_loss: MetaLoss) -> None:
+    """Raises `ValueError` unless the arguments of a `MetaLoss` fit together."""
+    if meta_loss.mode not in MODES:
+        raise ValueError(f"Unknown `mode`. Expected one of {MODES}. Received: mode={meta_loss.mode!r}")
+    widths = list(meta_loss.features.values())
+    if len(widths) < 2 or any(not isinstance(width, int) or width < 1 for width in widths):
+        raise ValueError(
+            "`features` maps at least two names, the prediction and one slice of `y_true`, to positive integer "
+            f"widths. Received: features={meta_loss.features}"
+        )
+    if meta_loss.mode == PER_OUTPUT and widths != [1, 1]:
+        raise ValueError(
+            "A per-output loss scores pairs (y_pred[i], y_true[i]): expected two `features` of width 1. "
+            f"Received: features={meta_loss.features}. Use mode='per_sample' for wider features."
+        )
+    rate = meta_loss.learning_rate
+    if not (rate is None or rate == FROM_NETWORK or (isinstance(rate, (int, float)) and 0 < rate < math.inf)):
+        raise ValueError(f"Expected `learning_rate` None, a positive float or 'network'. Received: {rate!r}")
+    _check_networks(meta_loss, sum(widths))
+    scale = meta_loss.input_scale
+    if scale is not None and (len(scale) != sum(widths) or any(not 0 < value < math.inf for value in scale)):
+        raise ValueError(
+            f"`input_scale` needs one positive finite divisor for each of the {sum(widths)} network inputs. "
+            f"Received: input_scale={scale}"
+        )
+
+
+def check_shapes(meta_loss: MetaLoss, y_true: Any, y_pred: Any) -> None:
+    """Raises `ValueError` where Keras would broadcast."""
+    features = meta_loss.features
+    names = list(features)
+    pred_width, true_width = features[names[0]], sum(features[name] for name in names[1:])
+    shapes = f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}"
+    if meta_loss.mode == PER_OUTPUT:
+        if y_true.shape[-1] != y_pred.shape[-1]:
+            raise ValueError(
+                "A per-output loss needs as many targets as predictions on the last axis (one-hot labels, not "
+                f"indices). Received: {shapes}."
+            )
+    elif y_pred.shape[-1] != pred_width or y_true.shape[-1] != true_width:
+        raise ValueError(
+            f"The last axes must have the widths of this loss's features {features}: {true_width} for y_true "
+            f"({', '.join(names[1:])}, side by side) and {pred_width} for y_pred. Received: {shapes}."
+        )
+    pairs = list(zip(y_true.shape[:-1], y_pred.shape[:-1], strict=False))
+    if len(y_true.shape) != len(y_pred.shape) or any(a is not None and b is not None and a != b for a, b in pairs):
+        raise ValueError(f"y_true and y_pred must describe the same examples. Received: {shapes}.")
+    if any(size == 0 for pair in pairs for size in pair):
+        raise ValueError(f"The batch is empty: a loss needs at least one example. Received: {shapes}.")
+
+
+def with_width(values: Any, dtype: str) -> Any:
+    """Returns `values` in `dtype` with a feature axis: `[batch]` becomes `[batch, 1]`, as Keras does for targets."""
+    values = ops.convert_to_tensor(values, dtype=dtype)
+    if len(values.shape) == 0:
+        raise ValueError("A loss scores batches: expected shape [batch, width]. Received a scalar.")
+    return ops.expand_dims(values, -1) if len(values.shape) == 1 else values
+
+
+def apply_to_rows(network: keras.Model, inputs: Any) -> Any:
+    """Applies a network of `[batch, width]` to `[..., width]`."""
+    rank = len(inputs.shape)
+    rows = inputs if rank == 2 else ops.reshape(inputs, (-1, inputs.shape[-1]))
+    outputs = network(rows)
+    return outputs if rank == 2 else ops.reshape(outputs, (*ops.shape(inputs)[:-1], outputs.shape[-1]))
+
+
+def pool(features: Any, weights: Any = None) -> Any:
+    """Returns the weighted mean of the features of each set.
+
+    The weights of a set count in proportion to one another. A set whose weights are all zero has features of zero.
+
+    Args:
+        features: `[..., B, H]`.
+        weights: Optional, `[..., B]`, not negative. `None`: all alike.
+
+    Returns:
+        `[..., H]`.
+
+    Example:
+
+    >>> pool(ops.array([[1.0], [2.0], [6.0]]), ops.array([1.0, 1.0, 0.0])).numpy().tolist()
+    [1.5]
+    """
+    if weights is None:
+        return ops.mean(features, axis=-2)
+    total = ops.sum(weights, axis=-1, keepdims=True)
+    shares = weights / ops.where(total > 0, total, ops.ones_like(total))
+    return ops.sum(ops.expand_dims(shares, -1) * features, axis=-2)
+
+
+def example_weights(y_pred: Any, sample_weight: Any = None, mask: Any = None) -> Any:
+    """Merges sample weights and a mask into one weight for each example.
+
+    Args:
+        y_pred: `[..., B, W]`, the predictions.
+        sample_weight: Optional; one weight for each example, or for each entry of the leading axes, as Keras takes
+            them: `[...]` or `[..., 1]`.
+        mask: Optional, true where an example counts, of the same shapes.
+
+    Returns:
+        `[..., B]`, or `None` where there is neither.
+    """
+    given = [ops.cast(values, y_pred.dtype) for values in (sample_weight, mask) if values is not None]
+    if not given:
+        return None
+    weights = ops.ones_like(y_pred[..., 0])
+    rank = len(weights.shape)
+    for values in given:
+        if len(values.shape) > rank:
+            values = ops.squeeze(values, -1)
+        weights = weights * ops.reshape(values, (*ops.shape(values), *[1] * (rank - len(values.shape))))
+    return weights
+
+
+class WithCall(keras.losses.Loss):
+    """A loss whose values a given function computes, reduced, weighted and masked by Keras.
+
+    Args:
+        call: Function `(y_true, y_pred) -> values`.
+        reduction: As in every Keras loss.
+        name: As in every Keras loss.
+        dtype: As in every Keras loss.
+    """
+
+    def __init__(self, call: Callable[[Any, Any], Any], reduction: Any, name: str | None, dtype: Any) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.call = call
+
+
+def _check_networks(meta_loss: MetaLoss, num_inputs: int) -> None:
+    _check_network(meta_loss.network, "network")
+    rate = meta_loss.learning_rate
+    outputs = 2 if rate == FROM_NETWORK else 1
+    if (meta_loss.mode == PER_SET) != (meta_loss.score_network is not None):
+        raise ValueError(
+            "`score_network` scores the pooled features of a per-set loss: expected a network with mode='per_set', and "
+            f"None with any other. Received: mode={meta_loss.mode!r}, score_network={meta_loss.score_network}"
+        )
+    if meta_loss.mode == PER_SET:
+        _check_network(meta_loss.score_network, "score_network")
+        num_features = meta_loss.network.output_shape[-1]
+        _check_widths(meta_loss.network, "network", num_inputs, num_features, meta_loss)
+        _check_widths(meta_loss.score_network, "score_network", num_features, outputs, meta_loss)
+    else:
+        _check_widths(meta_loss.network, "network", num_inputs, outputs, meta_loss)
+
+
+def _check_network(network: Any, name: str) -> None:
+    if not getattr(network, "built", False):
+        raise ValueError(f"`{name}` has no weights yet. Give it a `keras.Input`, or call it once.")
+    if not hasattr(network, "input_shape"):
+        raise ValueError(
+            f"`{name}` must be a Sequential or functional Keras model. "
+            f"Received: {type(network).__name__}, whose widths and configuration Keras does not know."
+        )
+
+
+def _check_widths(network: Any, name: str, inputs: int, outputs: int, meta_loss: MetaLoss) -> None:
+    what = "outputs of `network`" if name == "score_network" else f"widths of {meta_loss.features}"
+    received = (network.input_shape[-1], network.output_shape[-1])
+    if received != (inputs, outputs):
+        raise ValueError(
+            f"`{name}` must map {inputs} inputs (the {what}) to {outputs} output(s) with "
+            f"learning_rate={meta_loss.learning_rate!r}. Received a network from {received[0]} to {received[1]}."
+        )

@@ -1,0 +1,61 @@
+"""Every private name of Keras that ml3_tf relies on, so that a new Keras is checked in one place.
+
+Keras offers no public way to any of this; `tests/test_keras_internals.py` fails with the version of Keras where a name
+has changed its meaning.
+"""
+
+from typing import Any
+
+import keras
+
+NEUTRAL_METHODS = (
+    "add_variable_from_reference",
+    "assign",
+    "assign_add",
+    "assign_sub",
+    "stateless_apply",
+    "_apply_weight_decay",
+    "_backend_update_step",
+    "_var_key",
+)
+
+
+def _find_neutral_optimizer() -> type:
+    """The backend-neutral base class of Keras's optimizers."""
+    bases = [base for base in keras.optimizers.Optimizer.__mro__ if base.__name__ == "BaseOptimizer"]
+    missing = [name for name in NEUTRAL_METHODS if not bases or not hasattr(bases[0], name)]
+    if missing:
+        raise ImportError(
+            f"This ml3_tf does not know the optimizers of Keras {keras.__version__}: {', '.join(missing)} of the base "
+            "class of `keras.optimizers.Optimizer` is missing. Install a release of Keras that ml3_tf names in its "
+            "requirements: pip install 'keras>=3.15.1,<3.16'"
+        )
+    return bases[0]
+
+
+# On TensorFlow, Keras replaces these methods of its backend-neutral optimizer by versions for `tf.distribute` that need
+# variables. The neutral ones also work on tensors, inside a `keras.StatelessScope`.
+StatelessOptimizer = type(
+    "StatelessOptimizer",
+    (keras.optimizers.Optimizer,),
+    {name: getattr(_find_neutral_optimizer(), name) for name in NEUTRAL_METHODS},
+)
+
+
+def get_mask(tensor: Any) -> Any:
+    """Returns the mask that Keras has attached to a tensor, or `None`."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def get_initializer(variable: keras.Variable) -> Any:
+    """Returns the initializer that a variable was built with: an `Initializer` or a function of shape and dtype."""
+    return variable._initializer
+
+
+def get_producer(tensor: Any) -> tuple[Any, list[Any]]:
+    """Returns the layer or operation that made a symbolic tensor, and the tensors that it was called on."""
+    history = tensor._keras_history
+    operation = history.operation
+    if isinstance(operation, keras.layers.InputLayer):
+        return operation, []
+    return operation, list(operation._inbound_nodes[history.node_index].input_tensors)

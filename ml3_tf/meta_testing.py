@@ -1,0 +1,130 @@
+"""Meta-test: fresh learners train with a loss, and are scored by the task loss. Algorithm 2 of ML3.
+
+Shape letters: N tasks, B examples of a task.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, overload
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike, check_counts
+from ml3_tf.inner_loop import InnerLoop, LearnerState, count_tasks, per_task_loss
+from ml3_tf.learner import Learner, Parameters
+
+Metric = Callable[[Parameters, Batch], Any]
+
+
+@overload
+def meta_test(
+    learner: ModelLike | Learner,
+    loss: LossLike,
+    optimizer: OptimizerLike,
+    tasks: Batch,
+    *,
+    num_steps: int,
+    task_loss: LossLike = "mse",
+    metrics: None = None,
+    parameters: keras.Model | Parameters | None = None,
+    seed: int | None = None,
+    jit_compile: bool = True,
+) -> np.ndarray: ...
+
+
+@overload
+def meta_test(
+    learner: ModelLike | Learner,
+    loss: LossLike,
+    optimizer: OptimizerLike,
+    tasks: Batch,
+    *,
+    num_steps: int,
+    task_loss: LossLike = "mse",
+    metrics: Mapping[str, Metric],
+    parameters: keras.Model | Parameters | None = None,
+    seed: int | None = None,
+    jit_compile: bool = True,
+) -> dict[str, np.ndarray]: ...
+
+
+def meta_test(
+    learner: ModelLike | Learner,
+    loss: LossLike,
+    optimizer: OptimizerLike,
+    tasks: Batch,
+    *,
+    num_steps: int,
+    task_loss: LossLike = "mse",
+    metrics: Mapping[str, Metric] | None = None,
+    parameters: keras.Model | Parameters | None = None,
+    seed: int | None = None,
+    jit_compile: bool = True,
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Trains fresh learners on each task with `loss` alone, and reports the task loss after each step.
+
+    Algorithm 2 of ML3. A baseline takes the same path: pass `"mse"` as `loss`.
+
+    Args:
+        learner: A function that builds a Keras model, a model, or a `Learner`.
+        loss: A `MetaLoss`, any other `keras.losses.Loss`, or the name of one.
+        optimizer: Any Keras optimizer, see `InnerOptimizer`.
+        tasks: `{"support": (x, y), "query": (x, y)}` of N tasks, each `[N, B, ...]`.
+        num_steps: Number of gradient steps.
+        task_loss: The loss to report, on the query points of each task.
+        metrics: Optional further values to report: name -> function `(parameters, tasks)` of the learners'
+            `Parameters`, which returns a tensor of any one shape.
+        parameters: Optional start of all learners: `Parameters`, or a model of the learner's architecture, whose
+            weights every task starts from.
+        seed: Optional integer that determines the fresh parameters. A `Learner` brings its own.
+        jit_compile: Whether to compile with XLA.
+
+    Returns:
+        Array `[num_steps + 1, N]`, the task loss before the first step and after each. With `metrics` a dictionary:
+        this array as "loss", and an array `[num_steps + 1, ...]` for each metric.
+
+    Raises:
+        ValueError: `num_steps` is not positive, or `tasks` lacks a part.
+
+    Example:
+
+    >>> import keras, ml3_tf
+    >>> tasks = next(iter(ml3_tf.sine_tasks(num_tasks=3, seed=1)))
+    >>> build = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
+    >>> ml3_tf.meta_test(build, "mse", keras.optimizers.SGD(0.01), tasks, num_steps=5).shape
+    (6, 3)
+    >>> bias = lambda parameters, tasks: parameters.trainable[-1]
+    >>> curves = ml3_tf.meta_test(build, "mse", "sgd", tasks, num_steps=5, metrics={"bias": bias})
+    >>> curves["loss"].shape, curves["bias"].shape
+    ((6, 3), (6, 3, 1))
+    """
+    check_counts(num_steps=num_steps)
+    learner = learner if isinstance(learner, Learner) else Learner(learner, seed=seed)
+    loop = InnerLoop(learner, loss, optimizer)
+    task_loss = keras.losses.get(task_loss)
+    tasks = tf.nest.map_structure(tf.convert_to_tensor, dict(tasks))
+    num_tasks = count_tasks(tasks)
+
+    def train(learners: LearnerState, tasks: Any) -> Any:
+        def score(parameters: Parameters) -> dict[str, tf.Tensor]:
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tasks["query"])
+            scores = {"loss": per_task_loss(task_loss, y, loop.predict(parameters, x), sample_weight)}
+            return scores | {name: metric(parameters, tasks) for name, metric in (metrics or {}).items()}
+
+        def body(i: Any, learners: LearnerState, curves: Any) -> Any:
+            learners = loop.step(learners, lambda _: tasks["support"])
+            put = lambda curve, value: tf.tensor_scatter_nd_update(curve, [[i]], [value])
+            return i + 1, learners, tf.nest.map_structure(put, curves, score(learners.parameters))
+
+        extend = lambda first: tf.concat([first[tf.newaxis], tf.zeros((num_steps, *first.shape), first.dtype)], axis=0)
+        curves = tf.nest.map_structure(extend, score(learners.parameters))
+        loop_variables = 1, learners, curves
+        return tf.while_loop(lambda i, *_: i <= num_steps, body, loop_variables, maximum_iterations=num_steps)[2]
+
+    if isinstance(parameters, keras.Model):
+        parameters = learner.copies(parameters, num_tasks)
+    start = loop.start(num_tasks, parameters)
+    curves = tf.function(train, autograph=False, jit_compile=jit_compile)(start, tasks)
+    curves = {name: np.asarray(curve) for name, curve in curves.items()}
+    return curves["loss"] if metrics is None else curves

@@ -1,0 +1,251 @@
+"""A learned model of the dynamics: an ensemble of networks, each of which predicts a Gaussian change of the state.
+
+Shape letters: `...` any leading axes (tasks, episodes, time), S state, A action, M members.
+"""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from tensorflow_probability import distributions
+
+from ml3_tf.arguments import check_counts
+
+SERIALIZABLE = keras.saving.register_keras_serializable("ml3_tf")
+
+# Standard deviations in units of the spread of the changes: simulators have no noise, and the likelihood no bound.
+MIN_STD = 1e-3
+
+
+class DynamicsScore(NamedTuple):
+    """How well a model predicts transitions that it has not seen.
+
+    Attributes:
+        log_likelihood: Mean over transitions of the log-density of the next state in the units of the state, nats.
+        step_error: `[S]`, root mean square error of one step, in the units of the state.
+        disagreement: `[S]`, mean standard deviation of the members' predictions, in the units of the state.
+    """
+
+    log_likelihood: float
+    step_error: np.ndarray
+    disagreement: np.ndarray
+
+
+@SERIALIZABLE
+class EnsembleDense(keras.layers.Layer):
+    """A `Dense` layer of its own for each member: `[M, B, I] -> [M, B, units]`.
+
+    Args:
+        units: Width of the output.
+        activation: Activation function.
+        seed: Integer, `SeedGenerator` or `None`.
+
+    Example:
+
+    >>> EnsembleDense(5)(ops.zeros((3, 4, 2))).shape
+    TensorShape([3, 4, 5])
+    """
+
+    def __init__(self, units, activation=None, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.activation = keras.activations.get(activation)
+        self.seed = seed
+
+    def build(self, input_shape):
+        num_members, _, width = input_shape
+        # Glorot's: the leading axis multiplies the fans, and thereby divides the variance, by its length.
+        glorot = keras.initializers.VarianceScaling(num_members, "fan_avg", "uniform", seed=self.seed)
+        self.kernel = self.add_weight(shape=(num_members, width, self.units), initializer=glorot, name="kernel")
+        self.bias = self.add_weight(shape=(num_members, 1, self.units), initializer="zeros", name="bias")
+
+    def call(self, inputs):
+        return self.activation(ops.matmul(inputs, self.kernel) + self.bias)
+
+    def get_config(self):
+        activation = keras.activations.serialize(self.activation)
+        return {**super().get_config(), "units": self.units, "activation": activation}
+
+
+@SERIALIZABLE
+class DynamicsEnsemble(keras.Model):
+    """Predicts the next state from state and action, with what it does not know.
+
+    Each member predicts mean and standard deviation of the change of the state; the noise may differ from state to
+    state. It is trained on its own likelihood, from its own initial weights: members agree where there was data.
+
+    `adapt` measures the spread of inputs and changes, which the model keeps with its weights; `fit` then trains on it:
+    `model.fit((states, actions), next_states)`. Where the data grow, call both again.
+
+    Args:
+        state_size: S.
+        action_size: A.
+        num_members: M. The defaults of networks and members are those of ML3's public reference.
+        hidden_units: Widths of the hidden layers.
+        activation: Activation of the hidden layers; a smooth one, where gradients flow through the model.
+        angles: Columns of the state that are angles (rad): members see their cosine and sine instead.
+        seed: Optional integer that determines the initial weights.
+        **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+        ValueError: Sizes that are not positive; in `adapt` and when called, other widths; in `adapt`, values that are
+            not finite.
+        RuntimeError: In `fit`: `adapt` was not called.
+
+    Example:
+
+    >>> generator = np.random.default_rng(0)
+    >>> states, actions = generator.normal(size=(200, 2)), generator.normal(size=(200, 1))
+    >>> next_states = states + 0.1 * actions
+    >>> model = DynamicsEnsemble(state_size=2, action_size=1, seed=0)
+    >>> model.adapt(states, actions, next_states)
+    >>> model.compile(keras.optimizers.Adam(1e-2))
+    >>> history = model.fit((states, actions), next_states, epochs=20, verbose=0)
+    >>> bool(np.all(model.score(states, actions, next_states).step_error < 0.03))
+    True
+    """
+
+    def __init__(
+        self,
+        state_size,
+        action_size,
+        num_members=3,
+        hidden_units=(100, 30),
+        activation="tanh",
+        angles=(),
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_counts(state_size=state_size, action_size=action_size, num_members=num_members)
+        if not all(column in range(state_size) for column in angles):
+            raise ValueError(f"`angles` must name columns of the {state_size} of a state. Received: angles={angles}")
+        self.state_size, self.action_size, self.num_members = state_size, action_size, num_members
+        self.arguments = {"hidden_units": tuple(hidden_units), "activation": activation, "seed": seed}
+        self.angles = tuple(angles)
+        seeds = keras.random.SeedGenerator(seed)
+        self.hidden = [EnsembleDense(units, activation, seeds) for units in hidden_units]
+        self.head = EnsembleDense(2 * state_size, seed=seeds)
+        num_inputs = state_size + len(self.angles) + action_size
+        self.input_mean = self._constant("input_mean", num_inputs, "zeros")
+        self.input_std = self._constant("input_std", num_inputs, "ones")
+        self.change_mean = self._constant("change_mean", state_size, "zeros")
+        self.change_std = self._constant("change_std", state_size, "ones")
+        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
+        self((ops.zeros((1, state_size)), ops.zeros((1, action_size))))
+
+    def adapt(self, states, actions, next_states):
+        """Measures mean and spread of the inputs and of the changes.
+
+        Args:
+            states: `[..., S]`.
+            actions: `[..., A]`.
+            next_states: `[..., S]`.
+        """
+        states, actions, next_states = (np.asarray(values) for values in (states, actions, next_states))
+        for name, values in {"states": states, "actions": actions, "next_states": next_states}.items():
+            self._check_width(name, values)
+            if not np.all(np.isfinite(values)):
+                raise ValueError(f"`{name}` must be finite. Received: {np.sum(~np.isfinite(values))} values are not.")
+        moments = {
+            "input": ops.convert_to_numpy(self._inputs(states.astype("float32"), actions.astype("float32"))),
+            "change": next_states - states,
+        }
+        for name, values in moments.items():
+            values = values.reshape(-1, values.shape[-1])
+            spread = np.std(values, 0)
+            getattr(self, f"{name}_mean").assign(np.mean(values, 0))
+            # A column that never changes is predicted by its mean, and has no spread to divide by.
+            getattr(self, f"{name}_std").assign(np.where(spread > 1e-8, spread, 1.0))
+        self.adapted.assign(1.0)
+
+    def fit(self, *args, **kwargs):
+        if not float(self.adapted.value):
+            raise RuntimeError(
+                "`fit` was called before the data were measured. Call `adapt(states, actions, next_states)`."
+            )
+        return super().fit(*args, **kwargs)
+
+    def call(self, inputs):
+        """Returns means and standard deviations of the change, in units of its spread: `[..., M, 2, S]`."""
+        states, actions = inputs
+        self._check_width("states", states)
+        self._check_width("actions", actions)
+        values = (self._inputs(states, actions) - self.input_mean) / self.input_std
+        leading = ops.shape(values)[:-1]
+        # One batch for each member, [M, B, I]. Stacked, not repeated or transposed: in a loop, XLA compiles no second
+        # derivative of `repeat`, `take`, `transpose` and `einsum`.
+        values = ops.stack([ops.reshape(values, (-1, values.shape[-1]))] * self.num_members)
+        for layer in [*self.hidden, self.head]:
+            values = layer(values)
+        values = ops.stack(ops.unstack(values, self.num_members), axis=1)
+        values = ops.reshape(values, (*leading, self.num_members, 2, self.state_size))
+        return ops.stack([values[..., 0, :], ops.softplus(values[..., 1, :]) + MIN_STD], axis=-2)
+
+    def next_states(self, states, actions):
+        """The next states `[..., S]` as all members together expect them: the dynamics for a rollout."""
+        means = self((states, actions))[..., 0, :]
+        return self._in_state_units(states, ops.mean(means, axis=-2))
+
+    def members(self, states, actions):
+        """The next states as each member sees them, a TFP distribution of batch shape `[..., M]` over `[S]`."""
+        return self._distribution(states, self((states, actions)))
+
+    def distribution(self, states, actions):
+        """The next states, a TFP mixture of the members with equal weights: batch shape `[...]` over `[S]`."""
+        weights = distributions.Categorical(logits=tf.zeros([self.num_members]))
+        return distributions.MixtureSameFamily(weights, self.members(states, actions))
+
+    def disagreement(self, states, actions):
+        """Standard deviation of the members' expectations `[..., S]`, in the units of the state."""
+        means = self((states, actions))[..., 0, :]
+        return ops.std(means, axis=-2) * self.change_std
+
+    def score(self, states, actions, next_states):
+        """Returns the `DynamicsScore` of transitions that the model was not trained on."""
+        states, actions, next_states = (
+            tf.convert_to_tensor(values, tf.float32) for values in (states, actions, next_states)
+        )
+        distribution = self.distribution(states, actions)
+        away = np.reshape(self.next_states(states, actions) - next_states, (-1, self.state_size))
+        disagreement = np.reshape(self.disagreement(states, actions), (-1, self.state_size))
+        return DynamicsScore(
+            float(tf.reduce_mean(distribution.log_prob(next_states))),
+            np.sqrt(np.mean(np.square(away), 0)),
+            np.mean(disagreement, 0),
+        )
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Negative log-likelihood of the next states in nats, averaged over transitions and members."""
+        losses = -ops.mean(self._distribution(x[0], y_pred).log_prob(y[..., None, :]), axis=-1)
+        if sample_weight is not None:
+            losses = losses * ops.cast(sample_weight, losses.dtype)
+        return ops.mean(losses)
+
+    def get_config(self):
+        sizes = {"state_size": self.state_size, "action_size": self.action_size, "num_members": self.num_members}
+        return {**sizes, **self.arguments, "angles": self.angles, "name": self.name}
+
+    def _distribution(self, states, outputs):
+        mean, std = outputs[..., 0, :], outputs[..., 1, :]
+        mean = self._in_state_units(ops.expand_dims(states, -2), mean)
+        return distributions.MultivariateNormalDiag(mean, std * self.change_std)
+
+    def _in_state_units(self, states, change):
+        return states + self.change_mean + self.change_std * change
+
+    def _inputs(self, states, actions):
+        columns = ops.unstack(states, axis=-1)
+        others = [column for n, column in enumerate(columns) if n not in self.angles]
+        angles = [function(columns[n]) for function in (ops.cos, ops.sin) for n in self.angles]
+        return ops.concatenate([ops.stack([*others, *angles], axis=-1), actions], axis=-1)
+
+    def _constant(self, name, width, initializer):
+        return self.add_weight(shape=(width,), initializer=initializer, trainable=False, name=name)
+
+    def _check_width(self, name, values):
+        width = self.action_size if name == "actions" else self.state_size
+        if values.shape[-1] != width:
+            raise ValueError(f"`{name}` must have {width} columns. Received: shape {tuple(values.shape)}")

@@ -1,0 +1,135 @@
+"""What a SavedModel from elsewhere may hold: pure mathematics, in every function, and the plumbing that saves it.
+
+An allow-list: an operation that is not named here is refused, so that one that TensorFlow adds tomorrow is refused too.
+Loops are not on it: a loss needs none, and they may never end.
+"""
+
+import math
+
+from ml3_tf.saving.errors import CorruptArtifactError, UnsafeArtifactError
+
+MAX_CONSTANT = 10_000_000  # elements: a constant of one repeated value is small on disk
+_ELEMENTWISE = """
+    Abs Acos Acosh Add AddN AddV2 Asin Asinh Atan Atan2 Atanh BiasAdd BiasAddGrad BiasAddV1 Cast Ceil ClipByValue Cos
+    Cosh Digamma Div DivNoNan Elu EluGrad Equal Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod Greater GreaterEqual
+    Inv InvGrad IsFinite IsInf IsNan LeakyRelu LeakyReluGrad Less LessEqual Lgamma Log Log1p LogSoftmax LogicalAnd
+    LogicalNot LogicalOr Maximum Minimum Mod Mul MulNoNan Ndtri Neg NextAfter NotEqual OnesLike Polygamma Pow RealDiv
+    Reciprocal ReciprocalGrad Relu Relu6 Relu6Grad ReluGrad Rint Round Rsqrt RsqrtGrad Select SelectV2 Selu SeluGrad
+    Sigmoid SigmoidGrad Sign Sin Sinh Softmax Softplus SoftplusGrad Softsign SoftsignGrad Sqrt SqrtGrad Square
+    SquaredDifference Sub Tan Tanh TanhGrad TruncateDiv TruncateMod Xdivy Xlog1py Xlogy ZerosLike
+    SoftmaxCrossEntropyWithLogits SparseSoftmaxCrossEntropyWithLogits
+"""
+_ARRAYS = """
+    All Any ArgMax ArgMin BatchMatMul BatchMatMulV2 BatchMatMulV3 BroadcastArgs BroadcastGradientArgs BroadcastTo
+    Concat ConcatOffset ConcatV2 Const Cumprod Cumsum DynamicStitch Einsum ExpandDims Fill Gather GatherNd GatherV2
+    Identity IdentityN InvertPermutation L2Loss MatMul Max Mean Min OneHot Pack Pad PadV2 Placeholder
+    PlaceholderWithDefault PreventGradient Prod Range Rank ReadVariableOp Reshape ReverseV2 ScatterNd Shape ShapeN
+    Size Slice Snapshot Split SplitV Squeeze StopGradient StridedSlice StridedSliceGrad Sum Tile TopKV2 Transpose
+    Unpack UnsortedSegmentSum VarHandleOp VarIsInitializedOp FusedBatchNormV3 FusedBatchNormGradV3 NoOp
+"""
+_CALLS = "Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf"
+MATHEMATICS = frozenset(f"{_ELEMENTWISE} {_ARRAYS} {_CALLS}".split())
+# Only where no endpoint leads: TensorFlow's own functions that save and restore the variables.
+PLUMBING = frozenset(
+    "AssignVariableOp DisableCopyOnRead MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch "
+    "StringJoin".split()
+)
+_OBJECTS = {"user_object", "function", "bare_concrete_function", "variable", "captured_tensor", "constant"}
+_USER_OBJECTS = {
+    *("_generic_user_object", "signature_map", "trackable_list_wrapper", "trackable_dict_wrapper"),
+    *("trackable_tuple_wrapper", "tracking"),
+}
+_COLLECTIONS = {"saved_model_main_op", "variables", "trainable_variables"}
+
+
+def check(saved_model, source):
+    """Raises unless a parsed `SavedModel` is pure mathematics with TensorFlow's own plumbing.
+
+    Args:
+        saved_model: A `SavedModel` message.
+        source: Name of its file in errors.
+
+    Raises:
+        UnsafeArtifactError: An operation, object or asset that is not allowed, named.
+        CorruptArtifactError: It contradicts itself.
+    """
+    if len(saved_model.meta_graphs) != 1:
+        raise UnsafeArtifactError(f"'{source}' holds {len(saved_model.meta_graphs)} graphs. Expected 1.")
+    graph = saved_model.meta_graphs[0]
+    if not graph.HasField("object_graph_def"):
+        raise UnsafeArtifactError(f"'{source}' is of TensorFlow 1, whose loader runs the graph.")
+    _check_surroundings(graph, source)
+    functions = {function.signature.name: function for function in graph.graph_def.library.function}
+    if len(functions) != len(graph.graph_def.library.function):
+        raise CorruptArtifactError(f"'{source}' has two functions of one name.")
+    pure = _reachable(functions, _roots(graph), source)
+    _check_nodes(graph.graph_def.node, MATHEMATICS | PLUMBING, functions, "the graph", source)
+    for name, function in functions.items():
+        allowed = MATHEMATICS if name in pure else MATHEMATICS | PLUMBING
+        _check_nodes(function.node_def, allowed, functions, f"function '{name}'", source)
+
+
+def _check_surroundings(graph, source):
+    """Refuses files, tables, resources, objects with a loader of their own, and huge variables."""
+    if graph.asset_file_def:
+        raise UnsafeArtifactError(f"'{source}' reads an asset, '{graph.asset_file_def[0].filename}'.")
+    if unknown := set(graph.collection_def) - _COLLECTIONS:
+        raise UnsafeArtifactError(f"'{source}' has the collections {sorted(unknown)}, which a loss has no need of.")
+    for node in graph.object_graph_def.nodes:
+        kind = node.WhichOneof("kind")
+        if kind not in _OBJECTS or node.registered_name or node.registered_saver:
+            raise UnsafeArtifactError(f"'{source}' holds an object of kind '{kind}' {node.registered_name!r}.")
+        if kind == "user_object" and node.user_object.identifier not in _USER_OBJECTS:
+            raise UnsafeArtifactError(f"'{source}' holds an object '{node.user_object.identifier}'.")
+        if kind == "variable":
+            _check_size(node.variable.shape, f"variable '{node.variable.name}'", source)
+
+
+def _roots(graph):
+    """The names of the functions that the loaded object may run: endpoints, and gradients of what they call."""
+    library, objects = graph.graph_def.library, graph.object_graph_def
+    names = set(objects.concrete_functions)
+    for node in objects.nodes:
+        names |= set(node.function.concrete_functions) | {node.bare_concrete_function.concrete_function_name}
+    names |= {gradient.gradient_func for gradient in [*library.gradient, *library.registered_gradients]}
+    return names - {""}
+
+
+def _reachable(functions, names, source):
+    """Returns `names` and the names of all functions that they call, at any depth."""
+    found, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        if name not in functions:
+            raise CorruptArtifactError(f"'{source}' calls a function '{name}' that it does not hold.")
+        found.add(name)
+        waiting += [called for node in functions[name].node_def for called in _called(node, functions)]
+    return found
+
+
+def _called(node, functions):
+    values = [item for value in node.attr.values() for item in [value.func, *value.list.func]]
+    return [value.name for value in values if value.name] + ([node.op] if node.op in functions else [])
+
+
+def _check_nodes(nodes, allowed, functions, where, source):
+    for node in nodes:
+        if node.op not in allowed and node.op not in functions:
+            raise UnsafeArtifactError(
+                f"'{source}': {where} holds the operation '{node.op}' (node '{node.name}'), which is not on the list "
+                "of pure mathematics."
+            )
+        if missing := [name for name in _called(node, functions) if name not in functions]:
+            raise CorruptArtifactError(f"'{source}' calls a function '{missing[0]}' that it does not hold.")
+        if node.op == "Const":
+            _check_size(node.attr["value"].tensor.tensor_shape, f"constant '{node.name}'", source)
+
+
+def _check_size(shape, what, source):
+    sizes = [dimension.size for dimension in shape.dim]
+    if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_CONSTANT:
+        raise UnsafeArtifactError(
+            f"'{source}': {what} has shape {sizes[:8]}. At most {MAX_CONSTANT} elements are read."
+        )

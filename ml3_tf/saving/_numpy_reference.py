@@ -1,0 +1,147 @@
+"""What a described loss computes, in NumPy: the self-test of an artifact needs no backend, and nothing compiled.
+
+Each function is analytic piece by piece and takes complex numbers, branches being chosen by the real part. So one pass
+gives value and derivative at once, by the complex step: for a tiny h, `f(x + i h v) = f(x) + i h f'(x) v` to the last
+digit, because nothing is subtracted.
+
+Source: Squire and Trapp, "Using Complex Variables to Estimate Derivatives of Real Functions", SIAM Review 40 (1998).
+"""
+
+import math
+
+import numpy as np
+
+from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SET
+
+STEP = 1e-30
+
+
+def value_and_derivative(description, weights, y_true, y_pred, direction):
+    """Returns the loss of each example, and its derivative along a direction of `y_pred`.
+
+    Args:
+        description: A checked description of a loss, see `ml3_tf.saving._bundle`.
+        weights: Its arrays, by the names of `ml3_tf.saving._bundle`.
+        y_true: Array `[B, width]`.
+        y_pred: Array `[B, width]`.
+        direction: Array like `y_pred`.
+
+    Returns:
+        Two arrays `[B]`.
+    """
+    with np.errstate(all="ignore"):  # what overflows is not finite, which the caller compares
+        losses = _loss(description, weights, y_true, y_pred + 1j * STEP * direction)
+    return losses.real, losses.imag / STEP
+
+
+def _loss(description, weights, y_true, y_pred):
+    if description["mode"] == PER_OUTPUT:
+        return np.mean(_score(description, weights, np.stack([y_pred, y_true], axis=-1)), axis=-1)
+    scores = _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
+    return np.broadcast_to(scores, len(y_pred))  # of a set, each example has the one score
+
+
+def _score(description, weights, inputs):
+    """As `MetaLoss` scores: `[..., F] -> [...]`, or a set of examples `[B, F] -> []`."""
+    if description["input_scale"] is not None:
+        inputs = inputs / np.array(description["input_scale"])
+    outputs = _network(description["network"], weights, "", inputs)
+    if description["mode"] == PER_SET:
+        outputs = _network(description["score_network"], weights, "score.", np.mean(outputs, axis=0))
+    values, rate = outputs[..., 0], description["learning_rate"]
+    if rate == FROM_NETWORK:
+        return values * _softplus(outputs[..., 1].real)  # no gradient flows from the rate
+    return values if rate is None else values * np.exp(np.float64(weights["log_rate"]))
+
+
+def _network(description, weights, prefix, x):
+    for index, layer in enumerate(description["layers"]):
+        start = f"{prefix}layers.{index}."
+        own = {name.removeprefix(start): w.astype(np.float64) for name, w in weights.items() if name.startswith(start)}
+        x = LAYERS[layer["type"]](layer, own, x)
+    return x
+
+
+def _dense(layer, weights, x):
+    return ACTIVATIONS[layer["activation"]](x @ weights["kernel"] + weights.get("bias", 0.0))
+
+
+def _layer_normalization(layer, weights, x):
+    x = x - np.mean(x, axis=-1, keepdims=True)
+    x = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + layer["epsilon"])  # x * x: conjugates are not analytic
+    return x * weights.get("gamma", 1.0) + weights.get("beta", 0.0)
+
+
+LAYERS = {
+    "Dense": _dense,
+    "Activation": lambda layer, weights, x: ACTIVATIONS[layer["activation"]](x),
+    "LayerNormalization": _layer_normalization,
+    "Rescaling": lambda layer, weights, x: layer["scale"] * x + layer["offset"],
+}
+
+
+def _abs(x):
+    return np.where(x.real < 0, -x, x)
+
+
+def _clip(x, low, high):
+    return np.where(x.real < low, low, np.where(x.real > high, high, x))
+
+
+def _elu(x):
+    return np.where(x.real > 0, x, np.expm1(np.where(x.real > 0, 0, x)))
+
+
+def _erf(x):
+    """`erf(a + i h) = erf(a) + i h 2/sqrt(pi) exp(-a^2)` to first order, which is exact for the complex step."""
+    value = np.vectorize(math.erf, otypes=[float])(x.real)
+    return value + 1j * x.imag * 2 / math.sqrt(math.pi) * np.exp(-(x.real**2))
+
+
+def _log_softmax(x):
+    x = x - np.max(x.real, axis=-1, keepdims=True)
+    return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))
+
+
+def _sigmoid(x):
+    small = np.exp(-_abs(x))  # 1 + tanh(x / 2) would have no digits where x is far below 0
+    return np.where(x.real < 0, small, 1) / (1 + small)
+
+
+def _softplus(x):
+    return np.where(x.real > 0, x, 0) + np.log1p(np.exp(-_abs(x)))
+
+
+def _sparse_plus(x):
+    return np.where(x.real <= -1, 0, np.where(x.real < 1, (x + 1) ** 2 / 4, x))
+
+
+# Keras's activations with their default arguments.
+ACTIVATIONS = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.where(x.real > 0, x, 0),
+    "relu6": lambda x: _clip(x, 0, 6),
+    "leaky_relu": lambda x: np.where(x.real > 0, x, 0.2 * x),
+    "elu": _elu,
+    "selu": lambda x: 1.0507009873554805 * np.where(x.real > 0, x, 1.6732632423543772 * _elu(x)),
+    "celu": _elu,
+    "gelu": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
+    "silu": lambda x: x * _sigmoid(x),
+    "mish": lambda x: x * np.tanh(_softplus(x)),
+    "softplus": _softplus,
+    "softsign": lambda x: x / (1 + _abs(x)),
+    "squareplus": lambda x: (x + np.sqrt(x * x + 4)) / 2,
+    "sparse_plus": _sparse_plus,
+    "tanh": np.tanh,
+    "tanh_shrink": lambda x: x - np.tanh(x),
+    "hard_tanh": lambda x: _clip(x, -1, 1),
+    "sigmoid": _sigmoid,
+    "hard_sigmoid": lambda x: _clip(x + 3, 0, 6) / 6,
+    "log_sigmoid": lambda x: -_softplus(-x),
+    "hard_silu": lambda x: x * _clip(x + 3, 0, 6) / 6,
+    "hard_shrink": lambda x: np.where(np.abs(x.real) > 0.5, x, 0),
+    "soft_shrink": lambda x: x - _clip(x, -0.5, 0.5),
+    "exponential": np.exp,
+    "softmax": lambda x: np.exp(_log_softmax(x)),
+    "log_softmax": _log_softmax,
+}

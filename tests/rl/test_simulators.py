@@ -1,0 +1,211 @@
+"""Tests of `ml3_tf.rl.simulators`: simulators in TensorFlow, real environments, and what goes wrong in them."""
+
+import contextlib
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import ml3_tf.envs  # noqa: F401 - registers the environments
+from ml3_tf.envs.pointmass import pointmass_step
+from ml3_tf.rl.policies import GaussianPolicy
+from ml3_tf.rl.simulators import Sampler, Simulator, policy_action_size, simulate, as_tasks
+
+GENERATOR = np.random.default_rng(0)
+GOALS = GENERATOR.uniform(-1, 1, (3, 2, 2)).astype("float32")
+TASKS = {"state": np.zeros((3, 2, 4), "float32"), "goal": GOALS}
+NOISE = GENERATOR.normal(size=(3, 2, 5, 2)).astype("float32")
+POINTMASS = Simulator(pointmass_step, lambda s, a, goal: -tf.norm(s[..., :2] - goal, axis=-1))
+
+
+def predict(gain, observations):
+    """A policy that looks ahead, with a standard deviation of 0.3."""
+    mean = gain * observations[..., :2] + 0.2 * observations[..., 2:4]
+    return tf.concat([mean, 0.3 + 0.0 * mean], -1)
+
+
+def test_a_simulated_rollout_is_that_written_out():
+    tasks = {"state": GENERATOR.normal(size=(3, 2, 4)).astype("float32"), "goal": GOALS}
+    look = lambda states, goal: tf.concat([states, goal], -1)
+    trajectory = simulate(lambda o: predict(-0.5, o), POINTMASS._replace(observation=look), tasks, NOISE)
+    states = tasks["state"]
+    for t in range(5):
+        np.testing.assert_allclose(trajectory.observations[:, :, t], np.concatenate([states, GOALS], -1), rtol=1e-5)
+        actions = -0.5 * states[..., :2] + 0.2 * states[..., 2:] + 0.3 * NOISE[:, :, t]
+        np.testing.assert_allclose(trajectory.actions[:, :, t], actions, rtol=1e-4, atol=1e-6)
+        states = pointmass_step(states, actions).numpy()
+        rewards = -np.linalg.norm(states[..., :2] - GOALS, axis=-1)
+        np.testing.assert_allclose(trajectory.rewards[:, :, t], rewards, rtol=1e-5)
+    np.testing.assert_array_equal(trajectory.mask, np.ones((3, 2, 5)))
+    np.testing.assert_array_equal(trajectory.goal, GOALS)
+
+
+@pytest.fixture
+def envs():
+    vector = gymnasium.make_vec("ml3_tf/PointmassGoal-v0", num_envs=6, vectorization_mode="sync")
+    yield vector
+    vector.close()
+
+
+def test_environment_and_simulator_agree(envs):
+    tasks = as_tasks({"state": 0.2 * GENERATOR.normal(size=(3, 2, 4)), "goal": GOALS})
+    real, simulated = (Sampler(predict, s, 5, 2)(tf.constant(-0.5), tasks, NOISE) for s in (envs, POINTMASS))
+    for name in real._fields:
+        np.testing.assert_allclose(getattr(real, name), getattr(simulated, name), atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_tasks_reach_environments_unrounded(dtype):
+    """The nearest goal that the arm reaches, 0.01 m away: as float32 it lies too near."""
+    env = gymnasium.make_vec("ml3_tf/ReacherFingertipGoal-v0", num_envs=1, vectorization_mode="sync")
+    tasks = as_tasks({"state": np.zeros((1, 1, 4)), "goal": np.array([[[0.01, 0.0]]], dtype)})
+    sampler = Sampler(lambda _, observations: 0.0 * observations[..., :4], env, 2, 2)
+    with contextlib.nullcontext() if dtype == "float64" else pytest.raises(ValueError, match="`goal` must lie"):
+        trajectory = sampler(tf.constant(0.0), tasks, tf.zeros((1, 1, 2, 2)))
+        np.testing.assert_allclose(trajectory.goal, tasks["goal"], rtol=1e-6)
+    env.close()
+
+
+def test_without_noise_the_policy_acts_by_its_mean():
+    sampler = Sampler(predict, POINTMASS, 5, 2)
+    trajectory = sampler(tf.constant(-0.5), as_tasks(TASKS), sampler.no_noise(TASKS))
+    states = trajectory.observations[:, :, :-1]
+    np.testing.assert_allclose(trajectory.actions, -0.5 * states[..., :2] + 0.2 * states[..., 2:], atol=1e-6)
+
+
+def test_noise_is_standard_normal_and_determined_by_the_seed():
+    sampler = Sampler(predict, POINTMASS, 200, 2)
+    draws = [sampler.noise(TASKS, keras.random.SeedGenerator(seed)).numpy() for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2])
+    assert draws[0].shape == (3, 2, 200, 2)
+    np.testing.assert_allclose([draws[0].mean(), draws[0].std()], [0, 1], atol=0.1)
+    seeds = keras.random.SeedGenerator(0)
+    assert not np.array_equal(sampler.noise(TASKS, seeds), sampler.noise(TASKS, seeds))
+
+
+def test_no_gradient_leaks_through_a_rollout():
+    """Through `mu + sigma noise` and the simulator it would: actions and rewards are data."""
+    gain = tf.constant(-0.5)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(gain)
+        trajectory = simulate(lambda o: predict(gain, o), POINTMASS, TASKS, NOISE)
+        sums = [tf.reduce_sum(values) for values in trajectory]
+    assert [tape.gradient(value, gain) for value in sums] == [None] * 5
+
+
+class Faulty(gymnasium.Env):
+    """Observes two numbers; from its second step on it does what its fault is. No episode ends by itself."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (2,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    task = {}
+
+    def __init__(self, fault=None):
+        self.fault = fault
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps, self.state = 0, np.asarray(self.task["state"], np.float32)
+        return self.state, {"goal": np.zeros(1, np.float32) if self.fault == "goal" else self.task["goal"]}
+
+    def step(self, action):
+        self.steps += 1
+        fault = self.fault if self.steps == 2 else None
+        if fault == "raises":
+            raise RuntimeError("the motor is on fire")
+        observation = np.full(2, np.nan, np.float32) if fault == "state" else self.state + 0.1
+        return observation, np.nan if fault == "reward" else 1.0, False, False, {}
+
+
+def run_faulty(fault, count=2, vector=None):
+    env = vector or gymnasium.vector.SyncVectorEnv([lambda: Faulty(fault)] * count)
+    tasks = as_tasks({"state": np.zeros((2, 1, 2)), "goal": np.ones((2, 1, 1))})
+    outputs = lambda _, observations: tf.concat([observations[..., :1], tf.ones_like(observations[..., :1])], -1)
+    return Sampler(outputs, env, 4, 1)(tf.constant(0.0), tasks, tf.zeros((2, 1, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    "fault, error, message",
+    [
+        ("raises", RuntimeError, "the motor is on fire"),
+        ("state", FloatingPointError, r"the states of environment\(s\) \[0, 1\] are not finite after step 2"),
+        ("reward", FloatingPointError, r"The rewards of task\(s\) \[0, 1\] are not finite"),
+        ("goal", ValueError, "The environments did not take their tasks"),
+    ],
+)
+def test_faults_of_environments_are_named(fault, error, message):
+    with pytest.raises(error, match=message):
+        run_faulty(fault)
+
+
+def test_an_episode_without_end_is_cut_at_the_horizon():
+    """And the next starts anew: nothing is left of the one before."""
+    env = gymnasium.vector.SyncVectorEnv([Faulty] * 2)
+    first, second = run_faulty(None, vector=env), run_faulty(None, vector=env)
+    np.testing.assert_array_equal(first.mask, np.ones((2, 1, 4)))
+    np.testing.assert_array_equal(first.observations, second.observations)
+
+
+def test_observations_of_another_shape_are_refused():
+    class Widening(gymnasium.vector.SyncVectorEnv):
+        def step(self, actions):
+            observations, *rest = super().step(actions)
+            return observations[:, :1], *rest
+
+    with pytest.raises(ValueError, match=r"observations of the shape that it names, \(2, 2\). Received: shape \(2, 1"):
+        run_faulty(None, vector=Widening([Faulty] * 2))
+
+
+def test_every_episode_needs_an_environment():
+    with pytest.raises(ValueError, match="for each episode of each task, 2. Received: num_envs=3"):
+        run_faulty(None, count=3)
+
+
+def test_a_simulator_that_diverges_is_named():
+    diverging = POINTMASS._replace(step=lambda states, actions: tf.where(states[..., :1] > 0, np.inf, states + 0.5))
+    tasks = as_tasks({**TASKS, "state": np.zeros((3, 2, 4)) + np.array([0, 1, 0])[:, None, None]})
+    with pytest.raises(FloatingPointError, match=r"The states of task\(s\) \[0, 1, 2\] are not finite"):
+        Sampler(predict, diverging, 5, 2)(tf.constant(0.0), tasks, NOISE)
+    with pytest.raises(FloatingPointError, match=r"The states of task\(s\) \[1\] are not finite"):
+        Sampler(predict, diverging, 1, 2)(tf.constant(0.0), tasks, NOISE[:, :, :1])
+
+
+@pytest.mark.parametrize("name", ["step", "reward"])
+def test_functions_of_a_simulator_keep_shapes(name):
+    wrong = POINTMASS._replace(**{name: lambda states, actions, *goal: states[..., :1]})
+    with pytest.raises(ValueError, match=rf"`{name}` of the simulator must return the shape \(3, 2.*Received: shape"):
+        Sampler(predict, wrong, 5, 2)(tf.constant(0.0), as_tasks(TASKS), NOISE)
+
+
+@pytest.mark.parametrize(
+    "tasks, message",
+    [
+        ([1], "Received: list"),
+        ({"support": 1, "query": 2}, r"Received: \['query', 'support'\]"),
+        ({"state": np.zeros((3, 4)), "goal": np.zeros((3, 2))}, r"the shapes \[N, E, S\] and \[N, E, G\]"),
+        ({"state": np.zeros((3, 2, 4)), "goal": np.zeros((3, 1, 2))}, r"the shapes \[N, E, S\] and \[N, E, G\]"),
+        ({"state": np.zeros((3, 0, 4)), "goal": np.zeros((3, 0, 2))}, "positive number of tasks and of episodes"),
+    ],
+    ids=["list", "other-names", "rank", "episodes", "none"],
+)
+def test_tasks_of_another_form_are_refused(tasks, message):
+    with pytest.raises(ValueError, match=message):
+        as_tasks(tasks)
+
+
+def test_what_is_no_sampler():
+    with pytest.raises(ValueError, match="`simulator` must be a `Simulator` or a vector of environments.*Received: 3"):
+        Sampler(predict, 3, 5, 2)
+    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1. Received: horizon=0"):
+        Sampler(predict, POINTMASS, 0, 2)
+
+
+def test_the_actions_of_a_policy_are_half_of_what_it_returns():
+    assert policy_action_size(GaussianPolicy(4, 3, std=0.5)) == 3
+    deterministic = [GaussianPolicy(4, 2), keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])]
+    for policy in deterministic:
+        with pytest.raises(ValueError, match="mean and standard deviation side by side.*Received a policy with output"):
+            policy_action_size(policy)

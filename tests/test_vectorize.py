@@ -1,0 +1,50 @@
+"""Tests of `ml3_tf.vectorize`."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ml3_tf.vectorize import is_vectorizable, map_over_tasks
+
+
+def multiply(inputs):
+    matrix, (vector,) = inputs
+    return tf.linalg.matvec(matrix, vector), {"constant": tf.constant([1.0, 2.0])}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("vectorized", [True, False])
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_each_task_gets_its_own_inputs(num_tasks, vectorized, jit_compile):
+    matrices, vectors = np.random.default_rng(0).normal(size=(num_tasks, 2, 2)), np.ones((num_tasks, 2))
+    function = tf.function(lambda inputs: map_over_tasks(multiply, inputs, vectorized), jit_compile=jit_compile)
+    products, constants = function((tf.constant(matrices), (tf.constant(vectors),)))
+    np.testing.assert_allclose(products, matrices.sum(axis=2))
+    np.testing.assert_allclose(constants["constant"], [[1.0, 2.0]] * num_tasks)
+
+
+def test_shapes_stay_static():
+    shapes = []
+
+    @tf.function
+    def record(x):
+        shapes.extend(tuple(map_over_tasks(tf.square, x, vectorized).shape) for vectorized in (True, False))
+
+    record(tf.zeros((3, 2)))
+    assert shapes == [(3, 2), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: tf.tanh(x @ x), True),
+        (lambda x: tf.reduce_sum(x, 0, keepdims=True), True),
+        (tf.reduce_sum, False),
+        (tf.transpose, False),
+        (lambda x: x[0], False),
+        (tf.function(lambda x: tf.concat([x, x], 0)), False),
+    ],
+    ids=["matmul", "kept_axes", "sum", "transpose", "slice", "inner_function"],
+)
+def test_what_xla_cannot_compile_once_is_found(function, expected):
+    assert is_vectorizable(function, tf.zeros((3, 2, 2))) is expected
