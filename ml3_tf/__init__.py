@@ -13,6 +13,7 @@ from ml3_tf.meta_loss import LearnedRate, MetaLoss
 
 if TYPE_CHECKING:
     from ml3_tf.datasets import sine_tasks
+    from ml3_tf.learner import Learner, Parameters
     from ml3_tf.meta_testing import meta_test
     from ml3_tf.meta_trainer import MetaTrainer
     from ml3_tf.saving import list_meta_losses, load_meta_loss
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "LearnedRate",
+    "Learner",
     "LossInputs",
     "MetaLoss",
     "MetaTrainer",
+    "Parameters",
     "__version__",
     "list_meta_losses",
     "load_meta_loss",
@@ -31,7 +34,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Learner": "learner",
     "MetaTrainer": "meta_trainer",
+    "Parameters": "learner",
     "list_meta_losses": "saving",
     "load_meta_loss": "saving",
     "meta_test": "meta_testing",

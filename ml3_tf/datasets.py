@@ -1,59 +1,66 @@
-"""Families of tasks, as `tf.data` datasets."""
+"""Datasets of tasks for meta-training and meta-testing, in `tf.data`."""
+
+from __future__ import annotations
 
 import math
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from ml3_tf.arguments import check_counts
 
+Range: TypeAlias = tuple[float, float] | float
+"""The ends `(low, high)` of a uniform distribution, or one number."""
+
 
 def sine_tasks(
-    num_tasks=1,
-    num_support=100,
-    num_query=None,
-    amplitude=(0.2, 5.0),
-    phase=(-math.pi, math.pi),
-    x_range=(-5.0, 5.0),
-    seed=None,
-):
-    """Sine curves `y = amplitude * sin(x - phase)`, drawn without end.
+    num_tasks: int = 1,
+    *,
+    num_support: int = 100,
+    num_query: int | None = None,
+    amplitude: Range = (0.2, 5.0),
+    phase: Range = (-math.pi, math.pi),
+    x_range: Range = (-5.0, 5.0),
+    seed: int | None = None,
+) -> tf.data.Dataset[Any]:
+    """Returns an infinite dataset of sine curves `y = amplitude * sin(x - phase)`.
 
     The defaults are the meta-test distribution of ML3 (appendix D). Its meta-train task is the single curve
     `sine_tasks(amplitude=1, phase=math.pi, x_range=(-2, 2))`.
 
     Args:
-        num_tasks: N, number of curves in an element.
+        num_tasks: N, number of curves in a batch.
         num_support: Number of points that a learner trains on.
-        num_query: Number of points, apart from those, on which it is scored. `None`: the same points, as in the paper.
-        amplitude: Range of a uniform distribution, or one number.
-        phase: The same, in rad.
-        x_range: Range of the inputs, drawn uniformly.
+        num_query: Number of other points, on which it is scored. `None`: the same points, as in the paper.
+        amplitude: Range of the amplitude, drawn uniformly, or one number.
+        phase: Range of the phase (rad), drawn uniformly, or one number.
+        x_range: Range of the inputs, drawn uniformly, or one number.
         seed: Optional integer; the same seed gives the same curves and points.
 
     Returns:
-        An infinite `tf.data.Dataset` of `{"support": (x, y), "query": (x, y)}`, each `[num_tasks, points, 1]`, float32.
+        A `tf.data.Dataset` of batches `{"support": (x, y), "query": (x, y)}`, each `[num_tasks, points, 1]`, float32.
 
     Raises:
-        ValueError: A number of tasks or points below 1, or a range whose end lies before its start.
+        ValueError: A number of tasks or points is below 1, or a range ends before its start.
 
     Example:
 
-    >>> tasks = next(iter(sine_tasks(num_tasks=3, num_query=20, seed=0)))
-    >>> x, y = tasks["query"]
+    >>> batch = next(iter(sine_tasks(num_tasks=3, num_query=20, seed=0)))
+    >>> x, y = batch["query"]
     >>> tuple(x.shape)
     (3, 20, 1)
     """
     check_counts(num_tasks=num_tasks, num_support=num_support)
     if num_query is not None:
         check_counts(num_query=num_query)
-    ranges = {"amplitude": amplitude, "phase": phase, "x_range": x_range}
-    ranges = {name: _as_range(name, value) for name, value in ranges.items()}
+    limits = {"amplitude": amplitude, "phase": phase, "x_range": x_range}
+    ranges = {name: _as_range(name, value) for name, value in limits.items()}
 
-    def draw(seed):
+    def draw(seed: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         seeds = tf.random.split(seed, 3)
         num_points = num_support + (num_query or 0)
 
-        def uniform(name, shape, seed):
+        def uniform(name: str, shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
             low, high = ranges[name]
             return tf.random.stateless_uniform(shape, seed, low, high)
 
@@ -73,7 +80,7 @@ def sine_tasks(
     return seeds.map(draw).prefetch(tf.data.AUTOTUNE)
 
 
-def _as_range(name, value):
+def _as_range(name: str, value: Range) -> tuple[float, float]:
     low, high = value if isinstance(value, (tuple, list)) else (value, value)
     if not low <= high:
         raise ValueError(f"`{name}` must be a number or a range (low, high). Received: {name}={value}")

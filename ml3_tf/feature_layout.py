@@ -27,18 +27,18 @@ FROM_NETWORK = "network"
 
 @dataclasses.dataclass(frozen=True)
 class LossInputs:
-    """Describes what a learned loss of policies sees, for `MetaLoss.mlp`, trainers and meta-tests alike.
+    """Describes what a learned loss sees, for `MetaLoss.mlp`, and for the trainers and meta-tests of policies.
 
     Args:
         function: Function of a `ml3_tf.rl.Trajectory` that returns what the loss sees beside the policy's outputs,
-            `[..., T, width]`.
-        features: Mapping from the name of each feature to its width; the policy's outputs come first, and the widths
-            of the others add up to what `function` returns.
+            `[..., T, width]`. `None` for a loss of data sets, which sees `y_true` as it is.
+        features: Mapping from the name of each feature to its width. The prediction comes first; the widths of the
+            others add up to what `function` returns.
         scale: Optional sequence with one positive divisor per column of all features, e.g. the spread of a velocity.
-        name: Optional name, by which `ml3_tf.rl.get_loss_inputs` finds registered ones.
+        name: Optional name, by which `ml3_tf.rl.get_loss_inputs` finds those of the shipped losses.
 
     Raises:
-        ValueError: `function` is not callable, or there are fewer than two features.
+        ValueError: `function` is not a function, or there are fewer than two features.
 
     Example:
 
@@ -49,22 +49,33 @@ class LossInputs:
     (None, 6)
     """
 
-    function: Callable[[Any], Any]
+    function: Callable[[Any], Any] | None
     features: Mapping[str, int]
     scale: Sequence[float] | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.function) or len(self.features) < 2:
+        if not (self.function is None or callable(self.function)) or len(self.features) < 2:
             raise ValueError(
-                "`LossInputs` need a function of a trajectory, and the widths of at least two features: the policy's "
-                f"outputs and what the function returns. Received: function={self.function!r}, "
+                "`LossInputs` need a function of a trajectory or None, and the widths of at least two features: the "
+                f"prediction and what else the loss sees. Received: function={self.function!r}, "
                 f"features={self.features!r}"
             )
 
     def __call__(self, trajectory: Any) -> Any:
         """Returns what the loss sees of a trajectory beside the policy's outputs, `[..., T, width]`."""
+        if self.function is None:
+            raise ValueError("These `LossInputs` have no function of a trajectory: give them one to train policies.")
         return self.function(trajectory)
+
+    def check_fits(self, loss: Any) -> None:
+        """Raises `ValueError` if `loss` is a `MetaLoss` whose features have other widths."""
+        expected = list(getattr(loss, "features", self.features).values())
+        if list(self.features.values()) != expected:
+            raise ValueError(
+                f"`loss_inputs` must have the widths of the loss's features, {loss.features}. Received: "
+                f"{dict(self.features)}. Build the loss from them: MetaLoss.mlp(features=loss_inputs)."
+            )
 
 
 def check(meta_loss: MetaLoss) -> None:

@@ -277,11 +277,7 @@ class MetaLoss(keras.losses.Loss):
 
         See `ml3_tf.saving.export_meta_loss` for files and errors, and `ml3_tf.load_meta_loss` for the way back.
 
-        Args:
-            folder: The folder of this loss; its last part is the name of the loss.
-
-        Returns:
-            The folder of the version that was written.
+        The last part of `folder` is the name of the loss. Returns the folder of the version that was written.
         """
         from ml3_tf import saving
 
