@@ -3,62 +3,61 @@
     python benchmarks/rollout.py
 
 The workload is the mountain car's in the paper's own sizes: a linear policy of two layers (200 units), horizon 35, a
-learned loss of two layers of 400, one inner SGD step, Adam outside, 300 outer steps. For each way to lay out the loop
-over time it prints the seconds of the first call (tracing and compilation), of the 299 steps that follow, and their
-sum; a second column of sums counts processor time, which other programs on the machine do not change. A hand-written
-JAX `scan` (`pip install jax`) is timed in the same run.
+learned loss of two layers of 400, one inner SGD step, Adam outside, 300 outer steps. For each form of the loop over
+time the benchmark prints the seconds of the first call (tracing and compilation), the seconds of the 299 steps that
+follow, and their sum. The last column is processor time, which other programs on the machine do not change. A
+hand-written JAX `scan` (`pip install jax`) is timed in the same run.
 """
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tyro
 
 import ml3_tf
 from ml3_tf.envs.mountain_car import GOAL, MAX_FORCE, START, mountain_car_step
-from ml3_tf.rl.model_based import ModelBasedTrainer
-from ml3_tf.rl.policies import GaussianPolicy
+from ml3_tf.rl import MLPPolicy, ModelBasedTrainer, Trajectory, observation_and_goal
 
 HORIZON, OUTER_STEPS, INNER_RATE, OUTER_RATE = 35, 300, 1e-3, 1e-3
-FEATURES = {"force": 1, "state": 2, "goal": 2}
+LOSS_INPUTS = ml3_tf.LossInputs(observation_and_goal, {"force": 1, "observation": 2, "goal": 2})
+
+Steps = Callable[[int], Any]
 
 
-def build_policy():
-    return GaussianPolicy(2, 1, (200,), "linear", action_limit=MAX_FORCE, use_bias=False)
+def build_policy() -> MLPPolicy:
+    return MLPPolicy(2, 1, hidden_units=(200,), activation="linear", action_limit=MAX_FORCE, use_bias=False)
 
 
-def distance(trajectory):
+def distance(trajectory: Trajectory) -> tf.Tensor:
     return tf.norm(trajectory.observations - trajectory.goal[..., tf.newaxis, :], axis=[-2, -1])
 
 
-def tensorflow_steps(horizon, time_unroll):
-    """A function that takes one outer step of `ModelBasedTrainer`."""
+def tensorflow_steps(horizon: int, time_unroll: int) -> Steps:
+    """Returns a function that takes a number of outer steps of `ModelBasedTrainer`."""
     trainer = ModelBasedTrainer(
         build_policy,
-        ml3_tf.MetaLoss.mlp((400, 400), "elu", features=FEATURES),
-        mountain_car_step,
-        horizon,
+        ml3_tf.MetaLoss.mlp((400, 400), activation="elu", features=LOSS_INPUTS),
+        dynamics=mountain_car_step,
+        horizon=horizon,
+        loss_inputs=LOSS_INPUTS,
         time_unroll=time_unroll,
         seed=0,
     )
     trainer.compile(keras.optimizers.Adam(OUTER_RATE), distance, keras.optimizers.SGD(INNER_RATE))
     part = tf.constant([[START]]), tf.constant([[GOAL]])
     tasks = tf.data.Dataset.from_tensors({"support": part, "query": part}).repeat()
-    return lambda steps: trainer.fit(tasks, steps_per_epoch=steps, verbose=0)
+    return lambda num_steps: trainer.fit(tasks, steps_per_epoch=num_steps, verbose=0)
 
 
-def jax_steps(horizon):
-    """The same by hand in JAX: `jit` of `grad` through a `lax.scan`, Adam included."""
+def jax_task_loss(horizon: int) -> Callable[..., Any]:
+    """Returns the task loss after an inner step as a function of phi and theta, by hand in JAX: a `lax.scan`."""
     import jax
     import jax.numpy as jnp
 
     goal, start = jnp.array(GOAL), jnp.array(START)
-
-    def initialize(key, sizes):
-        keys = jax.random.split(key, len(sizes))
-        return [(jax.nn.initializers.glorot_uniform()(k, s), jnp.zeros(s[1])) for k, s in zip(keys, sizes)]
 
     def policy(theta, states):
         z = states @ theta[0] @ theta[1]
@@ -89,6 +88,20 @@ def jax_steps(horizon):
         theta = jax.tree.map(lambda t, g: t - INNER_RATE * g, theta, jax.grad(inner)(theta))
         return jnp.linalg.norm(rollout(theta) - goal)
 
+    return task_loss
+
+
+def jax_steps(horizon: int) -> Steps:
+    """Returns a function that takes a number of outer steps in JAX: `jit` of `grad`, Adam included."""
+    import jax
+    import jax.numpy as jnp
+
+    task_loss = jax_task_loss(horizon)
+
+    def initialize(key, sizes):
+        keys = jax.random.split(key, len(sizes))
+        return [(jax.nn.initializers.glorot_uniform()(k, s), jnp.zeros(s[1])) for k, s in zip(keys, sizes)]
+
     @jax.jit
     def step(phi, mean, square, count, key):
         theta = [kernel for kernel, _ in initialize(key, [(2, 200), (200, 1)])]
@@ -102,27 +115,27 @@ def jax_steps(horizon):
     phi = initialize(jax.random.key(0), [(5, 400), (400, 400), (400, 1)])
     state, count = [phi, jax.tree.map(jnp.zeros_like, phi), jax.tree.map(jnp.zeros_like, phi)], 0
 
-    def run(steps):
+    def run(num_steps):
         nonlocal count
-        for _ in range(steps):
+        for _ in range(num_steps):
             count += 1
             state[:] = jax.block_until_ready(step(*state, float(count), jax.random.key(count)))
 
     return run
 
 
-def measure(make):
-    """Wall-clock seconds of the first step and of the others, and processor seconds of all."""
+def measure(make: Callable[[], Steps]) -> tuple[float, float, float]:
+    """Returns the wall-clock seconds of the first step and of the others, and the processor seconds of all."""
     wall, processor = [time.perf_counter()], time.process_time()
     run = make()
-    for steps in (1, OUTER_STEPS - 1):
-        run(steps)
+    for num_steps in (1, OUTER_STEPS - 1):
+        run(num_steps)
         wall.append(time.perf_counter())
-    return *np.diff(wall), time.process_time() - processor
+    return wall[1] - wall[0], wall[2] - wall[1], time.process_time() - processor
 
 
-def main(jax: bool = True):
-    """Prints a table of the ways to lay out the loop over time.
+def main(jax: bool = True) -> None:
+    """Prints a table of the forms of the loop over time.
 
     Args:
         jax: Whether to time JAX too.

@@ -4,35 +4,37 @@ Shape letters: N environments, T time, S state, A action.
 """
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from ml3_tf.arguments import check_counts
-from ml3_tf.rl.model_based import ModelBasedTrainer
-from ml3_tf.rl.rollouts import rollout_env
+from ml3_tf.learner import Parameters
+from ml3_tf.rl.dynamics import DynamicsEnsemble, DynamicsScore
+from ml3_tf.rl.policy_trainer import PolicyTrainer
+from ml3_tf.rl.rollouts import Trajectory, rollout_env
 
 HELD_OUT = 8  # one episode of so many is never learned from: it scores the model
 HOLD = 5  # steps for which a random action is held: one that changed at each step would lead nowhere
 
 
 class DynamicsRefit(keras.callbacks.Callback):
-    """Refits a learned model of the dynamics while `ModelBasedTrainer.fit` learns a loss through it.
+    """Refits a learned model of the dynamics while a trainer of policies learns a loss through it.
 
-    Algorithm 3 of ML3: every so many outer iterations the last inner policies are rolled out on the real system, each
-    from the start and with the goal of its task, and the model is fitted to all transitions seen so far. Before the
-    first iteration the model is fitted to episodes of random actions.
+    Algorithm 3 of ML3. Every so many outer iterations the last inner policies are rolled out on the real system, each
+    from the start and with the goal that it was trained for (the support of its task). Then the model is fitted to all
+    transitions seen so far. Before the first iteration the model is fitted to episodes of random actions.
 
-    One episode in eight is held out, and scores the model: its log-likelihood (nats per transition) stands in the
-    progress bar and in the history as `dynamics_log_likelihood`.
-
-    What a diverged simulator leaves behind is not learned from; neither is what lies behind the end of an episode.
+    One episode in eight is held out, and scores the model: the progress bar and the history show its log-likelihood
+    (nats per transition) as `dynamics_log_likelihood`. Episodes of a diverged simulator, and steps after the end of an
+    episode, are left out. It is a callback of `ModelBasedTrainer.fit` and of `DemonstrationTrainer.fit`.
 
     Args:
         dynamics: Compiled `DynamicsEnsemble`; the trainer's `dynamics` is its `next_states`.
         env: `gymnasium.vector.VectorEnv` of N environments that take a task `{"state": ..., "goal": ...}` as attribute
-            (see `ml3_tf.envs.goal_env`). N is at most the number of tasks of an outer step.
+            (see `ml3_tf.envs`). N is at most the number of tasks of an outer step.
         tasks: The dataset of tasks that `fit` is given; random episodes start where its first ones do.
         every: Number of outer iterations, i.e. steps of `fit`, between two refits. The paper's is 100.
         exploration: Number of rounds of N random episodes before the first iteration.
@@ -41,20 +43,25 @@ class DynamicsRefit(keras.callbacks.Callback):
         seed: Optional integer that determines the random actions.
 
     Raises:
-        ValueError: Counts below 1; in `fit`, another trainer, or fewer tasks than environments.
+        ValueError: Counts below 1; in `fit`, a trainer of another kind, or fewer tasks than environments.
         FloatingPointError: The simulator diverged in all random episodes, so that there is nothing to start from.
 
     Example:
 
     >>> import gymnasium, ml3_tf, ml3_tf.envs
-    >>> from ml3_tf.rl.dynamics import DynamicsEnsemble
-    >>> from ml3_tf.rl.policies import GaussianPolicy
+    >>> from ml3_tf.rl import DynamicsEnsemble, MLPPolicy, ModelBasedTrainer, observation_and_goal
     >>> dynamics = DynamicsEnsemble(state_size=2, action_size=1, hidden_units=(8,), seed=0)
     >>> dynamics.compile("adam")
-    >>> loss = ml3_tf.MetaLoss.mlp((10,), features={"action": 1, "state": 2, "goal": 2})
-    >>> policy = lambda: GaussianPolicy(2, 1, hidden_units=(8,), action_limit=0.25)
-    >>> trainer = ModelBasedTrainer(policy, loss, dynamics.next_states, horizon=5)
-    >>> trainer.compile(loss=lambda tau: tf.norm(tau.observations[..., -1, :] - tau.goal, axis=-1), jit_compile=False)
+    >>> inputs = ml3_tf.LossInputs(observation_and_goal, {"action": 1, "observation": 2, "goal": 2})
+    >>> trainer = ModelBasedTrainer(
+    ...     lambda: MLPPolicy(2, 1, hidden_units=(8,), action_limit=0.25),
+    ...     ml3_tf.MetaLoss.mlp((10,), features=inputs),
+    ...     dynamics=dynamics.next_states,
+    ...     horizon=5,
+    ...     loss_inputs=inputs,
+    ... )
+    >>> final_distance = lambda tau: tf.norm(tau.observations[..., -1, :] - tau.goal, axis=-1)
+    >>> trainer.compile(loss=final_distance, jit_compile=False)
     >>> part = tf.constant([[[-0.5, 0.0]]] * 4), tf.constant([[[0.5, 1.0]]] * 4)
     >>> tasks = tf.data.Dataset.from_tensors({"support": part, "query": part}).repeat()
     >>> env = gymnasium.make_vec("ml3_tf/MountainCarGoal-v0", num_envs=4, vectorization_mode="sync")
@@ -64,45 +71,56 @@ class DynamicsRefit(keras.callbacks.Callback):
     3
     """
 
-    def __init__(self, dynamics, env, tasks, every=100, exploration=4, epochs=20, batch_size=64, seed=None):
+    def __init__(
+        self,
+        dynamics: DynamicsEnsemble,
+        env: Any,
+        tasks: tf.data.Dataset,
+        *,
+        every: int = 100,
+        exploration: int = 4,
+        epochs: int = 20,
+        batch_size: int = 64,
+        seed: int | None = None,
+    ) -> None:
         super().__init__()
         check_counts(every=every, exploration=exploration, epochs=epochs, batch_size=batch_size)
         self.dynamics, self.env, self.tasks = dynamics, env, tasks
         self.every, self.exploration = every, exploration
         self.fit_arguments = {"epochs": epochs, "batch_size": batch_size, "verbose": 0}
         self.generator = np.random.default_rng(seed)
-        self.replay, self.held_out = Replay(), Replay()
-        self.scores = []  # `DynamicsScore` after each fit
+        self.replay, self.held_out = ReplayBuffer(), ReplayBuffer()
+        self.scores: list[DynamicsScore] = []  # after each fit
         self._episodes = self._iterations = self._in_epoch = 0
         self._act = None
 
-    def on_train_begin(self, logs=None):
-        if not isinstance(self.model, ModelBasedTrainer):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not isinstance(self.model, PolicyTrainer):
             raise ValueError(
-                "`DynamicsRefit` is a callback of `ModelBasedTrainer.fit`, whose policies it rolls out. Received: "
-                f"{type(self.model).__name__}"
+                "`DynamicsRefit` rolls out the policies of a `ModelBasedTrainer` or `DemonstrationTrainer`: expected "
+                f"it among the callbacks of one of their `fit`. Received: {type(self.model).__name__}"
             )
         loop = self.model.inner_loop
-        act = lambda parameters, states: loop.predict(parameters, states[:, tf.newaxis])[:, 0]
+        act = lambda parameters, observations: loop.predict(parameters, observations[:, tf.newaxis])[:, 0]
         self._act = tf.function(act, autograph=False)
         if not self.replay.size:
             self._explore()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         before, self._in_epoch = self._iterations + self._in_epoch, batch + 1
         if (self._iterations + self._in_epoch) // self.every > before // self.every:
             if self._collect(*self.model.last_policies()):
                 self._fit()
         self._tell(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._iterations, self._in_epoch = self._iterations + self._in_epoch, 0
         self._tell(logs)
 
-    def _explore(self):
-        for data in self.tasks.take(self.exploration):
+    def _explore(self) -> None:
+        for batch in self.tasks.take(self.exploration):
             actions = _RandomActions(self.env, self.generator)
-            self._roll_out(actions, *data["query"])
+            self._roll_out(actions, *batch["support"])
         if not self.replay.size:
             raise FloatingPointError(
                 "There is nothing to fit the dynamics to: the simulator diverged in every random episode, or `tasks` "
@@ -110,11 +128,11 @@ class DynamicsRefit(keras.callbacks.Callback):
             )
         self._fit()
 
-    def _collect(self, parameters, query):
+    def _collect(self, parameters: Parameters, support: tuple[tf.Tensor, tf.Tensor]) -> bool:
         parameters = tf.nest.map_structure(lambda values: values[: self.env.num_envs], parameters)
-        return self._roll_out(lambda states: self._act(parameters, states), *query)
+        return self._roll_out(lambda observations: self._act(parameters, observations), *support)
 
-    def _roll_out(self, policy, starts, goals):
+    def _roll_out(self, policy: Any, starts: tf.Tensor, goals: tf.Tensor) -> bool:
         """Adds an episode of each environment to the data. Returns whether there was one."""
         number = self.env.num_envs
         if starts.shape[0] < number:
@@ -125,7 +143,7 @@ class DynamicsRefit(keras.callbacks.Callback):
         pairs = zip(np.asarray(starts[:number, 0], np.float64), np.asarray(goals[:number, 0], np.float64))
         self.env.set_attr("task", [{"state": state, "goal": goal} for state, goal in pairs])
         try:
-            trajectory = rollout_env(policy, self.env, self.model.horizon)
+            trajectory = rollout_env(policy, self.env, horizon=self.model.horizon)
         except FloatingPointError as error:
             warnings.warn(f"The model of the dynamics is not refitted to a diverged simulation. {error}", stacklevel=2)
             return False
@@ -135,46 +153,46 @@ class DynamicsRefit(keras.callbacks.Callback):
         self.held_out.add(trajectory, held_out)
         return True
 
-    def _fit(self):
+    def _fit(self) -> None:
         states, actions, next_states = self.replay.transitions()
         self.dynamics.adapt(states, actions, next_states)
         self.dynamics.fit((states, actions), next_states, **self.fit_arguments)
         if self.held_out.size:
             self.scores.append(self.dynamics.score(*self.held_out.transitions()))
 
-    def _tell(self, logs):
+    def _tell(self, logs: dict[str, Any] | None) -> None:
         if logs is not None and self.scores:
             logs["dynamics_log_likelihood"] = self.scores[-1].log_likelihood
 
 
-class Replay:
-    """Transitions that were seen, in a growing memory.
+class ReplayBuffer:
+    """The transitions seen so far; it grows without a limit.
 
     Example:
 
     >>> from ml3_tf.rl.rollouts import Trajectory
     >>> states, actions, mask = np.zeros((2, 4, 3)), np.ones((2, 3, 1)), np.array([[1, 1, 0], [1, 1, 1]])
-    >>> replay = Replay()
+    >>> replay = ReplayBuffer()
     >>> replay.add(Trajectory(states, actions, None, None, mask))
     >>> [part.shape for part in replay.transitions()]
     [(5, 3), (5, 1), (5, 3)]
     """
 
-    def __init__(self):
-        self._parts = []
+    def __init__(self) -> None:
+        self._parts: list[list[np.ndarray]] = []
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of transitions."""
         return sum(len(states) for states, _, _ in self._parts)
 
-    def add(self, trajectory, episodes=slice(None)):
+    def add(self, trajectory: Trajectory, episodes: Any = slice(None)) -> None:
         """Adds the transitions of a `Trajectory` `[N, ...]` that happened, of all or of some episodes."""
         states, happened = trajectory.observations[episodes], trajectory.mask[episodes] > 0
         parts = states[:, :-1], trajectory.actions[episodes], states[:, 1:]
         self._parts.append([part[happened] for part in parts])
 
-    def transitions(self):
+    def transitions(self) -> list[np.ndarray]:
         """Returns `(states, actions, next_states)`, each `[transitions, ...]`."""
         return [np.concatenate(parts) for parts in zip(*self._parts)]
 
@@ -182,13 +200,13 @@ class Replay:
 class _RandomActions:
     """A policy: uniform actions within the limits of the environments, each held for some steps."""
 
-    def __init__(self, env, generator):
+    def __init__(self, env: Any, generator: np.random.Generator) -> None:
         space = env.single_action_space
         shape = (env.num_envs, *space.shape)
         self._draw = lambda: generator.uniform(space.low, space.high, shape).astype(np.float32)
         self._step = 0
 
-    def __call__(self, states):
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
         if self._step % HOLD == 0:
             self._actions = self._draw()
         self._step += 1

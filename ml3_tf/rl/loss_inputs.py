@@ -1,37 +1,40 @@
-"""What policies learn from: experience as the examples of a loss.
+"""What a learned loss of policies sees, and the examples that policies learn from.
 
-Shape letters: N tasks, E episodes of a task, T time, O observation, S state, A action, G goal;
-`...` any leading axes.
+Shape letters: N tasks, E episodes of a task, T time, O observation, A action, G goal; `...` any leading axes.
 """
+
+import dataclasses
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from ml3_tf.rl.returns import discounted_sums, normalized
-from ml3_tf.rl.rollouts import Trajectory
+from ml3_tf.feature_layout import LossInputs
+from ml3_tf.rl.returns import discounted_sums, normalize
+from ml3_tf.rl.rollouts import Trajectory, concat_goal
+
+Examples = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
-def state_and_goal(trajectory):
-    """What a learned loss sees beside each action, by default: the state it was taken in, and the goal.
+def observation_and_goal(trajectory: Trajectory) -> tf.Tensor:
+    """Returns the observation that each action was taken in, and the goal, side by side.
 
-    Its features are `{"action": A, "state": S, "goal": G}`.
+    A function for `LossInputs`, with features such as `{"action": A, "observation": O, "goal": G}`.
 
     Args:
         trajectory: `Trajectory`.
 
     Returns:
-        `[..., T, S + G]`.
+        `[..., T, O + G]`.
     """
-    states = trajectory.observations[..., :-1, :]
-    goal = tf.broadcast_to(trajectory.goal[..., tf.newaxis, :], [*states.shape[:-1], trajectory.goal.shape[-1]])
-    return tf.concat([states, goal], -1)
+    return concat_goal(trajectory)
 
 
-def state_and_action(trajectory):
-    """What a learned loss sees beside mean and standard deviation, by default: observation and action.
+def observation_and_action(trajectory: Trajectory) -> tf.Tensor:
+    """Returns observation and action side by side, for the loss of a stochastic policy.
 
-    Its features are `{"mean_and_std": 2A, "state": O, "action": A}`. The goal has to be among the observations; where
-    it is not, take `tf.concat([state_and_goal(trajectory), trajectory.actions], -1)`.
+    A function for `LossInputs`, with features such as `{"mean_and_std": 2A, "observation": O, "action": A}`. The goal
+    must be part of the observation; where it is not, concatenate it by `observation_and_goal`.
 
     Args:
         trajectory: `Trajectory`.
@@ -41,87 +44,82 @@ def state_and_action(trajectory):
 
     Example:
 
-    >>> from ml3_tf.rl.rollouts import Trajectory
     >>> episode = Trajectory(tf.zeros((6, 3)), tf.ones((5, 2)), tf.zeros(5), tf.zeros(0), tf.ones(5))
-    >>> state_and_action(episode).numpy()[0].tolist()
+    >>> observation_and_action(episode).numpy()[0].tolist()
     [0.0, 0.0, 0.0, 1.0, 1.0]
     """
     return tf.concat([trajectory.observations[..., :-1, :], trajectory.actions], -1)
 
 
-def state_action_and_return(discount):
-    """The same with how well it went: a loss that sees rewards can notice that its habits do not serve.
-
-    Its features are `{"mean_and_std": 2A, "state": O, "action": A, "return": 1}`. The return is the reward-to-go from
-    each time on, `normalized` over all times and episodes of the task.
+def with_return(inputs: LossInputs, *, discount: float) -> LossInputs:
+    """Adds the feature `{"return": 1}`: the reward-to-go, normalized over all times and episodes of the task.
 
     Args:
+        inputs: `LossInputs` of the other features.
         discount: gamma, between 0 and 1.
 
     Returns:
-        Function of a `Trajectory` `[N, E, ...]` that returns `[N, E, T, O + A + 1]`.
+        `LossInputs` of trajectories `[N, E, ...]`, without a name.
     """
 
-    def inputs(trajectory):
-        to_go = discounted_sums(trajectory.rewards * trajectory.mask, discount)
-        return tf.concat([state_and_action(trajectory), normalized(to_go, trajectory.mask)[..., tf.newaxis]], -1)
+    def to_go(trajectory: Trajectory) -> tf.Tensor:
+        returns = discounted_sums(trajectory.rewards * trajectory.mask, discount)
+        return normalize(returns, trajectory.mask)[..., tf.newaxis]
 
-    return inputs
+    return _extended(inputs, "return", to_go, (1.0,))
 
 
-def with_reward_changes(inputs):
-    """Adds the feature `{"reward_changes": 2}`: a loss's view of the rewards, by which it can notice what actions do.
+def with_reward_changes(inputs: LossInputs, *, scale: tuple[float, float] = (1.0, 1.0)) -> LossInputs:
+    """Adds the feature `{"reward_changes": 2}`, by which a loss can notice that its actions do not serve.
 
-    The first column is `r_t - r_{t - 1}`, how the reward rose with the action, the second how that itself changed since
-    the action before. Where the reward is a distance and actions are forces, that is a speed and an acceleration, and
-    the second is the one that an action moves at once: from it a loss tells whether a motor turns the other way round.
-    Returns and advantages say the same, but with the noise of all that follows. Nothing is scaled: see `input_scale`
-    of `MetaLoss.mlp`. Where rewards are lacking, for the first action and the first two, a change is 0.
+    The columns are the first and the second difference of the reward: `r_t - r_{t-1}`, and how that changed since the
+    action before. Where the reward is a distance and actions are forces, they are a speed and an acceleration, and an
+    action moves the second at once: it tells whether a motor turns the other way round. Returns and advantages tell the
+    same, but with the noise of all later actions. Before the second and the third action a difference is 0.
 
     Args:
-        inputs: Function of a `Trajectory` that returns the other features, `[N, E, T, width]`.
+        inputs: `LossInputs` of the other features.
+        scale: Divisors of the two columns, in the unit of the reward.
 
     Returns:
-        Function of a `Trajectory` `[N, E, ...]` that returns `[N, E, T, width + 2]`.
+        `LossInputs` of trajectories `[N, E, ...]`, without a name.
 
     Example:
 
-    >>> from ml3_tf.rl.rollouts import Trajectory
     >>> rewards = tf.constant([[[-3.0, -2.0, -2.0]]])
     >>> trajectory = Trajectory(
     ...     tf.zeros((1, 1, 4, 1)), tf.zeros((1, 1, 3, 1)), rewards, tf.zeros(0), tf.ones((1, 1, 3))
     ... )
-    >>> with_reward_changes(state_and_action)(trajectory).numpy()[0, 0, :, -2:].tolist()
+    >>> inputs = LossInputs(observation_and_action, {"mean_and_std": 2, "observation": 1, "action": 1})
+    >>> with_reward_changes(inputs)(trajectory).numpy()[0, 0, :, -2:].tolist()
     [[0.0, 0.0], [1.0, 0.0], [0.0, -1.0]]
     """
 
-    def extended(trajectory):
+    def changes(trajectory: Trajectory) -> tf.Tensor:
         change = lambda values: tf.concat([tf.zeros_like(values[..., :1]), values[..., 1:] - values[..., :-1]], -1)
-        rises = change(trajectory.rewards)
-        known = tf.range(rises.shape[-1]) > 1  # the second is known from the third action on
-        changes = tf.stack([rises, tf.where(known, change(rises), 0.0)], -1)
-        changes *= trajectory.mask[..., tf.newaxis]
-        return tf.concat([inputs(trajectory), changes], -1)
+        first = change(trajectory.rewards)
+        known = tf.range(first.shape[-1]) > 1  # the second difference is known from the third action on
+        return tf.stack([first, tf.where(known, change(first), 0.0)], -1) * trajectory.mask[..., tf.newaxis]
 
-    return extended
+    return _extended(inputs, "reward_changes", changes, scale)
 
 
-def learning_batch(trajectory, loss_inputs=state_and_goal):
-    """What a policy learns from, for `train_on_batch` or an `InnerLoop`: time steps become examples.
+def learning_batch(trajectory: Trajectory, loss_inputs: Callable[[Trajectory], tf.Tensor]) -> Examples:
+    """Turns time steps into the examples of `train_on_batch` or of an `InnerLoop`.
 
     Args:
         trajectory: `Trajectory`, `[N, ..., T, ...]`.
-        loss_inputs: Function of the trajectory that returns what the loss sees beside each action, `[..., T, width]`.
+        loss_inputs: `LossInputs`, or another function of a trajectory that returns `[..., T, width]`.
 
     Returns:
-        `(x, y, sample_weight)`: states, inputs of the loss and mask, each `[N, examples, ...]`.
+        `(x, y, sample_weight)`: observations, inputs of the loss and mask, each `[N, examples, ...]`.
 
     Example:
 
-    >>> import ml3_tf.rl.rollouts
+    >>> import ml3_tf.rl
     >>> fall = lambda states, actions: states + 0.1 * actions
-    >>> trajectory = ml3_tf.rl.rollouts.rollout_model(lambda states: -states, fall, tf.ones((3, 4, 2)), horizon=5)
-    >>> [tuple(part.shape) for part in learning_batch(trajectory)]
+    >>> trajectory = ml3_tf.rl.rollout_model(lambda states: -states, fall, tf.ones((3, 4, 2)), horizon=5)
+    >>> [tuple(part.shape) for part in learning_batch(trajectory, observation_and_goal)]
     [(3, 20, 2), (3, 20, 2), (3, 20)]
     """
     trajectory = Trajectory(*map(tf.convert_to_tensor, trajectory))
@@ -130,20 +128,26 @@ def learning_batch(trajectory, loss_inputs=state_and_goal):
     return x, y, mask[..., 0]
 
 
-def mini_batches(trajectory, loss_inputs, batch_size, seeds):
-    """What policies learn from: one epoch of `policy.fit(x, y, sample_weight, batch_size)`.
+def mini_batches(
+    trajectory: Trajectory,
+    loss_inputs: Callable[[Trajectory], tf.Tensor],
+    *,
+    batch_size: int | None,
+    seeds: keras.random.SeedGenerator,
+) -> list[Examples]:
+    """Splits time steps into mini-batches: one epoch of `policy.fit(x, y, sample_weight, batch_size)`.
 
     Args:
         trajectory: `Trajectory` `[N, E, ...]`.
-        loss_inputs: Function of a trajectory that returns what the loss sees beside the policy's outputs.
-        batch_size: Number of time steps in each; what is left over is left out. `None`: all in one.
+        loss_inputs: As in `learning_batch`.
+        batch_size: Number of time steps of a task in a mini-batch; a smaller rest is left out. `None`: all in one.
         seeds: `SeedGenerator` that shuffles the time steps of each task.
 
     Returns:
         List of `(x, y, sample_weight)`, each `[N, batch_size, ...]`.
 
     Raises:
-        ValueError: More time steps in a batch than there are.
+        ValueError: `batch_size` is larger than the number of time steps.
     """
     examples = learning_batch(trajectory, loss_inputs)
     num_tasks, num_examples = examples[2].shape
@@ -157,3 +161,17 @@ def mini_batches(trajectory, loss_inputs, batch_size, seeds):
     order = tf.argsort(keras.random.uniform((num_tasks, num_examples), seed=seeds))
     parts = [order[:, i : i + batch_size] for i in range(0, num_examples - batch_size + 1, batch_size)]
     return [tuple(tf.gather(values, part, batch_dims=1) for values in examples) for part in parts]
+
+
+def _extended(
+    inputs: LossInputs, name: str, function: Callable[[Trajectory], tf.Tensor], scale: tuple[float, ...]
+) -> LossInputs:
+    """`inputs` with one more feature, whose columns are divided by `scale`."""
+    old_scale = [1.0] * sum(inputs.features.values()) if inputs.scale is None else inputs.scale
+    return dataclasses.replace(
+        inputs,
+        function=lambda trajectory: tf.concat([inputs(trajectory), function(trajectory)], -1),
+        features={**inputs.features, name: len(scale)},
+        scale=None if inputs.scale is None and set(scale) == {1.0} else [*old_scale, *scale],
+        name=None,
+    )

@@ -1,78 +1,82 @@
-"""Model-free meta-training: a loss for policies, learned from nothing but experience.
+"""Model-free meta-training: a loss for policies, learned from nothing but experience. Algorithm 4 of ML3.
 
-Shape letters: N tasks, E episodes of a task, T time, O observation, A action.
+Shape letters: N tasks, E episodes of a task, T time, O observation, A action, S state, G goal.
 """
 
 import time
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ml3_tf.arguments import check_counts
-from ml3_tf.meta_trainer import MetaTrainer
-from ml3_tf.rl.loss_inputs import learning_batch, mini_batches, state_and_action
+from ml3_tf.arguments import Batch, ModelLike, OptimizerLike, check_counts
+from ml3_tf.feature_layout import LossInputs
+from ml3_tf.inner_loop import LearnerState, per_task_loss
+from ml3_tf.learner import Parameters
+from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.outer_loop import ExtraLoss, OuterLoop, meta_gradient
+from ml3_tf.rl.loss_inputs import learning_batch, mini_batches
 from ml3_tf.rl.meta_testing import mean_returns
 from ml3_tf.rl.policy_gradient import PolicyGradient, gaussian_log_prob
-from ml3_tf.rl.simulators import Sampler, policy_action_size, as_tasks
+from ml3_tf.rl.rollouts import Trajectory
+from ml3_tf.rl.simulators import Sampler, as_tasks, policy_action_size
 
 
-class ModelFreeTrainer(MetaTrainer):
+class ModelFreeTrainer(OuterLoop):
     """Learns a loss that trains policies, from experience alone: neither a model nor a differentiable reward.
 
-    Algorithm 4 of ML3. An inner step descends the learned loss of what a stochastic policy lived through; the task
-    loss is the policy gradient's surrogate on fresh rollouts of the new policy::
+    Algorithm 4 of ML3. An inner step descends the learned loss of the experience of a stochastic policy; the task loss
+    is the policy gradient's surrogate on fresh rollouts of the new policy::
 
-        tau       = rollouts of pi_theta
-        theta_new = theta - alpha d/dtheta E[M_phi(tau, mean, std)]
-        tau_new   = rollouts of pi_theta_new
-        phi_new   = phi - eta d/dphi -E[sum_t W_t log pi_theta_new(a_t | s_t)]         (eq. 8), on tau_new
+        tau       = rollouts of pi_theta                                                           collect
+        theta_new = theta - alpha d/dtheta E[M_phi(tau, mean, std)]                                 learn
+        tau_new   = rollouts of pi_theta_new                                                        collect
+        phi_new   = phi - eta d/dphi -E[sum_t W_t log pi_theta_new(a_t | s_t)], on tau_new          differentiate, eq. 8
 
-    The new rollouts are also what the next inner step learns from: each is used twice. Where simulation is what costs,
-    `outer_epochs` lets phi take more steps from each, as PPO does, with a `PolicyGradient(clip_range=...)` that holds
-    it near the policies that acted. Rollouts are data: they happen outside of what is differentiated, and no gradient
-    flows through actions, rewards or states.
+    The next inner step learns from the new rollouts: each is used twice. Where simulation is the larger cost,
+    `compile(outer_epochs=...)` lets phi take more steps from each, as PPO does, with a `PolicyGradient(clip_range=...)`
+    that holds it near the policies that acted. Rollouts are data: no gradient flows through actions, rewards or states.
 
-    The learned loss sees what the policy returns, mean and standard deviation (`y_pred`), and what `loss_inputs` makes
-    of the trajectory (`y_true`), so that at meta-test `policy.compile(loss=meta_loss)` does the rest.
+    The learned loss sees the policy's outputs, mean and standard deviation (`y_pred`), and `loss_inputs` of the
+    trajectory (`y_true`), so that at meta-test `policy.compile(loss=meta_loss)` does the rest.
 
-    `fit` takes tasks `{"state": [N, E, S], "goal": [N, E, G]}`: where the episodes of each task start, and their
-    goals. It reports the `loss`, the `return` of policies after their last inner step (mean sum of rewards of an
-    episode), the environment steps so far (`samples`) and in a second.
+    `fit` takes batches `{"state": [N, E, S], "goal": [N, E, G]}`: where the episodes of each task start, and their
+    goals. It reports the `loss`, the mean `return` of policies after their last inner step, the environment steps so
+    far (`samples`) and in a second.
 
     Args:
         policy: Function without arguments that builds the Keras model of a policy with `[B, O] -> [B, 2A]`, mean and
-            standard deviation, or one: `GaussianPolicy(..., std=0.5)`.
+            standard deviation, or one: `GaussianPolicy(...)`.
         meta_loss: The `MetaLoss` to be learned.
         simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments that take their tasks, see
             `Sampler`.
         horizon: T, the number of steps of an episode.
-        loss_inputs: Function of a `Trajectory` that returns what the loss sees beside the policy's outputs,
-            `[N, E, T, width]`; see `with_reward_changes` and `state_action_and_return` for reward-aware forms.
+        loss_inputs: `LossInputs`, what the loss sees beside the policy's outputs, `[N, E, T, width]`; see
+            `with_reward_changes` and `with_return` for reward-aware ones.
         inner_steps: Number of times that a policy gathers experience and learns from it, before a fresh one is drawn.
-        unroll: As in `MetaTrainer`. 1 is the default here: longer chains multiply the noise of eq. 8.
+        unroll: Number of inner steps that the outer gradient flows through; divides `inner_steps`. 1 is the default
+            here: longer chains multiply the noise of eq. 8.
         batch_size: Time steps of a task in one step of the inner optimizer, see `mini_batches`. `None`: all.
-        outer_epochs: Number of passes of the outer optimizer over the tasks, with the same rollouts.
-        outer_batch_size: Number of tasks in one step of the outer optimizer; divides their number. `None`: all.
         seed: Optional integer that determines policies, noise and mini-batches.
-        **kwargs: Arguments of `keras.Model`.
+        name: Optional name.
 
     Raises:
-        ValueError: A deterministic policy, a simulator or a horizon that is none, or step counts that do not fit; in
-            `compile`, several outer steps without a `clip_range`; in `fit`, tasks or environments that do not fit.
+        ValueError: A deterministic policy, or counts, `loss_inputs`, simulator or tasks that do not fit.
         FloatingPointError: In `fit`: an environment diverged. The loss keeps its last finite weights.
 
     Example:
 
     >>> import ml3_tf
-    >>> from ml3_tf.rl.policies import GaussianPolicy
-    >>> from ml3_tf.rl.simulators import Simulator
+    >>> from ml3_tf.rl import GaussianPolicy, Simulator, observation_and_action
+    >>> inputs = ml3_tf.LossInputs(observation_and_action, {"mean_and_std": 4, "observation": 2, "action": 2})
     >>> trainer = ModelFreeTrainer(
-    ...     policy=lambda: GaussianPolicy(2, 2, hidden_units=(8,), std=0.5),
-    ...     meta_loss=ml3_tf.MetaLoss.mlp((10,), features={"mean_and_std": 4, "state": 2, "action": 2}),
+    ...     lambda: GaussianPolicy(2, 2, hidden_units=(8,), std=0.5),
+    ...     ml3_tf.MetaLoss.mlp((10,), features=inputs),
     ...     simulator=Simulator(lambda s, a: s + 0.1 * a, lambda s, a, goal: -tf.norm(s - goal, axis=-1)),
     ...     horizon=10,
+    ...     loss_inputs=inputs,
     ... )
-    >>> trainer.compile(optimizer=keras.optimizers.Adam(1e-3), loss=PolicyGradient(discount=0.9))
+    >>> trainer.compile(keras.optimizers.Adam(1e-3), PolicyGradient(discount=0.9))
     >>> tasks = tf.data.Dataset.from_tensors({"state": tf.zeros((4, 2, 2)), "goal": tf.ones((4, 2, 2))})
     >>> history = trainer.fit(tasks, verbose=0)
     >>> history.history["samples"]  # two rollouts of 4 x 2 episodes
@@ -81,153 +85,155 @@ class ModelFreeTrainer(MetaTrainer):
 
     def __init__(
         self,
-        policy,
-        meta_loss,
-        simulator,
-        horizon,
-        loss_inputs=state_and_action,
-        inner_steps=1,
-        unroll=1,
-        batch_size=None,
-        outer_epochs=1,
-        outer_batch_size=None,
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(policy, meta_loss, inner_steps, unroll, seed, **kwargs)
+        policy: ModelLike,
+        meta_loss: MetaLoss,
+        *,
+        simulator: Any,
+        horizon: int,
+        loss_inputs: LossInputs,
+        inner_steps: int = 1,
+        unroll: int = 1,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(policy, meta_loss, inner_steps=inner_steps, unroll=unroll, seed=seed, name=name)
+        loss_inputs.check_fits(meta_loss)
         self.simulator, self.horizon = simulator, horizon
         self.loss_inputs, self.batch_size = loss_inputs, batch_size
-        check_counts(outer_epochs=outer_epochs)
-        if outer_batch_size is not None:
-            check_counts(outer_batch_size=outer_batch_size)
-        self.outer_epochs, self.outer_batch_size = outer_epochs, outer_batch_size
         self.action_size = policy_action_size(self.learner.model)
         self.seeds, self._evaluation_seeds = keras.random.SeedGenerator(seed), keras.random.SeedGenerator(seed)
         self._samples = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._return_mean = keras.metrics.Mean(name="return")
-        self._make_sampler()
+        self.sampler = self._make_sampler()
 
-    def compile(self, optimizer="adam", loss=None, inner_optimizer="sgd", **kwargs):
+    def compile(
+        self,
+        optimizer: OptimizerLike = "adam",
+        loss: PolicyGradient | None = None,
+        inner_optimizer: OptimizerLike = "sgd",
+        *,
+        extra_loss: ExtraLoss | None = None,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        outer_epochs: int = 1,
+        outer_batch_size: int | None = None,
+        jit_compile: bool = True,
+        run_eagerly: bool = False,
+    ) -> None:
         """Configures meta-training.
+
+        With environments outside of TensorFlow the rollouts run step by step in Python; all else is compiled.
 
         Args:
             optimizer: Outer optimizer, moves the meta-loss.
             loss: `PolicyGradient`, eq. 8 with its options; `None`: with its defaults.
             inner_optimizer: Inner optimizer, moves the policies.
-            **kwargs: Further arguments of `MetaTrainer.compile`. An `extra_loss`, e.g. `action_excess`, finds the
-                fresh rollouts in `data["query"]`, as `(x, y, sample_weight)`. With environments outside of TensorFlow
-                the rollouts run step by step in Python, and everything else is compiled.
+            extra_loss: Optional function `(parameters, batch) -> [N]`, e.g. `action_excess`. The batch holds "support"
+                (a list of mini-batches) and "query" (the fresh rollouts) as `(x, y, sample_weight)`, and "tasks".
+            beta: Weight of `loss`.
+            gamma: Weight of `extra_loss`.
+            outer_epochs: Number of passes of the outer optimizer over the tasks, with the same rollouts.
+            outer_batch_size: Number of tasks in one step of the outer optimizer; divides their number. `None`: all.
+            jit_compile: Whether to compile with XLA.
+            run_eagerly: Whether to run without graphs, for debugging.
 
         Raises:
-            ValueError: `loss` is no `PolicyGradient`.
+            ValueError: `loss` is not a `PolicyGradient`; several outer steps without a `clip_range`.
         """
         loss = PolicyGradient() if loss is None else loss
         if not isinstance(loss, PolicyGradient):
             raise ValueError(f"`loss` is the task loss, eq. 8: expected a `PolicyGradient`. Received: loss={loss!r}")
-        if loss.clip_range is None and (self.outer_epochs > 1 or self.outer_batch_size is not None):
+        check_counts(outer_epochs=outer_epochs, outer_batch_size=1 if outer_batch_size is None else outer_batch_size)
+        if loss.clip_range is None and (outer_epochs > 1 or outer_batch_size is not None):
             raise ValueError(
                 "With `outer_epochs` or `outer_batch_size` phi takes several steps from the same rollouts. Eq. 8 holds "
                 "for the first alone: expected a `clip_range`, e.g. PolicyGradient(clip_range=0.2). Received: "
-                f"outer_epochs={self.outer_epochs}, outer_batch_size={self.outer_batch_size}, clip_range=None"
+                f"outer_epochs={outer_epochs}, outer_batch_size={outer_batch_size}, clip_range=None"
             )
-        super().compile(optimizer, loss, inner_optimizer, **kwargs)
-        self._make_sampler(compiled=self._compiled)
-        self._learn = self._compiled(self._take_steps)
+        shaping = {"extra_loss": extra_loss, "beta": beta, "gamma": gamma}
+        super().compile(optimizer, loss, inner_optimizer, jit_compile=jit_compile, run_eagerly=run_eagerly, **shaping)
+        self.outer_epochs, self.outer_batch_size = outer_epochs, outer_batch_size
+        self.sampler = self._make_sampler(compiled=self._compiled)
+        self._take_steps = self._compiled(self._learn_from)
         self._predict = self._compiled(self.inner_loop.predict)
+        self._meta_gradient = self._compiled(self.meta_gradient)
+        self._score = self._compiled(self._task_loss)
         # The outer optimizer's own steps are no work for XLA.
-        self._outer_steps = self.outer_steps if self.run_eagerly else tf.function(self.outer_steps, autograph=False)
+        self._move_phi = self.differentiate if self.run_eagerly else tf.function(self.differentiate, autograph=False)
         if not self.sampler.runs_in_graph:
             self.run_eagerly = True  # Keras's own loop, which calls the compiled parts
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         return [*super().metrics, self._return_mean] if self.compiled else []
 
     @property
-    def samples(self):
+    def samples(self) -> int:
         """Environment steps that meta-training has used."""
         return int(self._samples)
 
-    def adapt(self, tasks, data, steps):
-        return self._take_steps(tasks, data["support"])
-
-    def action_excess(self, parameters, data):
-        """An `extra_loss`: `mean(max(|mu| - 1, 0)^2)` of each task, on the fresh rollouts.
-
-        Where actions are limited to [-1, 1], policies with a mean far beyond all act alike, so nothing tells them the
-        way back: eq. 8 alone does not see what is lost there. Eq. 8 sums over time; a weight `gamma` of about the
-        horizon makes up for that.
-
-        Args:
-            parameters: `Parameters` of the trained policies.
-            data: What `extra_loss` is given.
-
-        Returns:
-            `[N]`.
-        """
-        x, _, sample_weight = data["query"]
-        mean = self.inner_loop.predict(parameters, x)[..., : self.action_size]
-        excess = tf.reduce_mean(tf.square(tf.nn.relu(tf.abs(mean) - 1.0)), -1)
-        return tf.reduce_sum(sample_weight * excess, 1) / tf.reduce_sum(sample_weight, 1)
-
-    def train_step(self, data):
-        data = as_tasks(data)
-        tasks = self.inner_loop.start(data["state"].shape[0])
-        trajectory = self._explore(tasks.parameters, data)
+    def train_step(self, batch: Batch) -> dict[str, Any]:
+        tasks = as_tasks(batch)
+        learners = self.inner_loop.start(tasks["state"].shape[0])
+        trajectory = self.collect(learners.parameters, tasks)
         for _ in range(self.inner_steps // self.unroll):
-            ahead, support = tasks, []
+            ahead, support = learners, []
             for _ in range(self.unroll):
-                batches = mini_batches(trajectory, self.loss_inputs, self.batch_size, self.seeds)
-                ahead, support = self._learn(ahead, batches), support + batches
-                trajectory = self._explore(ahead.parameters, data)
-            query = self.scored(trajectory, ahead.parameters)
+                ahead, mini_batches_of_step = self.learn(ahead, trajectory)
+                support += mini_batches_of_step
+                trajectory = self.collect(ahead.parameters, tasks)
+            query = self.query(trajectory, ahead.parameters)
             # The same steps once more, as a function of phi.
-            self._outer_steps(tasks, {"support": support, "query": query, "tasks": data})
-            tasks = ahead
+            self._move_phi(learners, {"support": support, "query": query, "tasks": tasks})
+            learners = ahead
         self._return_mean.update_state(mean_returns(trajectory))
         return {**self.get_metrics_result(), "samples": tf.identity(self._samples)}
 
-    def test_step(self, data):
-        data = as_tasks(data)
-        num_tasks, seeds = data["state"].shape[0], self._evaluation_seeds
-        tasks = self.inner_loop.start(num_tasks, self._evaluated_learner.draw(num_tasks))
-        for _ in range(self.inner_steps):
-            trajectory = self.sampler(tasks.parameters, data, self.sampler.noise(data, seeds))
-            tasks = self._learn(tasks, mini_batches(trajectory, self.loss_inputs, self.batch_size, seeds))
-        trajectory = self.sampler(tasks.parameters, data, self.sampler.noise(data, seeds))
-        # What is left to do is to score: no experience to learn from.
-        data = {"support": [], "query": self.scored(trajectory, tasks.parameters)}
-        loss, _, query = self._adapt_and_score(tasks, data, 0)
-        self._loss_mean.update_state(loss)
-        self._return_mean.update_state(mean_returns(trajectory))
-        self._update_metrics(*query)
-        return {metric.name: metric.result() for metric in self.metrics if metric is not self._norm_mean}
+    def collect(self, parameters: Parameters, tasks: Batch) -> Trajectory:
+        """Phase 1: rolls the policies out on their tasks, with noise, and counts the environment steps."""
+        trajectory = self.sampler(parameters, tasks, self.sampler.noise(tasks, self.seeds))
+        self._samples.assign_add(tf.cast(tf.reduce_sum(trajectory.mask), tf.int64))
+        return trajectory
 
-    def outer_steps(self, tasks, data):
-        """Moves phi `outer_epochs` times for each task, by the experience of policies that have lived till `tasks`."""
-        num_tasks = data["tasks"]["state"].shape[0]
+    def learn(self, learners: LearnerState, trajectory: Trajectory) -> tuple[LearnerState, list[Any]]:
+        """Phase 2: takes a step with the learned loss for each mini-batch; returns the mini-batches, too."""
+        batches = mini_batches(trajectory, self.loss_inputs, batch_size=self.batch_size, seeds=self.seeds)
+        return self._take_steps(learners, batches), batches
+
+    def differentiate(self, learners: LearnerState, batch: Batch) -> None:
+        """Phase 3: moves phi `outer_epochs` times for each task.
+
+        `learners` are those before the inner steps; `batch` is that of `extra_loss` in `compile`.
+        """
+        num_tasks = batch["tasks"]["state"].shape[0]
         size = num_tasks if self.outer_batch_size is None else self.outer_batch_size
         if num_tasks % size:
             raise ValueError(
                 f"`outer_batch_size` must divide the number of tasks, {num_tasks}. Received: outer_batch_size={size}"
             )
         if size == num_tasks and self.outer_epochs == 1:
-            return self.outer_step(tasks, data)
+            self.apply_meta_gradient(*self._meta_gradient(learners, batch))
+            return
         order = tf.argsort(keras.random.uniform((self.outer_epochs, num_tasks), seed=self.seeds))
-        batches = tf.reshape(order, [-1, size])
+        chosen = tf.reshape(order, [-1, size])
 
-        def body(i):
-            chosen = tf.nest.map_structure(lambda values: tf.gather(values, batches[i]), (tasks, data))
-            self.outer_step(*chosen)
+        def body(i: tf.Tensor) -> tuple[tf.Tensor]:
+            part = tf.nest.map_structure(lambda values: tf.gather(values, chosen[i]), (learners, batch))
+            self.apply_meta_gradient(*self._meta_gradient(*part))
             return (i + 1,)
 
-        return tf.while_loop(lambda i: i < batches.shape[0], body, (0,), maximum_iterations=batches.shape[0])
+        tf.while_loop(lambda i: i < chosen.shape[0], body, (0,), maximum_iterations=chosen.shape[0])
 
-    def scored(self, trajectory, parameters):
-        """The query of the fresh rollouts of policies: `(x, y, sample_weight)`, y being what `PolicyGradient` takes.
+    def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Differentiates the task loss through the inner steps: the gradient for each variable of phi, the loss."""
+        compute = lambda: (self._task_loss(self._learn_from(learners, batch["support"]).parameters, batch), None)
+        return meta_gradient(compute, self.meta_loss)[:2]
 
-        W is multiplied by T, which makes the sum over time, which eq. 8 takes, of the mean over examples, which Keras
-        takes.
+    def query(self, trajectory: Trajectory, parameters: Parameters) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns fresh rollouts as examples of the task loss: `(x, y, sample_weight)`, y as `PolicyGradient` takes it.
+
+        W is multiplied by T: Keras takes the mean over examples, eq. 8 the sum over time.
         """
         weights = self.horizon * self.task_loss.weights(trajectory)[..., tf.newaxis]
         x, y, mask = learning_batch(trajectory, lambda trajectory: tf.concat([trajectory.actions, weights], -1))
@@ -235,30 +241,55 @@ class ModelFreeTrainer(MetaTrainer):
         log_prob = gaussian_log_prob(self._predict(parameters, x), actions)[..., tf.newaxis]
         return x, tf.concat([actions, log_prob, weights], -1), mask
 
-    def make_train_function(self, force=False):
+    def action_excess(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
+        """An `extra_loss`: `mean(max(|mu| - 1, 0)^2)` of each task, on the fresh rollouts.
+
+        Where actions are limited to [-1, 1], policies with means far beyond act alike, and eq. 8 does not tell them the
+        way back. Eq. 8 sums over time; a weight `gamma` of about the horizon makes up for that.
+        """
+        x, _, sample_weight = batch["query"]
+        mean = self.inner_loop.predict(parameters, x)[..., : self.action_size]
+        excess = tf.reduce_mean(tf.square(tf.nn.relu(tf.abs(mean) - 1.0)), -1)
+        return tf.reduce_sum(sample_weight * excess, 1) / tf.reduce_sum(sample_weight, 1)
+
+    def test_step(self, batch: Batch) -> dict[str, Any]:
+        tasks = as_tasks(batch)
+        num_tasks, seeds = tasks["state"].shape[0], self._evaluation_seeds
+        learners = self.inner_loop.start(num_tasks, self._evaluated_learner.draw(num_tasks))
+        for _ in range(self.inner_steps):
+            trajectory = self.sampler(learners.parameters, tasks, self.sampler.noise(tasks, seeds))
+            batches = mini_batches(trajectory, self.loss_inputs, batch_size=self.batch_size, seeds=seeds)
+            learners = self._take_steps(learners, batches)
+        trajectory = self.sampler(learners.parameters, tasks, self.sampler.noise(tasks, seeds))
+        scored = {"support": [], "query": self.query(trajectory, learners.parameters), "tasks": tasks}
+        self._loss_mean.update_state(self._score(learners.parameters, scored))
+        self._return_mean.update_state(mean_returns(trajectory))
+        return self.get_test_result()
+
+    def make_train_function(self, force: bool = False) -> None:
         is_made = self.train_function is not None and not force
         super().make_train_function(force)
         if is_made:
             return
         run = self.train_function
 
-        def train_function(iterator):
-            start, before = time.perf_counter(), self.samples
-            logs = run(iterator)
+        def train_function(iterator: Any) -> Any:
+            start, before, logs = time.perf_counter(), self.samples, run(iterator)
             return {**logs, "samples_per_second": (self.samples - before) / (time.perf_counter() - start)}
 
         self.train_function = train_function
 
-    def _make_sampler(self, **arguments):
-        predict = lambda parameters, x: self.learner.apply(parameters, x, training=False)[0]
-        self.sampler = Sampler(predict, self.simulator, self.horizon, self.action_size, **arguments)
+    def _make_sampler(self, **compiled: Any) -> Sampler:
+        sizes = {"horizon": self.horizon, "action_size": self.action_size}
+        return Sampler(self.learner.predict, self.simulator, **sizes, **compiled)
 
-    def _explore(self, parameters, tasks):
-        trajectory = self.sampler(parameters, tasks, self.sampler.noise(tasks, self.seeds))
-        self._samples.assign_add(tf.cast(tf.reduce_sum(trajectory.mask), tf.int64))
-        return trajectory
-
-    def _take_steps(self, tasks, batches):
+    def _learn_from(self, learners: LearnerState, batches: list[Any]) -> LearnerState:
         for batch in batches:
-            tasks = self.inner_loop.step(tasks, lambda _, batch=batch: batch)
-        return tasks
+            learners = self.inner_loop.step(learners, lambda _, batch=batch: batch)
+        return learners
+
+    def _task_loss(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
+        """Eq. 8 on the query, shaped by eq. 9: a scalar."""
+        x, y, sample_weight = batch["query"]
+        losses = per_task_loss(self.task_loss, y, self.inner_loop.predict(parameters, x), sample_weight)
+        return self.shape_loss(losses, parameters, batch)

@@ -1,12 +1,23 @@
-"""Policies: Keras models from states to actions."""
+"""Policies: Keras models from observations to actions, or to a Gaussian over actions.
+
+Shape letters: B examples, O observation, A action.
+"""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import keras
 import numpy as np
 from keras import ops
 
-from ml3_tf.arguments import check_counts
+from ml3_tf.arguments import InitializerLike, check_counts
+from ml3_tf.rl._probability import import_distributions
+
+StdMode: TypeAlias = Literal["learned", "fixed", "per_observation"]
+PerColumn: TypeAlias = float | Sequence[float]
 
 SERIALIZABLE = keras.saving.register_keras_serializable("ml3_tf")
 
@@ -15,11 +26,12 @@ SERIALIZABLE = keras.saving.register_keras_serializable("ml3_tf")
 class Squash(keras.layers.Layer):
     """Bounds its input smoothly: `limit * z / sqrt(1 + z^2)`.
 
-    Its slope falls with the cube of the input. A clip has no slope beyond its limit, and that of tanh falls
-    exponentially: at z = 10 it is 8e-9 where this one is 1e-3. A policy that saturates can still be trained back.
+    Its slope falls with the cube of the input. A clip has no slope beyond its limit, and the slope of tanh falls
+    exponentially: at z = 10 it is 8e-9, where this one is 1e-3. So a policy that saturates can still be trained back.
 
     Args:
-        limit: Positive float, or one for each component.
+        limit: Positive number, or one for each column, in the unit of the output.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
 
@@ -27,16 +39,16 @@ class Squash(keras.layers.Layer):
     [[0.0, 0.25]]
     """
 
-    def __init__(self, limit, **kwargs):
+    def __init__(self, limit: PerColumn, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.limit = limit
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         limit = ops.convert_to_tensor(self.limit, dtype=inputs.dtype)
         return limit * inputs * ops.rsqrt(1 + ops.square(inputs))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "limit": self.limit}
 
 
@@ -45,7 +57,7 @@ class StandardDeviation(keras.layers.Layer):
     """Puts a positive standard deviation beside a mean: `[B, A] -> [B, 2A]`, learned as its logarithm.
 
     Args:
-        initial: Positive float, the standard deviation before any training.
+        initial: Positive number, the standard deviation before any training, in the unit of an action.
         **kwargs: Arguments of `keras.layers.Layer`; `trainable=False` keeps the standard deviation as it is.
 
     Example:
@@ -54,146 +66,234 @@ class StandardDeviation(keras.layers.Layer):
     [[1.0, 2.0, 0.5, 0.5]]
     """
 
-    def __init__(self, initial, **kwargs):
+    def __init__(self, initial: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.initial = initial
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         constant = keras.initializers.Constant(math.log(self.initial))
         self.log_std = self.add_weight(shape=(input_shape[-1],), initializer=constant, name="log_std")
 
-    def call(self, mean, change=None):
+    def call(self, mean: Any, change: Any = None) -> Any:
+        """Returns `[mean, exp(log_std + change)]`.
+
+        Args:
+            mean: `[B, A]`.
+            change: Optional, `[B, A]`, the part of `log_std` that depends on the observation.
+        """
         # Side by side by products with the halves of an identity: a concatenation cannot be vectorized over tasks.
         halves = np.split(np.eye(2 * mean.shape[-1]), 2)
         left, right = (ops.convert_to_tensor(half, dtype=mean.dtype) for half in halves)
         log_std = ops.expand_dims(self.log_std, 0) if change is None else self.log_std + change
         return ops.matmul(mean, left) + ops.matmul(ops.exp(log_std), right)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial": self.initial}
 
 
-@SERIALIZABLE
-class GaussianPolicy(keras.Model):
-    """A fully connected network from states to a Gaussian over actions, or to its mean alone.
+class _Policy(keras.Model):
+    """What both policies share: they are saved as the arguments that they were built with."""
 
-    With `std=None` the policy is deterministic and its output is the action: what model-based learning needs. With a
-    standard deviation its output is mean and standard deviation side by side, `[B, 2A]`: a learned loss that sees
-    both works better than one that sees probabilities (ML3, appendix A).
+    arguments: dict[str, Any]
 
-    Actions are bounded by squashing the mean (see `Squash`); the noise around it is not bounded, environments clip it.
-    The last layer starts small by default, so that a fresh policy acts near the middle, where the squashing is steep.
-
-    Args:
-        state_size: S, width of a state.
-        action_size: A, width of an action.
-        hidden_units: Widths of the hidden layers.
-        activation: Activation of the hidden layers.
-        action_limit: Bound of the actions, one positive number or one for each; `None`: not bounded.
-        std: Initial standard deviation, or `None` for a deterministic policy.
-        state_dependent_std: Whether the standard deviation is a function of the state; else it is learned as one
-            number for each action.
-        state_scale: Optional sequence of S positive divisors, e.g. the spread of a velocity.
-        use_bias: Whether the layers have biases.
-        output_initializer: Initializer of the last layer.
-        learn_std: Whether training moves the standard deviation.
-        **kwargs: Arguments of `keras.Model`.
-
-    Raises:
-        ValueError: A size, scale, limit or standard deviation that is not positive; one that depends on the state and
-            is not to be learned.
-
-    Example:
-
-    >>> policy = GaussianPolicy(state_size=4, action_size=2, action_limit=1.0, std=0.5)
-    >>> states = ops.zeros((3, 4))
-    >>> tuple(policy(states).shape), tuple(policy.mean(states).shape)
-    ((3, 4), (3, 2))
-    >>> policy.distribution(states).stddev().numpy()[0].tolist()
-    [0.5, 0.5]
-    """
-
-    def __init__(
-        self,
-        state_size,
-        action_size,
-        hidden_units=(64, 64),
-        activation="tanh",
-        action_limit=None,
-        std=None,
-        state_dependent_std=False,
-        state_scale=None,
-        use_bias=True,
-        output_initializer=None,
-        learn_std=True,
-        **kwargs,
-    ):
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
-        _check(**arguments)
-        if output_initializer is None:
-            output_initializer = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
-        dense = keras.layers.Dense
-        inputs = hidden = keras.Input((state_size,))
-        if state_scale is not None:
-            hidden = keras.layers.Rescaling([1 / scale for scale in state_scale])(hidden)
-        for units in hidden_units:
-            hidden = dense(units, activation=activation, use_bias=use_bias)(hidden)
-        outputs = dense(action_size, use_bias=use_bias, kernel_initializer=output_initializer, name="mean")(hidden)
-        if action_limit is not None:
-            outputs = Squash(action_limit, name="squash")(outputs)
-        if std is not None:
-            change = (
-                dense(action_size, kernel_initializer="zeros", name="log_std")(hidden) if state_dependent_std else None
-            )
-            outputs = StandardDeviation(std, trainable=learn_std, name="std")(outputs, change)
-        super().__init__(inputs, outputs, **kwargs)
-        self.arguments = arguments
-
-    def mean(self, states):
-        """Returns the mean action `[B, A]` of states `[B, S]`: the policy used without noise."""
-        return self(states)[..., : self.arguments["action_size"]]
-
-    def distribution(self, states):
-        """Returns the distribution of the actions, a `tfp.distributions.MultivariateNormalDiag` over `[B, A]`.
-
-        Raises:
-            ValueError: The policy is deterministic.
-        """
-        if self.arguments["std"] is None:
-            raise ValueError(
-                "This policy is deterministic and has no distribution. Give it a standard deviation: "
-                "`GaussianPolicy(..., std=0.5)`."
-            )
-        from tensorflow_probability import distributions
-
-        mean, std = ops.split(self(states), 2, axis=-1)
-        return distributions.MultivariateNormalDiag(mean, std)
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**self.arguments, "name": self.name}
         if isinstance(config["output_initializer"], keras.initializers.Initializer):
             config["output_initializer"] = keras.saving.serialize_keras_object(config["output_initializer"])
         return config
 
     @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "output_initializer": _initializer(config.get("output_initializer"))})
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
+        initializer = config.get("output_initializer")
+        if isinstance(initializer, dict):
+            initializer = keras.saving.deserialize_keras_object(initializer, custom_objects)
+        return cls(**{**config, "output_initializer": initializer})
 
 
-def _initializer(config):
-    return keras.saving.deserialize_keras_object(config) if isinstance(config, dict) else config
+@SERIALIZABLE
+class MLPPolicy(_Policy):
+    """A deterministic policy: a fully connected network whose output is the action, `[B, O] -> [B, A]`.
+
+    It serves model-based learning and learning from demonstrations. Actions are bounded by squashing (see `Squash`).
+    The last layer starts small by default: a fresh policy acts near the middle, where the squashing is steep.
+
+    Args:
+        observation_size: O, width of an observation.
+        action_size: A, width of an action.
+        hidden_units: Widths of the hidden layers.
+        activation: Activation of the hidden layers.
+        action_limit: Bound of the actions, one positive number or one for each; `None`: not bounded.
+        observation_scale: Optional sequence of O positive divisors, e.g. the spread of a velocity.
+        use_bias: Whether the layers have biases.
+        output_initializer: Initializer of the last layer; `None`: uniform, with a hundredth of Glorot's variance.
+        name: Optional name.
+
+    Raises:
+        ValueError: A size, scale or limit that is not positive.
+
+    Example:
+
+    >>> policy = MLPPolicy(observation_size=4, action_size=2, action_limit=1.0)
+    >>> tuple(policy(ops.zeros((3, 4))).shape)
+    (3, 2)
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        *,
+        hidden_units: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        action_limit: PerColumn | None = None,
+        observation_scale: Sequence[float] | None = None,
+        use_bias: bool = True,
+        output_initializer: InitializerLike | None = None,
+        name: str | None = None,
+    ) -> None:
+        arguments = {
+            "observation_size": observation_size,
+            "action_size": action_size,
+            "hidden_units": hidden_units,
+            "activation": activation,
+            "action_limit": action_limit,
+            "observation_scale": observation_scale,
+            "use_bias": use_bias,
+            "output_initializer": output_initializer,
+        }
+        inputs, _, actions = _network(**arguments)
+        super().__init__(inputs, actions, name=name)
+        self.arguments = arguments
 
 
-def _check(state_size, action_size, action_limit, std, state_scale, state_dependent_std, learn_std, **_):
-    check_counts(state_size=state_size, action_size=action_size)
-    for name, value, size in (("action_limit", action_limit, action_size), ("state_scale", state_scale, state_size)):
-        values = value if isinstance(value, (list, tuple)) else [value] * size
-        if value is not None and (len(values) != size or not all(0 < v < math.inf for v in values)):
-            raise ValueError(f"`{name}` needs {size} positive finite number(s). Received: {name}={value!r}")
-    if std is not None and not 0 < std < math.inf:
-        raise ValueError(f"`std` must be a positive finite number, or None. Received: std={std!r}")
-    if state_dependent_std and not learn_std:
+@SERIALIZABLE
+class GaussianPolicy(_Policy):
+    """A stochastic policy: a fully connected network from observations to a Gaussian over actions.
+
+    Its output is mean and standard deviation side by side, `[B, O] -> [B, 2A]`: a learned loss that sees both works
+    better than one that sees probabilities (ML3, appendix A).
+
+    Actions are bounded by squashing the mean (see `Squash`). The noise around it is not bounded; environments clip it.
+    The last layer starts small by default, so that a fresh policy acts near the middle, where the squashing is steep.
+
+    Args:
+        observation_size: O, width of an observation.
+        action_size: A, width of an action.
+        hidden_units: Widths of the hidden layers.
+        activation: Activation of the hidden layers.
+        action_limit: Bound of the mean, one positive number or one for each; `None`: not bounded.
+        observation_scale: Optional sequence of O positive divisors, e.g. the spread of a velocity.
+        output_initializer: Initializer of the layer of the mean; `None`: uniform, with a hundredth of Glorot's
+            variance.
+        std: Standard deviation before any training, in the unit of an action.
+        std_mode: `"learned"`: training moves the standard deviation, one number for each action. `"fixed"`: it stays
+            at `std`. `"per_observation"`: it is an output of the network, and depends on the observation.
+        name: Optional name.
+
+    Raises:
+        ValueError: A size, scale, limit or standard deviation that is not positive; an unknown `std_mode`.
+
+    Example:
+
+    >>> policy = GaussianPolicy(observation_size=4, action_size=2, action_limit=1.0, std=0.5)
+    >>> observations = ops.zeros((3, 4))
+    >>> tuple(policy(observations).shape), tuple(policy.mean(observations).shape)
+    ((3, 4), (3, 2))
+    >>> policy(observations).numpy()[0].tolist()
+    [0.0, 0.0, 0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        *,
+        hidden_units: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        action_limit: PerColumn | None = None,
+        observation_scale: Sequence[float] | None = None,
+        output_initializer: InitializerLike | None = None,
+        std: float = 0.5,
+        std_mode: StdMode = "learned",
+        name: str | None = None,
+    ) -> None:
+        arguments = {
+            "observation_size": observation_size,
+            "action_size": action_size,
+            "hidden_units": hidden_units,
+            "activation": activation,
+            "action_limit": action_limit,
+            "observation_scale": observation_scale,
+            "output_initializer": output_initializer,
+        }
+        _check_std(std, std_mode)
+        inputs, hidden, mean = _network(**arguments)
+        change = None
+        if std_mode == "per_observation":
+            change = keras.layers.Dense(action_size, kernel_initializer="zeros", name="log_std")(hidden)
+        outputs = StandardDeviation(std, trainable=std_mode != "fixed", name="std")(mean, change)
+        super().__init__(inputs, outputs, name=name)
+        self.arguments = {**arguments, "std": std, "std_mode": std_mode}
+
+    def mean(self, observations: Any) -> Any:
+        """Returns the mean actions `[B, A]` of observations `[B, O]`: the policy without noise."""
+        return self(observations)[..., : self.arguments["action_size"]]
+
+    def distribution(self, observations: Any) -> Any:
+        """Returns the distribution of the actions, a `tfp.distributions.MultivariateNormalDiag` over `[B, A]`.
+
+        Args:
+            observations: `[B, O]`.
+
+        Raises:
+            ImportError: TensorFlow Probability, of the extra `[rl]`, is not installed.
+        """
+        mean, std = ops.split(self(observations), 2, axis=-1)
+        return import_distributions().MultivariateNormalDiag(mean, std)
+
+
+def _network(
+    observation_size: int,
+    action_size: int,
+    hidden_units: Sequence[int],
+    activation: str,
+    action_limit: PerColumn | None,
+    observation_scale: Sequence[float] | None,
+    output_initializer: InitializerLike | None,
+    use_bias: bool = True,
+) -> tuple[Any, Any, Any]:
+    """Builds the network of a policy: its symbolic input `[B, O]`, last hidden layer, and action `[B, A]`."""
+    check_counts(observation_size=observation_size, action_size=action_size)
+    _check_positive("action_limit", action_limit, action_size)
+    _check_positive("observation_scale", observation_scale, observation_size)
+    # The initializer is built before the layers: each takes the next of the seeds that Keras draws.
+    if output_initializer is None:
+        output_initializer = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
+    dense = keras.layers.Dense
+    inputs = hidden = keras.Input((observation_size,))
+    if observation_scale is not None:
+        hidden = keras.layers.Rescaling([1 / scale for scale in observation_scale])(hidden)
+    for units in hidden_units:
+        hidden = dense(units, activation=activation, use_bias=use_bias)(hidden)
+    actions = dense(action_size, use_bias=use_bias, kernel_initializer=output_initializer, name="mean")(hidden)
+    if action_limit is not None:
+        actions = Squash(action_limit, name="squash")(actions)
+    return inputs, hidden, actions
+
+
+def _check_positive(name: str, value: PerColumn | None, size: int) -> None:
+    """Raises `ValueError` unless `value` is `None`, or holds positive numbers for `size` columns."""
+    if value is None:
+        return
+    values: Any = value if isinstance(value, (list, tuple)) else [value] * size
+    if len(values) != size or not all(0 < v < math.inf for v in values):
+        raise ValueError(f"`{name}` needs {size} positive finite number(s). Received: {name}={value!r}")
+
+
+def _check_std(std: float, std_mode: str) -> None:
+    if std is None or not 0 < std < math.inf:
         raise ValueError(
-            "A standard deviation that depends on the state has to be learned. Received: state_dependent_std=True, "
-            "learn_std=False"
+            f"`std` must be a positive finite number. Received: std={std!r}. A policy without noise is an `MLPPolicy`."
         )
+    if std_mode not in get_args(StdMode):
+        raise ValueError(f"`std_mode` must be one of {get_args(StdMode)}. Received: std_mode={std_mode!r}")

@@ -1,29 +1,37 @@
 """Trajectories of a policy, in a differentiable model and in real environments.
 
-Shape letters: `...` the axes that the initial states begin with (tasks, episodes), T time, S state, A action, G goal.
+Shape letters: `...` the leading axes of the initial states (tasks, episodes), N environments, T time, S state,
+O observation, A action, G goal.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.arguments import check_counts
+from ml3_tf.arguments import TensorLike, check_counts
 
-# Time steps laid out in one pass of the loop over time: what is traced and compiled grows with them and not with the
-# horizon. On a CPU one is as fast as five, and compiles in half the time (`benchmarks/rollout.py`).
+if TYPE_CHECKING:
+    import gymnasium
+
+# Time steps in one pass of the loop over time: the graph grows with them, and not with the horizon. On a CPU one is as
+# fast as five, and compiles in half the time (`benchmarks/rollout.py`).
 TIME_UNROLL = 1
 
 
 class Trajectory(NamedTuple):
-    """What happened in episodes of one length.
+    """Observations, actions and rewards of episodes of one length: tensors, or arrays from real environments.
 
     Attributes:
-        states: `[..., T + 1, S]`, from the first state to the last.
+        observations: `[..., T + 1, O]`, from the first to the last.
         actions: `[..., T, A]`, the actions as the policy gave them.
-        rewards: `[..., T]`, of each transition; zeros where there is no reward.
-        goal: `[..., G]`; of width 0 where there is none.
-        mask: `[..., T]`, 1 for a transition that happened, 0 after the end of an episode, where its last state stands.
+        rewards: `[..., T]`, of each transition; zeros if there is no reward.
+        goal: `[..., G]`; of width 0 if there is none.
+        mask: `[..., T]`, 1 for a transition that happened. After the end of an episode it is 0, and the last
+            observation is repeated.
 
     Example:
 
@@ -32,34 +40,44 @@ class Trajectory(NamedTuple):
     TensorShape([3, 4])
     """
 
-    states: tf.Tensor
+    observations: tf.Tensor
     actions: tf.Tensor
     rewards: tf.Tensor
     goal: tf.Tensor
     mask: tf.Tensor
 
 
-def rollout_model(policy, dynamics, initial_states, horizon, goal=None, reward=None, time_unroll=TIME_UNROLL):
+def rollout_model(
+    policy: Callable[[Any], Any],
+    dynamics: Callable[[Any, Any], Any],
+    initial_states: TensorLike,
+    *,
+    horizon: int,
+    goal: TensorLike | None = None,
+    reward: Callable[[Any, Any, Any], Any] | None = None,
+    time_unroll: int = TIME_UNROLL,
+) -> Trajectory:
     """Rolls a policy out in a model of the dynamics; gradients of any order flow through all of it.
 
-    `s_{t+1} = dynamics(s_t, policy(s_t))`. The loop over time is a `tf.while_loop`: neither the graph nor the time to
-    compile it grows with the horizon.
+    `s_{t+1} = dynamics(s_t, policy(s_t))`. The policy observes the state. The loop over time is a `tf.while_loop`:
+    neither the graph nor the time to compile it grows with the horizon.
 
     Args:
         policy: Function of states `[..., S]` that returns actions `[..., A]`.
         dynamics: Function of states and actions that returns the next states `[..., S]`.
         initial_states: `[..., S]`.
         horizon: T, the number of steps.
-        goal: Optional, `[..., G]`; it is kept in the trajectory, and what `reward` sees.
+        goal: Optional, `[..., G]`, for the trajectory and for `reward`.
         reward: Optional function of the next states `[..., T, S]`, the actions `[..., T, A]` and the goal
             `[..., 1, G]` that returns the rewards `[..., T]`.
-        time_unroll: Steps laid out in one pass of the loop.
+        time_unroll: Number of time steps in one pass of the loop.
 
     Returns:
-        A `Trajectory`.
+        A `Trajectory` of tensors; its observations are the states.
 
     Raises:
-        ValueError: A horizon below 1, states that the policy does not take, dynamics that change the shape of a state.
+        ValueError: A horizon below 1, a policy that does not take the states, or dynamics that change the shape of a
+            state.
 
     Example:
 
@@ -68,16 +86,16 @@ def rollout_model(policy, dynamics, initial_states, horizon, goal=None, reward=N
     >>> tuple(trajectory.observations.shape), tuple(trajectory.actions.shape)
     ((3, 21, 2), (3, 20, 2))
     """
-    check_counts(horizon=horizon)
+    check_counts(horizon=horizon, time_unroll=time_unroll)
     initial_states = tf.convert_to_tensor(initial_states)
 
-    def steps(states, number):
+    def steps(states: tf.Tensor, number: int) -> list[tf.Tensor]:
         visited, actions = [], []
         for _ in range(number):
             actions.append(_act(policy, states))
             states = _next_states(dynamics, states, actions[-1])
             visited.append(states)
-        return states, tf.stack(visited), tf.stack(actions)
+        return [states, tf.stack(visited), tf.stack(actions)]
 
     # The steps that do not fill a pass of the loop come first: they also tell the loop the shape of an action.
     num_loops = (horizon - 1) // time_unroll
@@ -94,26 +112,33 @@ def rollout_model(policy, dynamics, initial_states, horizon, goal=None, reward=N
     return Trajectory(states, actions, rewards, goal, tf.ones(shape, states.dtype))
 
 
-def rollout_env(policy, env, horizon, seed=None, options=None):
+def rollout_env(
+    policy: Callable[[Any], Any],
+    env: gymnasium.vector.VectorEnv,
+    *,
+    horizon: int,
+    seed: int | None = None,
+    options: dict[str, Any] | None = None,
+) -> Trajectory:
     """Rolls a policy out in a real environment: one episode in each environment of a gymnasium vector.
 
-    An episode that ends before the horizon keeps its last state, and the mask says so: nothing of the next episode,
-    which the vector starts by itself, gets into the trajectory.
+    An episode that ends before the horizon keeps its last observation, and its mask is 0 from then on. The vector
+    starts the next episode by itself; nothing of it gets into the trajectory.
 
     Args:
-        policy: Function of states `[N, S]` that returns actions `[N, A]`; a Keras model is one.
+        policy: Function of observations `[N, O]` that returns actions `[N, A]`, e.g. a Keras model.
         env: `gymnasium.vector.VectorEnv` of N environments.
         horizon: T, the number of steps.
-        seed: As in `env.reset`. `None`: the environments go on with their random streams.
-        options: As in `env.reset`.
+        seed: Seed for `env.reset`. `None`: the environments go on with their random streams.
+        options: Options for `env.reset`.
 
     Returns:
-        A `Trajectory` of arrays `[N, ...]`; its goal is `info["goal"]` of the reset, where the environments tell one.
+        A `Trajectory` of float32 arrays `[N, ...]`; its goal is `info["goal"]` of the reset, if there is one.
 
     Raises:
-        ValueError: A horizon below 1, an environment that is no vector or starts anew within a step, observations that
-            the policy does not take, actions that the environment does not take.
-        FloatingPointError: The simulator diverged.
+        ValueError: A horizon below 1, an environment that is not a vector or that starts the next episode within a
+            step, observations that the policy does not take, or actions that the environment does not take.
+        FloatingPointError: An observation is not finite: the simulator diverged.
 
     Example:
 
@@ -125,34 +150,44 @@ def rollout_env(policy, env, horizon, seed=None, options=None):
     """
     check_counts(horizon=horizon)
     _check_env(env)
-    observations, info = env.reset(seed=seed, options=options)
-    states, actions, rewards, masks = [_checked_observations(observations, env)], [], [], []
+    first, info = env.reset(seed=seed, options=options)
+    observations, actions, rewards, masks = [_checked_observations(first, env)], [], [], []
     alive = np.ones(env.num_envs, bool)
     for step in range(horizon):
-        action = np.asarray(_act(policy, states[-1]))
+        action = np.asarray(_act(policy, observations[-1]))
         _check_action(action, env)
-        observations, reward, terminated, truncated, _ = env.step(action)
-        observations = np.where(alive[:, np.newaxis], _checked_observations(observations, env), states[-1])
-        if not np.isfinite(observations).all():
-            bad = np.flatnonzero(~np.isfinite(observations).all(axis=1)).tolist()
-            raise FloatingPointError(
-                f"The simulator diverged: the states of environment(s) {bad} are not finite after step {step + 1}. "
-                "Nothing was learned from them. Bound the actions, or shorten the time step of the simulation."
-            )
-        states.append(observations)
+        received, reward, terminated, truncated, _ = env.step(action)
+        received = np.where(alive[:, np.newaxis], _checked_observations(received, env), observations[-1])
+        _check_finite(received, step + 1)
+        observations.append(received)
         actions.append(action)
         rewards.append(np.where(alive, reward, 0))
         masks.append(alive)
         alive = alive & ~(terminated | truncated)
     goal = np.asarray(info.get("goal", np.zeros((env.num_envs, 0))))
-    stacked = [np.stack(values, axis=1) for values in (states, actions, rewards)]
-    return Trajectory(*(values.astype(np.float32) for values in (*stacked, goal, np.stack(masks, axis=1))))
+    stacked = [np.stack(values, axis=1) for values in (observations, actions, rewards)]
+    arrays: list[Any] = [values.astype(np.float32) for values in (*stacked, goal, np.stack(masks, axis=1))]
+    return Trajectory(*arrays)
 
 
-def _loop(steps, states, num_loops, state_shape, action_shape):
-    """`steps` applied `num_loops` times in a `tf.while_loop`: all states and all actions, time first."""
+def concat_goal(trajectory: Trajectory) -> tf.Tensor:
+    """Returns the observation before each action and the goal, side by side: `[..., T, O + G]`."""
+    observations = trajectory.observations[..., :-1, :]
+    shape = [*observations.shape[:-1], trajectory.goal.shape[-1]]
+    goal = tf.broadcast_to(trajectory.goal[..., tf.newaxis, :], shape)
+    return tf.concat([observations, goal], -1)
 
-    def body(i, states, visited, actions):
+
+def _loop(
+    steps: Callable[[tf.Tensor], list[tf.Tensor]],
+    states: tf.Tensor,
+    num_loops: int,
+    state_shape: tf.TensorShape,
+    action_shape: tf.TensorShape,
+) -> list[tf.Tensor]:
+    """Applies `steps` `num_loops` times in a `tf.while_loop`. Returns all states and all actions, time first."""
+
+    def body(i: Any, states: Any, visited: Any, actions: Any) -> tuple[Any, ...]:
         states, *new = steps(states)
         return i + 1, states, visited.write(i, new[0]), actions.write(i, new[1])
 
@@ -162,33 +197,33 @@ def _loop(steps, states, num_loops, state_shape, action_shape):
     return [tf.reshape(a.stack(), [-1, *s]) for a, s in zip(arrays, (state_shape, action_shape))]
 
 
-def _time_second_last(values):
-    """`[T, ..., W] -> [..., T, W]`."""
+def _time_second_last(values: tf.Tensor) -> tf.Tensor:
+    """Transposes `[T, ..., W] -> [..., T, W]`."""
     rank = values.shape.rank
     return tf.transpose(values, [*range(1, rank - 1), 0, rank - 1])
 
 
-def _act(policy, states):
+def _act(policy: Callable[[Any], Any], observations: Any) -> Any:
     try:
-        return policy(states)
+        return policy(observations)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(
-            f"`policy` does not take states of shape {tuple(states.shape)}: is it made for another width than "
-            f"{states.shape[-1]}? Build it for the states of this environment or model. It said: {error}"
+            f"`policy` does not take observations of shape {tuple(observations.shape)}. Build it for observations of "
+            f"width {observations.shape[-1]}, those of this environment or model. Its error: {error}"
         ) from error
 
 
-def _next_states(dynamics, states, actions):
+def _next_states(dynamics: Callable[[Any, Any], Any], states: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
     following = dynamics(states, actions)
     if following.shape != states.shape:
         raise ValueError(
-            f"`dynamics` must return next states of the shape of the states, {tuple(states.shape)}. Received: shape "
+            f"`dynamics` must return next states of the states' shape, {tuple(states.shape)}. Received: shape "
             f"{tuple(following.shape)} for actions of shape {tuple(actions.shape)}."
         )
     return following
 
 
-def _check_env(env):
+def _check_env(env: Any) -> None:
     if not hasattr(env, "num_envs"):
         raise ValueError(
             f"`env` must be a vector of environments, `gymnasium.make_vec(name, num_envs=...)`. Received: {env}"
@@ -196,28 +231,38 @@ def _check_env(env):
     mode = env.metadata.get("autoreset_mode")
     if getattr(mode, "name", None) == "SAME_STEP":
         raise ValueError(
-            "`env` starts the next episode within the step that ends one, which hides the last state. Received: "
-            f"autoreset_mode={mode}. Make it with `AutoresetMode.NEXT_STEP`, the default of gymnasium."
+            "`env` must not start the next episode within the step that ends one: it hides the last observation. "
+            f"Received: autoreset_mode={mode}. Make it with `AutoresetMode.NEXT_STEP`, the default of gymnasium."
         )
     shape = env.single_observation_space.shape
     if shape is None or len(shape) != 1:
-        raise ValueError(f"`env` must have states that are vectors. Received: {env.single_observation_space}")
+        raise ValueError(f"`env` must have observations that are vectors. Received: {env.single_observation_space}")
 
 
-def _checked_observations(observations, env):
+def _check_finite(observations: np.ndarray, num_steps: int) -> None:
+    is_finite = np.isfinite(observations).all(axis=1)
+    if not is_finite.all():
+        raise FloatingPointError(
+            "The simulator diverged: the observations of environment(s) "
+            f"{np.flatnonzero(~is_finite).tolist()} are not finite after step {num_steps}. Nothing was learned from "
+            "them. Bound the actions, or shorten the time step of the simulation."
+        )
+
+
+def _checked_observations(observations: Any, env: Any) -> np.ndarray:
     observations, expected = np.asarray(observations, np.float32), (env.num_envs, *env.single_observation_space.shape)
     if observations.shape != expected:
         raise ValueError(
-            f"`env` must return observations of the shape that it names, {expected}. Received: shape "
+            f"`env` must return observations of the shape of its `observation_space`, {expected}. Received: shape "
             f"{observations.shape}"
         )
     return observations
 
 
-def _check_action(action, env):
+def _check_action(action: np.ndarray, env: Any) -> None:
     expected = (env.num_envs, *env.single_action_space.shape)
     if action.shape != expected:
         raise ValueError(
             f"`policy` must return actions of shape {expected} for this environment. Received: shape {action.shape}. "
-            "For the actions of a policy with a standard deviation, pass `policy.mean`."
+            "Pass `policy.mean` for the actions of a `GaussianPolicy`."
         )

@@ -1,27 +1,33 @@
 """Rollouts of stochastic policies, in gymnasium's vector environments and in simulators written in TensorFlow.
 
-Shape letters: N tasks, E episodes of a task, T time, S state, O observation, A action, G goal.
+Shape letters: N tasks, E episodes of a task, T time, S state, O observation, A action, G goal; `...` any leading axes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.arguments import check_counts
-from ml3_tf.rl.policies import GaussianPolicy
+from ml3_tf.arguments import Batch, check_counts
+from ml3_tf.rl.policies import MLPPolicy
 from ml3_tf.rl.rollouts import Trajectory, rollout_env
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 class Simulator(NamedTuple):
-    """An environment as functions of TensorFlow: all episodes run in one compiled loop, tens of times faster.
+    """An environment made of TensorFlow functions: all episodes run in one compiled loop, tens of times faster.
 
     Attributes:
         step: Function `(states [..., S], actions [..., A]) -> [..., S]`. It clips actions to their limits.
-        reward: Function `(next states, actions, goal [..., G]) -> [...]`.
-        observation: Function `(states, goal) -> [..., O]`, what the policy sees; the state, unless given.
+        reward: Function `(next_states [..., S], actions [..., A], goal [..., G]) -> [...]`.
+        observation: Function `(states [..., S], goal [..., G]) -> [..., O]` for the policy. Default: the state.
 
     Example:
 
@@ -31,60 +37,80 @@ class Simulator(NamedTuple):
     ... )
     """
 
-    step: Callable
-    reward: Callable
-    observation: Callable = lambda states, goal: states
+    step: Callable[[Any, Any], Any]
+    reward: Callable[[Any, Any, Any], Any]
+    observation: Callable[[Any, Any], Any] = lambda states, goal: states
 
 
-def _as_graph(function):
+def _as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function, autograph=False)
 
 
 class Sampler:
-    """Rolls out the policies of N tasks.
+    """Rolls out the stochastic policies of N tasks, in a `Simulator` or in real environments.
 
     Args:
-        predict: Function `(parameters, observations [N, E, O]) -> [N, E, 2A]`, mean and standard deviation, in
-            TensorFlow; it is compiled.
-        simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments, episode after episode of the
-            first task, then of the next; each must take its task from the attribute `task`, as `GoalEnv` does.
-        horizon: T.
-        action_size: A.
+        predict: TensorFlow function `(parameters, observations [N, E, O]) -> [N, E, 2A]`, mean and standard deviation.
+        simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments: the E episodes of the first task,
+            then of the next. Each must take its task from its attribute `task`, as those of `ml3_tf.envs` do.
+        horizon: T, the number of steps of an episode.
+        action_size: A, width of an action.
         compiled: Function that compiles a function, for many calls with the same shapes.
 
     Raises:
-        ValueError: A horizon or a simulator that is none; tasks or environments that do not fit.
+        ValueError: A horizon or action size below 1, or a simulator of another type.
+
+    Example:
+
+    >>> walk = Simulator(lambda s, a: s + a, lambda s, a, goal: -tf.norm(s - goal, axis=-1))
+    >>> predict = lambda speed, observations: tf.concat([speed + 0 * observations, tf.ones_like(observations)], -1)
+    >>> sampler = Sampler(predict, walk, horizon=4, action_size=1)
+    >>> tasks = as_tasks({"state": tf.zeros((3, 2, 1)), "goal": tf.ones((3, 2, 1))})
+    >>> sampler(tf.constant(0.5), tasks, sampler.no_noise(tasks)).observations.numpy()[0, 0, :, 0].tolist()
+    [0.0, 0.5, 1.0, 1.5, 2.0]
     """
 
-    def __init__(self, predict, simulator, horizon, action_size, compiled=_as_graph):
-        check_counts(horizon=horizon)
+    def __init__(
+        self,
+        predict: Callable[[Any, Any], Any],
+        simulator: Simulator | gymnasium.vector.VectorEnv,
+        *,
+        horizon: int,
+        action_size: int,
+        compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = _as_graph,
+    ) -> None:
+        check_counts(horizon=horizon, action_size=action_size)
         if not isinstance(simulator, Simulator) and not hasattr(simulator, "num_envs"):
             raise ValueError(
                 "`simulator` must be a `Simulator` or a vector of environments, `gymnasium.make_vec(name, "
                 f"num_envs=...)`. Received: {simulator!r}"
             )
-        self.simulator, self.horizon, self.action_size = simulator, horizon, action_size
+        model: Any = simulator
+        self.simulator, self.horizon, self.action_size = model, horizon, action_size
         self.runs_in_graph = isinstance(simulator, Simulator)
         self._predict = compiled(predict)
         self._simulate = compiled(
-            lambda parameters, tasks, noise: simulate(lambda o: predict(parameters, o), simulator, tasks, noise)
+            lambda parameters, tasks, noise: simulate(partial(predict, parameters), model, tasks=tasks, noise=noise)
         )
 
-    def noise(self, tasks, seeds):
-        """Draws the noise of rollouts: standard normal, `[N, E, T, A]`."""
+    def noise(self, tasks: Batch, seeds: keras.random.SeedGenerator) -> tf.Tensor:
+        """Draws the noise of rollouts from the standard normal distribution, `[N, E, T, A]`."""
         return keras.random.normal((*tasks["state"].shape[:2], self.horizon, self.action_size), seed=seeds)
 
-    def no_noise(self, tasks):
-        """The noise of policies that act by their mean."""
+    def no_noise(self, tasks: Batch) -> tf.Tensor:
+        """Returns the noise of policies that act by their mean: zeros, `[N, E, T, A]`."""
         return tf.zeros((*tasks["state"].shape[:2], self.horizon, self.action_size))
 
-    def __call__(self, parameters, tasks, noise):
-        """Rolls each policy out on its task: a `Trajectory` `[N, E, ...]`, whose states are observations.
+    def __call__(self, parameters: Any, tasks: Batch, noise: tf.Tensor) -> Trajectory:
+        """Rolls each policy out on its task.
 
         Args:
-            parameters: What `predict` takes.
-            tasks: As `as_tasks` returns them.
-            noise: `[N, E, T, A]`.
+            parameters: First argument of `predict`.
+            tasks: `{"state": [N, E, S], "goal": [N, E, G]}`, as `as_tasks` returns them.
+            noise: `[N, E, T, A]`, standard normal.
+
+        Returns:
+            `Trajectory` `[N, E, ...]`.
 
         Raises:
             FloatingPointError: An environment, or a simulator outside of a graph, diverged.
@@ -92,47 +118,66 @@ class Sampler:
         if self.runs_in_graph:
             trajectory = self._simulate(parameters, tasks, noise)
         else:
-            trajectory = run_environments(lambda o: self._predict(parameters, o), self.simulator, tasks, noise)
+            policy = partial(self._predict, parameters)
+            trajectory = run_environments(policy, self.simulator, tasks=tasks, noise=noise)
         if tf.executing_eagerly():
             _check_finite(trajectory)
         return trajectory
 
 
-def as_tasks(data):
-    """Returns `{"state": [N, E, S], "goal": [N, E, G]}` as tensors, after a check of their form.
+def as_tasks(batch: Batch) -> dict[str, tf.Tensor]:
+    """Returns a batch of tasks, `{"state": [N, E, S], "goal": [N, E, G]}`, as tensors, after checking its form.
 
-    Give environments float64: rounded to float32, a goal at the limit of what can be reached may lie beyond it.
+    Use float64 for real environments: rounded to float32, a goal at the limit of the reachable may lie beyond it.
+
+    Args:
+        batch: The initial states of the simulator and the goals, for each of the E episodes of N tasks.
+
+    Raises:
+        ValueError: Other names, other shapes, or no tasks or episodes.
+
+    Example:
+
+    >>> as_tasks({"state": np.zeros((3, 2, 4)), "goal": np.ones((3, 2, 1))})["goal"].shape
+    TensorShape([3, 2, 1])
     """
-    if not isinstance(data, dict) or set(data) != {"state", "goal"}:
-        received = sorted(data) if isinstance(data, dict) else type(data).__name__
+    if not isinstance(batch, dict) or set(batch) != {"state", "goal"}:
+        received = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
         raise ValueError(
-            "Tasks are dictionaries {'state': [N, E, S], 'goal': [N, E, G]}: where the E episodes of each of N tasks "
-            f"start, and their goals. Received: {received}"
+            "Tasks must be a dictionary {'state': [N, E, S], 'goal': [N, E, G]}: initial states and goals of the E "
+            f"episodes of N tasks. Received: {received}"
         )
-    tasks = {name: tf.convert_to_tensor(data[name]) for name in ("state", "goal")}
+    tasks = {name: tf.convert_to_tensor(batch[name]) for name in ("state", "goal")}
     shapes = {name: tuple(values.shape) for name, values in tasks.items()}
     if any(len(shape) != 3 for shape in shapes.values()) or shapes["state"][:2] != shapes["goal"][:2]:
         raise ValueError(f"Tasks must have the shapes [N, E, S] and [N, E, G]. Received: {shapes}")
     if None in shapes["state"][:2] or 0 in shapes["state"][:2]:
         raise ValueError(
-            "Tasks need a static, positive number of tasks and of episodes (batch a dataset with "
-            f"drop_remainder=True). Received: {shapes}"
+            "Expected a static, positive number of tasks and of episodes: batch a dataset with drop_remainder=True. "
+            f"Received: {shapes}"
         )
     return tasks
 
 
-def policy_action_size(policy):
-    """A of a stochastic policy; raises a `ValueError` for one that has no standard deviation."""
+def policy_action_size(policy: keras.Model) -> int:
+    """Returns A, the width of the actions of a stochastic policy.
+
+    Args:
+        policy: Keras model `[B, O] -> [B, 2A]`, mean and standard deviation side by side.
+
+    Raises:
+        ValueError: The policy is an `MLPPolicy`, without a standard deviation, or the width of its output is odd.
+    """
     size, odd = divmod(policy.output_shape[-1], 2)
-    if odd or (isinstance(policy, GaussianPolicy) and policy.arguments["std"] is None):
+    if odd or isinstance(policy, MLPPolicy):
         raise ValueError(
-            "Model-free learning needs a policy that returns mean and standard deviation side by side, [B, 2A]: "
-            f"`GaussianPolicy(..., std=0.5)`. Received a policy with output shape {policy.output_shape}"
+            "Model-free learning needs a stochastic policy, one that returns mean and standard deviation side by side, "
+            f"[B, 2A]: use `GaussianPolicy`. Received: {type(policy).__name__} with output shape {policy.output_shape}"
         )
     return size
 
 
-def simulate(policy, simulator, tasks, noise):
+def simulate(policy: Callable[[Any], Any], simulator: Simulator, *, tasks: Batch, noise: Any) -> Trajectory:
     """Rolls stochastic policies out in a `Simulator`; no gradient flows through a rollout.
 
     `a_t = mu(o_t) + sigma(o_t) noise_t`.
@@ -140,28 +185,29 @@ def simulate(policy, simulator, tasks, noise):
     Args:
         policy: Function of observations `[N, E, O]` that returns mean and standard deviation `[N, E, 2A]`.
         simulator: `Simulator`.
-        tasks: `{"state": [N, E, S], "goal": [N, E, G]}`, where episodes start, and their goals.
+        tasks: `{"state": [N, E, S], "goal": [N, E, G]}`, initial states and goals.
         noise: `[N, E, T, A]`, standard normal; zeros for the mean policy.
 
     Returns:
-        `Trajectory` `[N, E, ...]`, whose states are observations.
+        `Trajectory` `[N, E, ...]`.
 
     Raises:
-        ValueError: A step or a reward that changes shapes.
+        ValueError: A step or a reward of another shape.
 
     Example:
 
     >>> walk = Simulator(lambda states, actions: states + actions, lambda states, actions, goal: -states[..., 0])
     >>> tasks = {"state": tf.zeros((3, 2, 1)), "goal": tf.zeros((3, 2, 0))}
     >>> policy = lambda observations: tf.concat([tf.zeros_like(observations), tf.ones_like(observations)], -1)
-    >>> simulate(policy, walk, tasks, tf.ones((3, 2, 4, 1))).rewards.numpy()[0, 0].tolist()
+    >>> simulate(policy, walk, tasks=tasks, noise=tf.ones((3, 2, 4, 1))).rewards.numpy()[0, 0].tolist()
     [-1.0, -2.0, -3.0, -4.0]
     """
     initial, goal = (tf.cast(tasks[name], tf.float32) for name in ("state", "goal"))
-    horizon, noise = noise.shape[-2], tf.transpose(noise, [2, 0, 1, 3])
+    noise = tf.transpose(noise, [2, 0, 1, 3])
+    horizon = noise.shape[0]
     first = simulator.observation(initial, goal)
 
-    def body(t, states, observations, *arrays):
+    def body(t: Any, states: Any, observations: Any, *arrays: Any) -> tuple[Any, ...]:
         actions = _sample(policy(observations), noise[t])
         states = _checked(states, simulator.step(states, actions), "step")
         rewards = _checked(states[..., 0], simulator.reward(states, actions, goal), "reward")
@@ -181,20 +227,22 @@ def simulate(policy, simulator, tasks, noise):
     return tf.nest.map_structure(tf.stop_gradient, trajectory)
 
 
-def run_environments(policy, env, tasks, noise):
+def run_environments(
+    policy: Callable[[Any], Any], env: gymnasium.vector.VectorEnv, *, tasks: Batch, noise: tf.Tensor
+) -> Trajectory:
     """Rolls stochastic policies out in real environments, one for each episode of each task.
 
     Args:
-        policy: As in `simulate`.
+        policy: Function of observations `[N, E, O]` that returns mean and standard deviation `[N, E, 2A]`.
         env: `gymnasium.vector.VectorEnv` of N x E environments, see `Sampler`.
-        tasks: As in `simulate`.
-        noise: As in `simulate`.
+        tasks: `{"state": [N, E, S], "goal": [N, E, G]}`, initial states and goals.
+        noise: `[N, E, T, A]`, standard normal; zeros for the mean policy.
 
     Returns:
-        `Trajectory` `[N, E, ...]`, whose states are observations.
+        `Trajectory` `[N, E, ...]`.
 
     Raises:
-        ValueError: Environments that do not fit, see `rollout_env`.
+        ValueError: Environments that do not fit the tasks or the policy, see `rollout_env`.
         FloatingPointError: An environment diverged.
     """
     num_tasks, num_episodes, horizon, action_size = noise.shape
@@ -202,52 +250,51 @@ def run_environments(policy, env, tasks, noise):
     _set_tasks(env, tasks, num_tasks * num_episodes)
     noise_of_step = iter(tf.unstack(noise, axis=2))
 
-    def act(observations):
+    def act(observations: Any) -> tf.Tensor:
         outputs = policy(tf.reshape(observations, [*axes, observations.shape[-1]]))
         return tf.reshape(_sample(outputs, next(noise_of_step)), [-1, action_size])
 
-    flat = rollout_env(act, env, horizon)
+    flat = rollout_env(act, env, horizon=horizon)
     trajectory = Trajectory(*(tf.reshape(values, [*axes, *values.shape[1:]]) for values in flat))
     goal = tf.cast(tasks["goal"], tf.float32)
     if trajectory.goal.shape[-1] and not np.allclose(trajectory.goal, goal, rtol=1e-4, atol=1e-5):
         raise ValueError(
-            "The environments did not take their tasks: they tell other goals than they were given. Each must take "
-            "its start and goal from its attribute `task` at `reset`, as `ml3_tf.envs` do."
+            "The environments did not take their tasks: `info['goal']` differs from the goal given. Each must take its "
+            "initial state and goal from its attribute `task` at `reset`, as those of `ml3_tf.envs` do."
         )
     return trajectory._replace(goal=goal)
 
 
-def _set_tasks(env, tasks, count):
-    if env.num_envs != count:
+def _set_tasks(env: Any, tasks: Batch, number: int) -> None:
+    if env.num_envs != number:
         raise ValueError(
-            f"`simulator` must have an environment for each episode of each task, {count}. Received: num_envs="
-            f"{env.num_envs}"
+            f"`simulator` must have an environment for each episode of each task, {number}. "
+            f"Received: num_envs={env.num_envs}"
         )
-    named = {name: np.asarray(values).reshape(count, -1) for name, values in tasks.items() if values.shape[-1]}
-    env.set_attr("task", [{name: values[n] for name, values in named.items()} for n in range(count)])
+    named = {name: np.asarray(values).reshape(number, -1) for name, values in tasks.items() if values.shape[-1]}
+    env.set_attr("task", [{name: values[n] for name, values in named.items()} for n in range(number)])
 
 
-def _sample(mean_and_std, noise):
+def _sample(mean_and_std: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
     mean, std = tf.split(mean_and_std, 2, -1)
     return mean + std * noise
 
 
-def _checked(expected, received, name):
+def _checked(expected: tf.Tensor, received: tf.Tensor, name: str) -> tf.Tensor:
     if received.shape != expected.shape:
         raise ValueError(
-            f"`{name}` of the simulator must return the shape {tuple(expected.shape)}. Received: shape "
-            f"{tuple(received.shape)}"
+            f"`{name}` of the simulator must return the shape {tuple(expected.shape)}. "
+            f"Received: shape {tuple(received.shape)}"
         )
     return received
 
 
-def _check_finite(trajectory):
-    """Of a simulator that diverged nothing shall be learned."""
-    for name in ("states", "actions", "rewards"):
+def _check_finite(trajectory: Trajectory) -> None:
+    """Raises `FloatingPointError` if the simulator diverged: nothing shall be learned from it."""
+    for name in ("observations", "actions", "rewards"):
         finite = np.isfinite(getattr(trajectory, name)).reshape(*trajectory.mask.shape[:2], -1).all(-1)
         if not finite.all():
             raise FloatingPointError(
                 f"The {name} of task(s) {np.flatnonzero(~finite.all(1)).tolist()} are not finite: the simulator or the "
-                "policy diverged. Nothing was learned from them. Bound the actions, lower the learning rate, or "
-                "shorten the time step of the simulation."
+                "policy diverged. Bound the actions, lower the learning rate, or shorten the simulation's time step."
             )

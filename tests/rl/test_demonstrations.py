@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf import MetaLoss
+from ml3_tf import LossInputs, MetaLoss
 from ml3_tf.rl.demonstrations import DemonstrationTrainer
-from ml3_tf.rl.policies import GaussianPolicy
+from ml3_tf.rl.loss_inputs import observation_and_goal
+from ml3_tf.rl.policies import MLPPolicy
 
 GENERATOR = np.random.default_rng(0)
 STARTS, GOALS = (GENERATOR.normal(size=(2, 1, 2)).astype("float32") for _ in range(2))
 STATES, ACTIONS = (GENERATOR.normal(size=(2, 7, 2)).astype("float32") for _ in range(2))
+INPUTS = LossInputs(observation_and_goal, {"action": 2, "state": 2, "goal": 2})
 TASKS = {"support": (STARTS, GOALS), "query": (STATES, ACTIONS)}
 
 
@@ -20,13 +22,15 @@ def push(states, actions):
 
 
 def build_policy():
-    return GaussianPolicy(2, 2, (4,), output_initializer=keras.initializers.RandomNormal(stddev=0.5))
+    return MLPPolicy(2, 2, hidden_units=(4,), output_initializer=keras.initializers.RandomNormal(stddev=0.5))
 
 
 def make_trainer(**arguments):
     keras.utils.set_random_seed(0)
-    loss = MetaLoss.mlp((6,), features={"action": 2, "state": 2, "goal": 2})
-    trainer = DemonstrationTrainer(build_policy, loss, push, horizon=5, seed=0, **arguments)
+    loss = MetaLoss.mlp((6,), features=INPUTS)
+    trainer = DemonstrationTrainer(
+        build_policy, loss, dynamics=push, horizon=5, loss_inputs=INPUTS, seed=0, **arguments
+    )
     trainer.compile(keras.optimizers.SGD(0.5), inner_optimizer=keras.optimizers.SGD(0.3), jit_compile=False)
     return trainer
 
@@ -83,9 +87,8 @@ def test_the_rollout_needs_no_expert_and_the_query_no_rollout():
     other = {"support": TASKS["support"], "query": (STATES[:, :3], ACTIONS[:, :3])}
     for one, two in zip(trainer.support(parameters, TASKS), trainer.support(parameters, other)):
         np.testing.assert_array_equal(one, two)
-    y_true, y_pred, weights = trainer.query(parameters, other)
-    assert y_true.shape == y_pred.shape == (2, 3, 2)
-    assert weights is None
+    errors = (trainer.learner.predict(parameters, STATES[:, :3]) - ACTIONS[:, :3]) ** 2
+    np.testing.assert_allclose(trainer.compute_task_loss(parameters, other), np.mean(errors, (1, 2)), rtol=1e-5)
 
 
 def test_tasks_without_demonstrations_are_refused():

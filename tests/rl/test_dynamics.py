@@ -1,17 +1,20 @@
 """Tests of `ml3_tf.rl.dynamics`: calibration on held-out data, rollouts, saving, and the words of each error."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.baselines._ilqr import ilqr
+from ml3_tf.baselines import ilqr
 from ml3_tf.envs.mountain_car import MountainCarGoalEnv
 from ml3_tf.rl.dynamics import DynamicsEnsemble, EnsembleDense
 
 
 def transitions(num_episodes, seed):
-    """States, actions and next states of the mountain car under forces that change now and then."""
+    """States, actions and next states of the mountain car under forces that change every seventh step."""
     env, generator = MountainCarGoalEnv(), np.random.default_rng(seed)
     data = []
     for _ in range(num_episodes):
@@ -70,7 +73,7 @@ def test_step_error_is_a_small_part_of_the_change(car, held_out):
     assert np.all(score.step_error < 0.15 * np.sqrt(np.mean((next_states - states) ** 2, 0)))  # of predicting no change
 
 
-def test_noise_that_differs_from_state_to_state_is_found():
+def test_noise_that_differs_from_state_to_state_is_learned():
     generator = np.random.default_rng(0)
     states = generator.uniform(-1, 1, (3000, 1)).astype(np.float32)
     noise = np.where(states < 0, 0.3, 0.03).astype(np.float32)
@@ -116,7 +119,7 @@ def test_loss_is_the_negative_log_likelihood_of_the_members(small):
     assert weighted == pytest.approx(-np.mean(log_densities[4:]), rel=1e-5)
 
 
-def test_inputs_and_changes_are_standardised(small):
+def test_inputs_and_changes_are_normalized(small):
     generator = np.random.default_rng(0)
     states, actions = generator.normal(5.0, 3.0, (500, 3)), generator.normal(-2.0, 0.1, (500, 2))
     states[:, 2] = 7.0
@@ -129,7 +132,7 @@ def test_inputs_and_changes_are_standardised(small):
     assert float(small.change_mean[2]) == 0.0
 
 
-def test_an_angle_may_be_a_turn_further(small):
+def test_a_full_turn_of_an_angle_changes_nothing(small):
     states, actions = tf.constant([[0.3, 1.0, -0.2]]), tf.constant([[0.1, 0.2]])
     turn = tf.constant([[0.0, 2 * np.pi, 0.0]])
     change = small.next_states(states, actions) - states
@@ -144,7 +147,7 @@ def test_members_start_apart_and_a_seed_repeats_them(small):
     np.testing.assert_array_equal(again.members(states, actions).mean()[0], means)
 
 
-def test_spread_of_initial_weights_is_glorots():
+def test_initial_weights_have_the_variance_of_glorot():
     layer = EnsembleDense(200, seed=0)
     layer.build((6, None, 100))
     assert np.var(layer.kernel) == pytest.approx(2 / 300, rel=0.05)
@@ -181,13 +184,13 @@ def test_rollouts_can_be_differentiated_twice_and_compiled(small):
     np.testing.assert_allclose(compiled, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_trajectories_can_be_optimised_in_the_model(car):
+def test_trajectories_can_be_optimized_in_the_model(car):
     result = ilqr(
         car.next_states,
-        lambda states, controls: 0.01 * tf.reduce_sum(controls**2, -1),
-        lambda states: tf.reduce_sum((states - tf.constant([-0.3, 0.0])) ** 2, -1),
-        np.array([[-0.55, 0.0]], np.float32),
-        np.zeros((1, 15, 1), np.float32),
+        running_cost=lambda states, controls: 0.01 * tf.reduce_sum(controls**2, -1),
+        final_cost=lambda states: tf.reduce_sum((states - tf.constant([-0.3, 0.0])) ** 2, -1),
+        initial_states=np.array([[-0.55, 0.0]], np.float32),
+        controls=np.zeros((1, 15, 1), np.float32),
         lower=-0.25,
         upper=0.25,
         max_iterations=30,
@@ -210,8 +213,42 @@ def test_saved_model_is_the_same_model(car, held_out, tmp_path):
 
 def test_fit_before_adapt_is_refused(small):
     small.compile()
-    with pytest.raises(RuntimeError, match=r"`fit` was called before .* Call `adapt\(states, actions, next_states\)`"):
-        small.fit((np.zeros((4, 3)), np.zeros((4, 2))), np.zeros((4, 3)))
+    states, actions = np.zeros((4, 3), "float32"), np.zeros((4, 2), "float32")
+    for train in (small.fit, small.train_on_batch):
+        with pytest.raises(RuntimeError, match=r"trained before .* Call `adapt\(states, actions, next_states\)` first"):
+            train((states, actions), states)
+    small.adapt(states, actions, states)
+    assert np.isfinite(small.train_on_batch((states, actions), states))
+
+
+SCRIPT = """
+import sys
+import numpy as np
+import tensorflow as tf
+from ml3_tf.rl.dynamics import DynamicsEnsemble
+
+model = DynamicsEnsemble(state_size=3, action_size=2, num_members=1, hidden_units=())
+data = [np.ones((4, width), "float32") for width in (3, 2, 3)]
+model.adapt(*data)
+model.next_states(*data[:2])
+assert "tensorflow_probability" not in sys.modules and "tf_keras" not in sys.modules
+# TensorFlow Probability is first imported while a graph is built, and then used outside of it.
+tf.function(lambda: model.compute_loss(data[:2], data[2], model(data[:2])))()
+model.score(*data)
+"""
+
+
+def test_tensorflow_probability_is_imported_when_it_is_needed():
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+
+
+def test_an_error_names_the_extra_that_training_needs(small, monkeypatch):
+    states, actions = np.zeros((4, 3), "float32"), np.zeros((4, 2), "float32")
+    small.adapt(states, actions, states)
+    monkeypatch.setitem(sys.modules, "tensorflow_probability", None)  # importing it raises ImportError
+    with pytest.raises(ImportError, match=r"pip install 'ml3_tf\[rl\]'"):
+        small.distribution(states, actions)
+    assert small.next_states(states, actions).shape == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +273,7 @@ def test_call_with_other_widths_is_refused(small):
 def test_transitions_that_are_not_finite_are_refused(small):
     next_states = np.zeros((4, 3))
     next_states[1, 2] = np.nan
-    with pytest.raises(ValueError, match="`next_states` must be finite. Received: 1 values are not"):
+    with pytest.raises(ValueError, match=r"`next_states` must be finite. Received: 1 value\(s\) that are not"):
         small.adapt(np.zeros((4, 3)), np.zeros((4, 2)), next_states)
     assert float(small.adapted.value) == 0.0
 
@@ -244,9 +281,9 @@ def test_transitions_that_are_not_finite_are_refused(small):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"state_size": 0}, "`state_size` must be an integer, at least 1. Received: state_size=0"),
-        ({"num_members": 1.5}, "`num_members` must be an integer, at least 1. Received: num_members=1.5"),
-        ({"angles": (2,)}, r"`angles` must name columns of the 2 of a state. Received: angles=\(2,\)"),
+        ({"state_size": 0}, "`state_size` must be an integer of at least 1. Received: state_size=0"),
+        ({"num_members": 1.5}, "`num_members` must be an integer of at least 1. Received: num_members=1.5"),
+        ({"angles": (2,)}, r"`angles` must hold columns of the state, between 0 and 1. Received: angles=\(2,\)"),
     ],
     ids=["state-size", "members", "angles"],
 )

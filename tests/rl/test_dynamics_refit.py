@@ -7,16 +7,18 @@ import pytest
 import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
-from ml3_tf import MetaLoss, MetaTrainer
+from ml3_tf import LossInputs, MetaLoss, MetaTrainer
 from ml3_tf.envs.pointmass import pointmass_step
+from ml3_tf.rl.demonstrations import DemonstrationTrainer
 from ml3_tf.rl.dynamics import DynamicsEnsemble
-from ml3_tf.rl.dynamics_refit import DynamicsRefit, Replay
+from ml3_tf.rl.dynamics_refit import DynamicsRefit, ReplayBuffer
+from ml3_tf.rl.loss_inputs import observation_and_goal
 from ml3_tf.rl.model_based import ModelBasedTrainer
-from ml3_tf.rl.policies import GaussianPolicy
+from ml3_tf.rl.policies import MLPPolicy
 from ml3_tf.rl.rollouts import Trajectory
 
 NUM_TASKS, HORIZON = 8, 5
-FEATURES = {"action": 2, "state": 4, "goal": 2}
+INPUTS = LossInputs(observation_and_goal, {"action": 2, "state": 4, "goal": 2})
 STARTS = np.random.default_rng(0).uniform(-1, 1, (NUM_TASKS, 1, 4)).astype("float32")
 GOALS = np.random.default_rng(1).uniform(-1, 1, (NUM_TASKS, 1, 2)).astype("float32")
 
@@ -40,11 +42,18 @@ def make_dynamics():
     return dynamics
 
 
-def make_trainer(dynamics, inner_steps=1, **compile_arguments):
+def make_trainer(dynamics, inner_steps=1, trainer_class=ModelBasedTrainer, **compile_arguments):
     keras.utils.set_random_seed(0)
-    loss = MetaLoss.mlp((6,), features=FEATURES)
-    policy = lambda: GaussianPolicy(4, 2, hidden_units=(4,), action_limit=1.0)
-    trainer = ModelBasedTrainer(policy, loss, dynamics.next_states, HORIZON, inner_steps=inner_steps, unroll=1, seed=0)
+    trainer = trainer_class(
+        lambda: MLPPolicy(4, 2, hidden_units=(4,), action_limit=1.0),
+        MetaLoss.mlp((6,), features=INPUTS),
+        dynamics=dynamics.next_states,
+        horizon=HORIZON,
+        loss_inputs=INPUTS,
+        inner_steps=inner_steps,
+        unroll=1,
+        seed=0,
+    )
     inner_optimizer = keras.optimizers.SGD(0.5)
     arguments = {"loss": final_distance, "inner_optimizer": inner_optimizer, "jit_compile": False, **compile_arguments}
     trainer.compile(keras.optimizers.Adam(1e-3), **arguments)
@@ -157,7 +166,7 @@ def test_a_simulator_that_always_diverges_is_an_error():
 
 
 def test_what_lies_behind_the_end_of_an_episode_is_not_kept():
-    replay = Replay()
+    replay = ReplayBuffer()
     states, actions = np.arange(8.0).reshape(2, 4, 1), np.zeros((2, 3, 1))
     trajectory = Trajectory(states, actions, None, None, np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
     replay.add(trajectory)
@@ -167,9 +176,23 @@ def test_what_lies_behind_the_end_of_an_episode_is_not_kept():
     np.testing.assert_array_equal(next_states[:, 0], [1, 2, 5, 5])
 
 
+def test_it_serves_demonstrations():
+    """Episodes start where the policies do, and go to their goals: the query of a batch is the expert's."""
+    dynamics = make_dynamics()
+    expert = np.full((NUM_TASKS, 3, 4), 7.0, "float32"), np.full((NUM_TASKS, 3, 2), 9.0, "float32")
+    tasks = tf.data.Dataset.from_tensors({"support": (STARTS, GOALS), "query": expert}).repeat()
+    trainer = make_trainer(dynamics, trainer_class=DemonstrationTrainer, loss="mse")
+    refit = make_refit(dynamics, tasks=tasks, every=1, exploration=1)
+    trainer.fit(tasks, steps_per_epoch=1, callbacks=[refit], verbose=0)
+    starts = refit.replay.transitions()[0].reshape(2, 7, HORIZON, 4)[:, :, 0]
+    np.testing.assert_allclose(starts, np.stack([STARTS[:7, 0]] * 2), atol=1e-6)
+    np.testing.assert_array_equal(trainer.last_policies()[1][1], GOALS)
+    np.testing.assert_array_equal([env.unwrapped.goal for env in refit.env.envs], GOALS[:, 0])
+
+
 def test_what_does_not_fit_is_refused():
     dynamics = make_dynamics()
-    with pytest.raises(ValueError, match="`every` must be an integer, at least 1. Received: every=0"):
+    with pytest.raises(ValueError, match="`every` must be an integer of at least 1. Received: every=0"):
         make_refit(dynamics, every=0)
     with pytest.raises(
         ValueError, match="as many tasks in an outer step as environments. Received: 2 tasks, num_envs=8"
@@ -179,7 +202,7 @@ def test_what_does_not_fit_is_refused():
     learner = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     trainer = MetaTrainer(learner, MetaLoss.mlp((3,)))
     trainer.compile(jit_compile=False)
-    with pytest.raises(ValueError, match="callback of `ModelBasedTrainer.fit`.*Received: MetaTrainer"):
+    with pytest.raises(ValueError, match="rolls out the policies of .*Received: MetaTrainer"):
         trainer.fit(ml3_tf.sine_tasks(), steps_per_epoch=1, callbacks=[make_refit(dynamics)], verbose=0)
-    with pytest.raises(RuntimeError, match="`fit` has taken no step"):
+    with pytest.raises(RuntimeError, match="`fit` has not taken a step"):
         make_trainer(dynamics).last_policies()

@@ -1,12 +1,21 @@
-"""Tests of `ml3_tf.rl.loss_inputs`: what a loss sees, and mini-batches of it."""
+"""Tests of `ml3_tf.rl.loss_inputs`: the features of a loss, and mini-batches of them."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.rl.loss_inputs import mini_batches, state_action_and_return, state_and_action, with_reward_changes
+from ml3_tf import LossInputs
+from ml3_tf.rl.loss_inputs import (
+    mini_batches,
+    observation_and_action,
+    observation_and_goal,
+    with_return,
+    with_reward_changes,
+)
 from ml3_tf.rl.rollouts import Trajectory
+
+INPUTS = LossInputs(observation_and_action, {"mean_and_std": 4, "observation": 1, "action": 2})
 
 
 def trajectory(num_tasks=2, num_episodes=3, horizon=4, mask=None):
@@ -20,8 +29,8 @@ def trajectory(num_tasks=2, num_episodes=3, horizon=4, mask=None):
     )
 
 
-def test_the_loss_sees_state_and_action():
-    inputs = state_and_action(trajectory()).numpy()
+def test_the_loss_sees_observation_and_action():
+    inputs = observation_and_action(trajectory()).numpy()
     assert inputs.shape == (2, 3, 4, 3)
     np.testing.assert_array_equal(inputs[0, 1, 2], [7, 107, 107])
 
@@ -31,8 +40,8 @@ def test_the_loss_may_see_how_well_it_went():
     mask = np.ones((2, 3, 4), "float32")
     mask[0, 1, 2:] = 0
     tau = trajectory(mask=mask)
-    inputs = state_action_and_return(0.5)(tau).numpy()
-    np.testing.assert_array_equal(inputs[..., :3], state_and_action(tau))
+    inputs = with_return(INPUTS, discount=0.5)(tau).numpy()
+    np.testing.assert_array_equal(inputs[..., :3], observation_and_action(tau))
     to_go = np.zeros((2, 3, 5))
     for t in reversed(range(4)):
         to_go[..., t] = (tau.rewards * mask)[..., t] + 0.5 * to_go[..., t + 1]
@@ -43,12 +52,12 @@ def test_the_loss_may_see_how_well_it_went():
 
 
 def test_without_a_batch_size_all_experience_is_one_batch():
-    [(x, y, sample_weight)] = mini_batches(trajectory(), state_and_action, None, None)
+    [(x, y, sample_weight)] = mini_batches(trajectory(), observation_and_action, batch_size=None, seeds=None)
     assert (x.shape, y.shape, sample_weight.shape) == ((2, 12, 1), (2, 12, 3), (2, 12))
 
 
 def test_mini_batches_are_an_epoch_of_each_task():
-    batches = mini_batches(trajectory(), state_and_action, 5, keras.random.SeedGenerator(0))
+    batches = mini_batches(trajectory(), observation_and_action, batch_size=5, seeds=keras.random.SeedGenerator(0))
     assert len(batches) == 2  # 12 time steps: two are left out
     x, y, sample_weight = (np.concatenate(parts, axis=1) for parts in zip(*batches))
     assert sample_weight.shape == (2, 10)
@@ -62,7 +71,8 @@ def test_mini_batches_are_an_epoch_of_each_task():
 
 
 def test_mini_batches_are_determined_by_the_seed():
-    draws = [mini_batches(trajectory(), state_and_action, 4, keras.random.SeedGenerator(s))[0][0] for s in (0, 0, 1)]
+    generators = map(keras.random.SeedGenerator, (0, 0, 1))
+    draws = [mini_batches(trajectory(), INPUTS, batch_size=4, seeds=seeds)[0][0] for seeds in generators]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
 
@@ -70,7 +80,7 @@ def test_mini_batches_are_determined_by_the_seed():
 @pytest.mark.parametrize("batch_size", [0, 13])
 def test_more_than_there_is_cannot_be_a_batch(batch_size):
     with pytest.raises(ValueError, match=f"the number of time steps of a task, 12. Received: batch_size={batch_size}"):
-        mini_batches(trajectory(), state_and_action, batch_size, None)
+        mini_batches(trajectory(), observation_and_action, batch_size=batch_size, seeds=None)
 
 
 def test_the_loss_may_see_how_rewards_change():
@@ -78,8 +88,8 @@ def test_the_loss_may_see_how_rewards_change():
     mask = np.ones((2, 3, 4), "float32")
     mask[0, 1, 2:] = 0
     tau = trajectory(mask=mask)
-    inputs = with_reward_changes(state_and_action)(tau).numpy()
-    np.testing.assert_array_equal(inputs[..., :3], state_and_action(tau))
+    inputs = with_reward_changes(INPUTS)(tau).numpy()
+    np.testing.assert_array_equal(inputs[..., :3], observation_and_action(tau))
     rewards = tau.rewards.numpy()
     expected = np.zeros((2, 3, 4, 2))
     expected[..., 1:, 0] = np.diff(rewards)
@@ -88,5 +98,21 @@ def test_the_loss_may_see_how_rewards_change():
 
 
 def test_a_single_action_has_no_change_of_reward():
-    inputs = with_reward_changes(state_and_action)(trajectory(horizon=1))
+    inputs = with_reward_changes(INPUTS)(trajectory(horizon=1))
     np.testing.assert_array_equal(inputs[..., -2:], np.zeros((2, 3, 1, 2)))
+
+
+def test_the_loss_sees_observation_and_goal():
+    trajectory = Trajectory(np.arange(12.0).reshape(2, 3, 2), np.zeros((2, 2, 1)), 0, np.ones((2, 1)), np.ones((2, 2)))
+    expected = [[[0, 1, 1], [2, 3, 1]], [[6, 7, 1], [8, 9, 1]]]
+    np.testing.assert_array_equal(observation_and_goal(trajectory._replace(goal=tf.ones((2, 1), tf.float64))), expected)
+
+
+def test_features_and_scales_grow_with_the_inputs():
+    scaled = LossInputs(observation_and_action, INPUTS.features, [1.0] * 5 + [2.0] * 2, "mine")
+    extended = with_reward_changes(scaled, scale=(0.1, 0.2))
+    assert extended.features == {**INPUTS.features, "reward_changes": 2}
+    assert list(extended.scale) == [1.0] * 5 + [2.0] * 2 + [0.1, 0.2]
+    assert extended.name is None
+    plain = with_return(INPUTS, discount=1.0)
+    assert (plain.features, plain.scale) == ({**INPUTS.features, "return": 1}, None)

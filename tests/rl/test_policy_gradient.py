@@ -5,7 +5,12 @@ import pytest
 import tensorflow as tf
 from tensorflow_probability import distributions
 
-from ml3_tf.rl.policy_gradient import PolicyGradient, fitted_values, gaussian_log_prob
+from ml3_tf.rl.policy_gradient import (
+    PolicyGradient,
+    gaussian_log_prob,
+    policy_gradient_surrogate,
+    ppo_clip_surrogate,
+)
 from ml3_tf.rl.rollouts import Trajectory
 from ml3_tf.rl.simulators import Simulator, simulate
 
@@ -20,13 +25,13 @@ ESTIMATES = {
 }
 
 
-def episodes(rewards, states=None, mask=None):
+def episodes(rewards, mask=None):
     """A `Trajectory` `[N, E, ...]` with these rewards."""
     rewards = np.asarray(rewards, "float32")
-    states = np.zeros((*rewards.shape[:2], rewards.shape[2] + 1, 1), "float32") if states is None else states
+    observations = np.zeros((*rewards.shape[:2], rewards.shape[2] + 1, 1), "float32")
     mask = np.ones_like(rewards) if mask is None else np.asarray(mask, "float32")
     actions, goal = np.zeros((*rewards.shape, 1), "float32"), np.zeros((*rewards.shape[:2], 0), "float32")
-    return Trajectory(*map(tf.constant, (states, actions, rewards, goal, mask)))
+    return Trajectory(*map(tf.constant, (observations, actions, rewards, goal, mask)))
 
 
 def test_the_log_probability_is_that_of_tfp():
@@ -52,7 +57,7 @@ def test_weights_by_hand(options, expected):
     np.testing.assert_allclose(weights, [expected])
 
 
-def test_normalised_weights_have_mean_0_and_deviation_1_where_something_happened():
+def test_normalized_weights_have_mean_0_and_standard_deviation_1_over_the_mask():
     mask = [[[1, 1, 1], [1, 1, 0]]]
     weights = PolicyGradient(baseline=None).weights(episodes([[[1, 2, 5], [3, 4, 0]]], mask=mask)).numpy()
     assert weights[0, 1, 2] == 0
@@ -60,24 +65,29 @@ def test_normalised_weights_have_mean_0_and_deviation_1_where_something_happened
     np.testing.assert_allclose([happened.mean(), happened.std()], [0, 1], atol=1e-6)
 
 
-def test_rewards_that_never_vary_teach_nothing():
+def test_constant_rewards_have_no_weight():
     weights = PolicyGradient(baseline=None, discount=0.0).weights(episodes(np.full((2, 2, 3), -0.3)))
     np.testing.assert_array_equal(weights, np.zeros((2, 2, 3)))
-
-
-@pytest.mark.parametrize("products", [True, False], ids=["quadratic", "squares"])
-def test_the_fitted_baseline_finds_a_value_of_its_form(products):
-    states = GENERATOR.normal(size=(4, 20, 6, 2)).astype("float32")
-    x, y = states[..., :-1, 0], states[..., :-1, 1]
-    targets = 1 + 2 * x - 3 * y**2 + np.linspace(0, 1, 5) + (3 * x * y if products else 0)
-    values = fitted_values(episodes(np.zeros((4, 20, 5)), states), targets.astype("float32"), products)
-    np.testing.assert_allclose(values[..., :-1], targets, atol=0.05)
-    np.testing.assert_array_equal(values[..., -1], np.zeros((4, 20)))
 
 
 def scored(actions, weights, old_log_prob=None):
     old_log_prob = tf.zeros_like(weights) if old_log_prob is None else old_log_prob
     return tf.concat([actions, tf.stack([old_log_prob, weights], -1)], -1)
+
+
+def test_surrogates_by_hand():
+    """The log-probability is -1/8 below the old one, so the ratio is exp(-1/8) = 0.88, or its inverse, 1.13."""
+    y_pred, log_prob = tf.constant([[0.0, 1.0]]), -0.125 - 0.5 * np.log(2 * np.pi)
+    y_true = tf.constant([[0.5, log_prob + 0.125, 2.0]], tf.float32)
+    np.testing.assert_allclose(policy_gradient_surrogate(y_true, y_pred), [2 * log_prob], rtol=1e-6)
+    for shift, weight, clip_range, expected in (
+        (0.125, 2.0, 0.2, 2 * np.exp(-0.125)),
+        (0.125, 2.0, 0.1, 2 * np.exp(-0.125)),  # the smaller of 0.88 and 0.9
+        (0.125, -2.0, 0.1, -2 * 0.9),
+        (-0.125, 2.0, 0.1, 2 * 1.1),
+    ):
+        y_true = tf.constant([[0.5, log_prob + shift, weight]], tf.float32)
+        np.testing.assert_allclose(ppo_clip_surrogate(y_true, y_pred, clip_range=clip_range), [expected], rtol=1e-6)
 
 
 def test_the_clipped_surrogate_starts_with_the_slope_of_eq_8():
@@ -138,7 +148,7 @@ def test_the_gradient_is_that_of_the_expected_return(options):
     parameters = tf.repeat([[-0.5, 0.2, 0.6]], groups, 0)
     noise = tf.random.stateless_normal((groups, number, 5, 1), [0, 1])
     tasks = {"state": tf.random.stateless_normal((groups, number, 1), [0, 2]), "goal": tf.zeros((groups, number, 0))}
-    roll_out = tf.function(lambda parameters: simulate(gaussian(parameters), WALK, tasks, noise))
+    roll_out = tf.function(lambda parameters: simulate(gaussian(parameters), WALK, tasks=tasks, noise=noise))
 
     def mean_return(parameters):
         return tf.reduce_sum(roll_out(parameters).rewards) / (groups * number)
@@ -163,7 +173,7 @@ def test_the_gradient_is_that_of_the_expected_return(options):
         ({"gae_lambda": -0.1}, "`gae_lambda` must lie between 0 and 1. Received: gae_lambda=-0.1"),
         ({"baseline": "value"}, "`baseline` must be one of .* Received: baseline='value'"),
         ({"gae_lambda": 0.9, "baseline": None}, "expected a baseline in .* Received: gae_lambda=0.9"),
-        ({"reward_to_go": False}, "with `reward_to_go=False` expected .* Received: baseline='quadratic'"),
+        ({"reward_to_go": False}, "with `reward_to_go=False`, expected .* Received: baseline='quadratic'"),
         ({"clip_range": 0.0}, "`clip_range` must be positive, or None. Received: clip_range=0.0"),
     ],
     ids=["discount", "lambda", "baseline", "lambda-without-values", "whole-with-values", "clip-range"],
@@ -173,6 +183,6 @@ def test_options_that_do_not_fit_are_refused(options, message):
         PolicyGradient(**options)
 
 
-def test_there_are_no_other_episodes():
+def test_one_episode_has_no_other_episodes():
     with pytest.raises(ValueError, match="expected at least 2 episodes for each task. Received: 1"):
         PolicyGradient(baseline="episodes").weights(episodes(np.ones((2, 1, 3))))

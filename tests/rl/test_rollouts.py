@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.envs.mountain_car import mountain_car_step
-from ml3_tf.rl.rollouts import rollout_env, rollout_model
+from ml3_tf.rl.rollouts import Trajectory, concat_goal, rollout_env, rollout_model
 
 STARTS = np.random.default_rng(0).normal(size=(3, 2, 2))
 WEIGHTS = np.random.default_rng(1).normal(size=(2, 1))
@@ -34,9 +34,9 @@ def written_out(policy, states, horizon):
 
 @pytest.mark.parametrize("time_unroll", [1, 3, 20])
 @pytest.mark.parametrize("horizon", [1, 2, 7, 9])
-def test_a_rollout_is_that_written_out(horizon, time_unroll):
+def test_a_rollout_equals_one_written_out(horizon, time_unroll):
     policy = linear(WEIGHTS)
-    trajectory = rollout_model(policy, pendulum, STARTS, horizon, time_unroll=time_unroll)
+    trajectory = rollout_model(policy, pendulum, STARTS, horizon=horizon, time_unroll=time_unroll)
     states, actions = written_out(policy, tf.constant(STARTS), horizon)
     assert trajectory.observations.shape == (3, 2, horizon + 1, 2)
     assert trajectory.actions.shape == (3, 2, horizon, 1)
@@ -60,7 +60,7 @@ def second_order(rollout, weights, starts):
 
 @pytest.mark.parametrize(("time_unroll", "jit_compile"), [(1, True), (3, False)], ids=["XLA", "graph"])
 def test_second_order_gradients_equal_those_of_the_unrolled_graph(time_unroll, jit_compile):
-    looped = lambda policy, starts: rollout_model(policy, pendulum, starts, 7, time_unroll=time_unroll)
+    looped = lambda policy, starts: rollout_model(policy, pendulum, starts, horizon=7, time_unroll=time_unroll)
     expected = second_order(lambda *args: written_out(*args, 7), tf.constant(WEIGHTS), tf.constant(STARTS))
     compiled = tf.function(lambda *args: second_order(looped, *args), jit_compile=jit_compile)
     received = compiled(tf.constant(WEIGHTS), tf.constant(STARTS))
@@ -70,7 +70,9 @@ def test_second_order_gradients_equal_those_of_the_unrolled_graph(time_unroll, j
 
 def test_the_graph_does_not_grow_with_the_horizon():
     def num_nodes(horizon):
-        function = tf.function(lambda starts: rollout_model(linear(WEIGHTS), pendulum, starts, horizon).observations)
+        function = tf.function(
+            lambda starts: rollout_model(linear(WEIGHTS), pendulum, starts, horizon=horizon).observations
+        )
         graph = function.get_concrete_function(tf.constant(STARTS)).graph.as_graph_def()
         return len(graph.node) + sum(len(part.node_def) for part in graph.library.function)
 
@@ -80,26 +82,33 @@ def test_the_graph_does_not_grow_with_the_horizon():
 def test_rewards_see_the_state_that_an_action_led_to_and_the_goal():
     goal = np.ones((3, 2, 2))
     reward = lambda states, actions, goal: -tf.norm(states - goal, axis=-1) - actions[..., 0]
-    trajectory = rollout_model(lambda states: states @ WEIGHTS, pendulum, STARTS, 4, goal, reward)
+    trajectory = rollout_model(lambda states: states @ WEIGHTS, pendulum, STARTS, horizon=4, goal=goal, reward=reward)
     states, actions = trajectory.observations.numpy(), trajectory.actions.numpy()
     np.testing.assert_allclose(trajectory.rewards, -np.linalg.norm(states[..., 1:, :] - 1, axis=-1) - actions[..., 0])
     np.testing.assert_array_equal(trajectory.goal, goal)
 
 
+def test_observations_and_goal_lie_side_by_side():
+    observations, goal = np.arange(24.0).reshape(2, 4, 3), np.array([[100.0], [200.0]])
+    trajectory = Trajectory(tf.constant(observations), tf.zeros((2, 3, 1)), tf.zeros((2, 3)), tf.constant(goal), None)
+    expected = [np.insert(episode[:-1], 3, *value, axis=1) for episode, value in zip(observations, goal)]
+    np.testing.assert_array_equal(concat_goal(trajectory), expected)
+
+
 @pytest.mark.parametrize("horizon", [0, -1, 2.5])
-def test_a_horizon_that_is_none_is_refused(horizon):
-    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1. Received: "):
-        rollout_model(lambda states: states, pendulum, STARTS, horizon)
+def test_an_invalid_horizon_is_refused(horizon):
+    with pytest.raises(ValueError, match="`horizon` must be an integer of at least 1. Received: "):
+        rollout_model(lambda states: states, pendulum, STARTS, horizon=horizon)
 
 
 def test_states_of_another_width_are_refused():
-    with pytest.raises(ValueError, match=r"`policy` does not take states of shape \(3, 5\): .* another width than 5"):
-        rollout_model(lambda states: states @ WEIGHTS, pendulum, np.zeros((3, 5)), 2)
+    with pytest.raises(ValueError, match=r"`policy` does not take observations of shape \(3, 5\). .* of width 5"):
+        rollout_model(lambda states: states @ WEIGHTS, pendulum, np.zeros((3, 5)), horizon=2)
 
 
 def test_dynamics_that_change_the_shape_are_refused():
     with pytest.raises(ValueError, match=r"`dynamics` must return .* \(3, 2, 2\). Received: shape \(3, 2, 3\)"):
-        rollout_model(lambda s: s, lambda s, a: tf.concat([s, a[..., :1]], -1), STARTS, 2)
+        rollout_model(lambda s: s, lambda s, a: tf.concat([s, a[..., :1]], -1), STARTS, horizon=2)
 
 
 # Real environments
@@ -118,9 +127,9 @@ def push(states):
 
 def test_a_real_rollout_equals_that_in_the_same_model(cars):
     cars.set_attr("task", [{"state": [x, 0.1]} for x in (-0.6, -0.5, -0.4)])
-    real = rollout_env(push, cars, 30)
+    real = rollout_env(push, cars, horizon=30)
     starts = tf.constant([[-0.6, 0.1], [-0.5, 0.1], [-0.4, 0.1]], tf.float64)
-    model = rollout_model(lambda states: 0.2 * tf.sign(states[:, 1:] + 1e-6), mountain_car_step, starts, 30)
+    model = rollout_model(lambda states: 0.2 * tf.sign(states[:, 1:] + 1e-6), mountain_car_step, starts, horizon=30)
     assert real.observations.shape == (3, 31, 2)
     np.testing.assert_allclose(real.observations, model.observations, atol=1e-5)
     np.testing.assert_allclose(real.actions, model.actions, atol=1e-6)
@@ -132,31 +141,33 @@ def test_a_real_rollout_equals_that_in_the_same_model(cars):
 
 def test_nothing_of_the_next_episode_gets_in(cars):
     """An episode of the environment lasts 35 steps, and the vector then starts the next one by itself."""
-    trajectory = rollout_env(push, cars, 40)
+    trajectory = rollout_env(push, cars, horizon=40)
     np.testing.assert_array_equal(trajectory.mask, [[1.0] * 35 + [0.0] * 5] * 3)
-    np.testing.assert_array_equal(trajectory.observations[:, 36:], np.repeat(trajectory.observations[:, 35:36], 5, axis=1))
+    np.testing.assert_array_equal(
+        trajectory.observations[:, 36:], np.repeat(trajectory.observations[:, 35:36], 5, axis=1)
+    )
     assert (trajectory.rewards[:, 35:] == 0).all()
 
 
 def test_an_environment_that_disagrees_with_the_policy_is_refused(cars):
-    with pytest.raises(ValueError, match=r"`policy` does not take states of shape \(3, 2\): .* another width than 2"):
-        rollout_env(lambda states: tf.constant(states) @ tf.zeros((4, 1)), cars, 5)
+    with pytest.raises(ValueError, match=r"`policy` does not take observations of shape \(3, 2\). .* of width 2"):
+        rollout_env(lambda states: tf.constant(states) @ tf.zeros((4, 1)), cars, horizon=5)
     with pytest.raises(ValueError, match=r"must return actions of shape \(3, 1\) .* Received: shape \(3, 2\)"):
-        rollout_env(lambda states: states, cars, 5)
-    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1"):
-        rollout_env(push, cars, 0)
+        rollout_env(lambda states: states, cars, horizon=5)
+    with pytest.raises(ValueError, match="`horizon` must be an integer of at least 1"):
+        rollout_env(push, cars, horizon=0)
 
 
-def test_an_environment_that_is_no_vector_is_refused():
+def test_an_environment_that_is_not_a_vector_is_refused():
     with pytest.raises(ValueError, match="must be a vector of environments, `gymnasium.make_vec"):
-        rollout_env(push, gymnasium.make("ml3_tf/MountainCarGoal-v0"), 5)
+        rollout_env(push, gymnasium.make("ml3_tf/MountainCarGoal-v0"), horizon=5)
 
 
-def test_a_vector_that_hides_the_last_state_is_refused():
+def test_a_vector_that_hides_the_last_observation_is_refused():
     mode = gymnasium.vector.AutoresetMode.SAME_STEP
     env = gymnasium.make_vec("ml3_tf/MountainCarGoal-v0", num_envs=2, vector_kwargs={"autoreset_mode": mode})
-    with pytest.raises(ValueError, match="hides the last state"):
-        rollout_env(push, env, 5)
+    with pytest.raises(ValueError, match="it hides the last observation"):
+        rollout_env(push, env, horizon=5)
 
 
 def test_a_simulator_that_diverges_is_named(cars, monkeypatch):
@@ -168,4 +179,4 @@ def test_a_simulator_that_diverges_is_named(cars, monkeypatch):
 
     monkeypatch.setattr(cars, "step", broken)
     with pytest.raises(FloatingPointError, match=r"environment\(s\) \[1\] are not finite after step 1"):
-        rollout_env(push, cars, 5)
+        rollout_env(push, cars, horizon=5)

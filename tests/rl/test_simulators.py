@@ -10,8 +10,8 @@ import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.envs.pointmass import pointmass_step
-from ml3_tf.rl.policies import GaussianPolicy
-from ml3_tf.rl.simulators import Sampler, Simulator, policy_action_size, simulate, as_tasks
+from ml3_tf.rl.policies import GaussianPolicy, MLPPolicy
+from ml3_tf.rl.simulators import Sampler, Simulator, as_tasks, policy_action_size, simulate
 
 GENERATOR = np.random.default_rng(0)
 GOALS = GENERATOR.uniform(-1, 1, (3, 2, 2)).astype("float32")
@@ -26,10 +26,10 @@ def predict(gain, observations):
     return tf.concat([mean, 0.3 + 0.0 * mean], -1)
 
 
-def test_a_simulated_rollout_is_that_written_out():
+def test_a_simulated_rollout_equals_one_written_out():
     tasks = {"state": GENERATOR.normal(size=(3, 2, 4)).astype("float32"), "goal": GOALS}
     look = lambda states, goal: tf.concat([states, goal], -1)
-    trajectory = simulate(lambda o: predict(-0.5, o), POINTMASS._replace(observation=look), tasks, NOISE)
+    trajectory = simulate(lambda o: predict(-0.5, o), POINTMASS._replace(observation=look), tasks=tasks, noise=NOISE)
     states = tasks["state"]
     for t in range(5):
         np.testing.assert_allclose(trajectory.observations[:, :, t], np.concatenate([states, GOALS], -1), rtol=1e-5)
@@ -51,7 +51,8 @@ def envs():
 
 def test_environment_and_simulator_agree(envs):
     tasks = as_tasks({"state": 0.2 * GENERATOR.normal(size=(3, 2, 4)), "goal": GOALS})
-    real, simulated = (Sampler(predict, s, 5, 2)(tf.constant(-0.5), tasks, NOISE) for s in (envs, POINTMASS))
+    samplers = (Sampler(predict, simulator, horizon=5, action_size=2) for simulator in (envs, POINTMASS))
+    real, simulated = (sampler(tf.constant(-0.5), tasks, NOISE) for sampler in samplers)
     for name in real._fields:
         np.testing.assert_allclose(getattr(real, name), getattr(simulated, name), atol=1e-5, err_msg=name)
 
@@ -61,7 +62,7 @@ def test_tasks_reach_environments_unrounded(dtype):
     """The nearest goal that the arm reaches, 0.01 m away: as float32 it lies too near."""
     env = gymnasium.make_vec("ml3_tf/ReacherFingertipGoal-v0", num_envs=1, vectorization_mode="sync")
     tasks = as_tasks({"state": np.zeros((1, 1, 4)), "goal": np.array([[[0.01, 0.0]]], dtype)})
-    sampler = Sampler(lambda _, observations: 0.0 * observations[..., :4], env, 2, 2)
+    sampler = Sampler(lambda _, observations: 0.0 * observations[..., :4], env, horizon=2, action_size=2)
     with contextlib.nullcontext() if dtype == "float64" else pytest.raises(ValueError, match="`goal` must lie"):
         trajectory = sampler(tf.constant(0.0), tasks, tf.zeros((1, 1, 2, 2)))
         np.testing.assert_allclose(trajectory.goal, tasks["goal"], rtol=1e-6)
@@ -69,14 +70,14 @@ def test_tasks_reach_environments_unrounded(dtype):
 
 
 def test_without_noise_the_policy_acts_by_its_mean():
-    sampler = Sampler(predict, POINTMASS, 5, 2)
+    sampler = Sampler(predict, POINTMASS, horizon=5, action_size=2)
     trajectory = sampler(tf.constant(-0.5), as_tasks(TASKS), sampler.no_noise(TASKS))
     states = trajectory.observations[:, :, :-1]
     np.testing.assert_allclose(trajectory.actions, -0.5 * states[..., :2] + 0.2 * states[..., 2:], atol=1e-6)
 
 
 def test_noise_is_standard_normal_and_determined_by_the_seed():
-    sampler = Sampler(predict, POINTMASS, 200, 2)
+    sampler = Sampler(predict, POINTMASS, horizon=200, action_size=2)
     draws = [sampler.noise(TASKS, keras.random.SeedGenerator(seed)).numpy() for seed in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
@@ -91,7 +92,7 @@ def test_no_gradient_leaks_through_a_rollout():
     gain = tf.constant(-0.5)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(gain)
-        trajectory = simulate(lambda o: predict(gain, o), POINTMASS, TASKS, NOISE)
+        trajectory = simulate(lambda o: predict(gain, o), POINTMASS, tasks=TASKS, noise=NOISE)
         sums = [tf.reduce_sum(values) for values in trajectory]
     assert [tape.gradient(value, gain) for value in sums] == [None] * 5
 
@@ -124,14 +125,15 @@ def run_faulty(fault, count=2, vector=None):
     env = vector or gymnasium.vector.SyncVectorEnv([lambda: Faulty(fault)] * count)
     tasks = as_tasks({"state": np.zeros((2, 1, 2)), "goal": np.ones((2, 1, 1))})
     outputs = lambda _, observations: tf.concat([observations[..., :1], tf.ones_like(observations[..., :1])], -1)
-    return Sampler(outputs, env, 4, 1)(tf.constant(0.0), tasks, tf.zeros((2, 1, 4, 1)))
+    sampler = Sampler(outputs, env, horizon=4, action_size=1)
+    return sampler(tf.constant(0.0), tasks, tf.zeros((2, 1, 4, 1)))
 
 
 @pytest.mark.parametrize(
     "fault, error, message",
     [
         ("raises", RuntimeError, "the motor is on fire"),
-        ("state", FloatingPointError, r"the states of environment\(s\) \[0, 1\] are not finite after step 2"),
+        ("state", FloatingPointError, r"the observations of environment\(s\) \[0, 1\] are not finite after step 2"),
         ("reward", FloatingPointError, r"The rewards of task\(s\) \[0, 1\] are not finite"),
         ("goal", ValueError, "The environments did not take their tasks"),
     ],
@@ -155,7 +157,9 @@ def test_observations_of_another_shape_are_refused():
             observations, *rest = super().step(actions)
             return observations[:, :1], *rest
 
-    with pytest.raises(ValueError, match=r"observations of the shape that it names, \(2, 2\). Received: shape \(2, 1"):
+    with pytest.raises(
+        ValueError, match=r"observations of the shape of its `observation_space`, \(2, 2\). Received: shape \(2, 1"
+    ):
         run_faulty(None, vector=Widening([Faulty] * 2))
 
 
@@ -167,17 +171,17 @@ def test_every_episode_needs_an_environment():
 def test_a_simulator_that_diverges_is_named():
     diverging = POINTMASS._replace(step=lambda states, actions: tf.where(states[..., :1] > 0, np.inf, states + 0.5))
     tasks = as_tasks({**TASKS, "state": np.zeros((3, 2, 4)) + np.array([0, 1, 0])[:, None, None]})
-    with pytest.raises(FloatingPointError, match=r"The states of task\(s\) \[0, 1, 2\] are not finite"):
-        Sampler(predict, diverging, 5, 2)(tf.constant(0.0), tasks, NOISE)
-    with pytest.raises(FloatingPointError, match=r"The states of task\(s\) \[1\] are not finite"):
-        Sampler(predict, diverging, 1, 2)(tf.constant(0.0), tasks, NOISE[:, :, :1])
+    with pytest.raises(FloatingPointError, match=r"The observations of task\(s\) \[0, 1, 2\] are not finite"):
+        Sampler(predict, diverging, horizon=5, action_size=2)(tf.constant(0.0), tasks, NOISE)
+    with pytest.raises(FloatingPointError, match=r"The observations of task\(s\) \[1\] are not finite"):
+        Sampler(predict, diverging, horizon=1, action_size=2)(tf.constant(0.0), tasks, NOISE[:, :, :1])
 
 
 @pytest.mark.parametrize("name", ["step", "reward"])
 def test_functions_of_a_simulator_keep_shapes(name):
     wrong = POINTMASS._replace(**{name: lambda states, actions, *goal: states[..., :1]})
     with pytest.raises(ValueError, match=rf"`{name}` of the simulator must return the shape \(3, 2.*Received: shape"):
-        Sampler(predict, wrong, 5, 2)(tf.constant(0.0), as_tasks(TASKS), NOISE)
+        Sampler(predict, wrong, horizon=5, action_size=2)(tf.constant(0.0), as_tasks(TASKS), NOISE)
 
 
 @pytest.mark.parametrize(
@@ -196,16 +200,25 @@ def test_tasks_of_another_form_are_refused(tasks, message):
         as_tasks(tasks)
 
 
-def test_what_is_no_sampler():
+def test_invalid_arguments_of_a_sampler_are_refused():
     with pytest.raises(ValueError, match="`simulator` must be a `Simulator` or a vector of environments.*Received: 3"):
-        Sampler(predict, 3, 5, 2)
-    with pytest.raises(ValueError, match="`horizon` must be an integer, at least 1. Received: horizon=0"):
-        Sampler(predict, POINTMASS, 0, 2)
+        Sampler(predict, 3, horizon=5, action_size=2)
+    with pytest.raises(ValueError, match="`horizon` must be an integer of at least 1. Received: horizon=0"):
+        Sampler(predict, POINTMASS, horizon=0, action_size=2)
 
 
 def test_the_actions_of_a_policy_are_half_of_what_it_returns():
-    assert policy_action_size(GaussianPolicy(4, 3, std=0.5)) == 3
-    deterministic = [GaussianPolicy(4, 2), keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])]
-    for policy in deterministic:
-        with pytest.raises(ValueError, match="mean and standard deviation side by side.*Received a policy with output"):
-            policy_action_size(policy)
+    assert policy_action_size(GaussianPolicy(4, 3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "received"),
+    [
+        (lambda: MLPPolicy(4, 2), r"MLPPolicy with output shape \(None, 2\)"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), r"Sequential with output shape .*3\)"),
+    ],
+    ids=["deterministic", "odd"],
+)
+def test_a_policy_without_standard_deviations_is_refused(policy, received):
+    with pytest.raises(ValueError, match=rf"mean and standard deviation side by side, .*Received: {received}"):
+        policy_action_size(policy())

@@ -1,0 +1,117 @@
+"""What the trainers share that roll policies out in a model of the dynamics.
+
+Shape letters: N tasks, B episodes of a task, T time, O observation, A action, G goal.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from ml3_tf.arguments import Batch, ModelLike, check_counts
+from ml3_tf.feature_layout import LossInputs
+from ml3_tf.learner import Parameters
+from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.meta_trainer import MetaTrainer
+from ml3_tf.rl.loss_inputs import learning_batch
+from ml3_tf.rl.rollouts import TIME_UNROLL, Trajectory, rollout_model
+
+
+class PolicyTrainer(MetaTrainer):
+    """Trains policies with a learned loss on their rollouts in a model: the base class of two trainers.
+
+    The learned loss sees, for each time step, the action of the policy (`y_pred`) and `loss_inputs` of the trajectory
+    (`y_true`). No inner gradient flows through how the observations came about: they are data, as if an environment had
+    made them. So meta-training takes the same steps as `policy.compile(loss=meta_loss)` takes with observations from
+    anywhere, without a model (Algorithm 5).
+
+    The support of a batch is `(initial_states, goals)`, `[N, B, O]` and `[N, B, G]`.
+
+    Args:
+        policy: Function without arguments that builds the Keras model of a policy, `[B, O] -> [B, A]`, or one.
+        meta_loss: The `MetaLoss` to be learned.
+        dynamics: Differentiable function of states `[N, B, O]` and actions `[N, B, A]`, returning the next states. It
+            may hold variables, and they may change between calls of `fit`.
+        horizon: T, the number of steps of a rollout.
+        loss_inputs: `LossInputs`, what the loss sees beside each action.
+        inner_steps: Number of steps that a policy lives for.
+        unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. `None`: all.
+        time_unroll: Number of time steps in one pass of the loop over time, see `rollout_model`.
+        seed: Optional integer that determines the fresh policies.
+        name: Optional name.
+
+    Raises:
+        ValueError: A horizon below 1, step counts that do not divide each other, or `loss_inputs` of other widths than
+            those of the loss.
+    """
+
+    def __init__(
+        self,
+        policy: ModelLike,
+        meta_loss: MetaLoss,
+        *,
+        dynamics: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        horizon: int,
+        loss_inputs: LossInputs,
+        inner_steps: int = 1,
+        unroll: int | None = None,
+        time_unroll: int = TIME_UNROLL,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(policy, meta_loss, inner_steps=inner_steps, unroll=unroll, seed=seed, name=name)
+        check_counts(horizon=horizon)
+        loss_inputs.check_fits(meta_loss)
+        self.horizon, self.time_unroll = horizon, time_unroll
+        self.loss_inputs = loss_inputs
+        # Called through a function: a model of the dynamics is not part of this one, whose weights are phi.
+        self._dynamics = lambda states, actions: dynamics(states, actions)
+        self._last = _Kept()
+
+    def support(self, parameters: Parameters, batch: Batch) -> Any:
+        trajectory = self.rollout(parameters, *batch["support"])
+        return learning_batch(tf.nest.map_structure(tf.stop_gradient, trajectory), self.loss_inputs)
+
+    def rollout(self, parameters: Parameters, initial_states: tf.Tensor, goal: tf.Tensor) -> Trajectory:
+        """Rolls the policies with these `Parameters` out in the model: a `Trajectory` `[N, B, ...]`."""
+        return rollout_model(
+            lambda states: self.inner_loop.predict(parameters, states),
+            self._dynamics,
+            initial_states,
+            horizon=self.horizon,
+            goal=goal,
+            time_unroll=self.time_unroll,
+        )
+
+    def train_step(self, batch: Batch) -> dict[str, Any]:
+        learners = self.train_learners(batch)
+        self._last.assign((learners.parameters, tuple(batch["support"])))
+        return self.get_metrics_result()
+
+    def last_policies(self) -> tuple[Parameters, tuple[tf.Tensor, tf.Tensor]]:
+        """Returns the policies that the last step of `fit` trained, which Algorithm 3 rolls out on the real system.
+
+        Returns:
+            `(parameters, (initial_states, goals))`: `Parameters` of N policies and their support, `[N, B, ...]`.
+
+        Raises:
+            RuntimeError: `fit` has not taken a step yet.
+        """
+        if self._last.variables is None:
+            raise RuntimeError("There are no policies yet: `fit` has not taken a step.")
+        return tf.nest.map_structure(tf.convert_to_tensor, self._last.variables)
+
+
+class _Kept:
+    """A structure of tensors that outlives the graph which computed it."""
+
+    def __init__(self) -> None:
+        self.variables: Any = None
+
+    def assign(self, values: Any) -> None:
+        shapes = tf.nest.map_structure(lambda value: value.shape, values)
+        if self.variables is None or tf.nest.map_structure(lambda kept: kept.shape, self.variables) != shapes:
+            with tf.init_scope():
+                zeros = lambda value: tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
+                self.variables = tf.nest.map_structure(zeros, values)
+        tf.nest.map_structure(lambda kept, value: kept.assign(value), self.variables, values)

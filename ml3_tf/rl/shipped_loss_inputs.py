@@ -1,0 +1,130 @@
+"""What the shipped losses of policies see: the `LossInputs` that `get_loss_inputs` finds by the name of a loss.
+
+Shape letters: T time; `...` any leading axes.
+"""
+
+import tensorflow as tf
+
+from ml3_tf.feature_layout import LossInputs
+from ml3_tf.rl.loss_inputs import observation_and_action, observation_and_goal, with_reward_changes
+from ml3_tf.rl.rollouts import Trajectory
+
+# Lengths of the links of `ml3_tf/ReacherFingertipGoal-v0`, m.
+UPPER_ARM, LOWER_ARM = 0.1, 0.11
+REACHER_STD = 0.5  # of the policies that learn with the losses of the reacher, N m
+ANT_STD = 0.2  # the same of the ant, as a share of the largest torque
+# Spreads of what policies observe, by which the losses divide.
+ANT_SCALE = (1.0, 1.0, 0.2, 1.0, 0.3, 0.3, 0.3, *[0.3] * 8, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, *[5.0] * 8, 1.0, 1.0)
+
+
+def observation_and_final_error(trajectory: Trajectory) -> tf.Tensor:
+    """Returns the observation, and the last observation of the episode minus the goal: `[..., T, O + G]`."""
+    observations = trajectory.observations[..., :-1, :]
+    final_error = trajectory.observations[..., -1:, :] - trajectory.goal[..., tf.newaxis, :]
+    return tf.concat([observations, tf.broadcast_to(final_error, observations.shape)], -1)
+
+
+def angles_to_goal_and_velocity(trajectory: Trajectory) -> tf.Tensor:
+    """Returns the goal's angles minus those of the arm (rad) and the velocities (rad/s): `[..., T, 4]`.
+
+    The angles are not wrapped, and neither is the distance: they tell which way round the goal lies.
+    """
+    states = trajectory.observations[..., :-1, :]
+    return tf.concat([trajectory.goal[..., tf.newaxis, :] - states[..., :2], states[..., 2:]], -1)
+
+
+def arm_without_direction(trajectory: Trajectory) -> tf.Tensor:
+    """Returns the way to the goal, the velocity, the elbow's angle and the final error of an arm: `[..., T, 7]`.
+
+    Nothing of it depends on the direction that the shoulder points in; the inertia depends on the elbow.
+    """
+    states, goal = trajectory.observations[..., :-1, :], trajectory.goal[..., tf.newaxis, :]
+    final_error = tf.broadcast_to(goal - trajectory.observations[..., -1:, :2], [*states.shape[:-1], 2])
+    return tf.concat([goal - states[..., :2], states[..., 2:], states[..., 1:2], final_error], -1)
+
+
+def fingertip_in_arm_frame(trajectory: Trajectory) -> tf.Tensor:
+    """Returns the observation of the fingertip reacher in the frame of the upper arm, and the action.
+
+    Cosine and sine of the elbow; way to the goal (m) and its length (m); moments of the way (m^2) about shoulder and
+    elbow; velocity of the fingertip (m/s) and its moments (m^2/s); torques. A moment is `J^T v`: the torques that a
+    force along the vector takes.
+
+    Returns:
+        `[..., T, 13]`.
+    """
+    columns = tf.unstack(trajectory.observations[..., :-1, :], axis=-1)
+    cos_shoulder, cos_elbow, sin_shoulder, sin_elbow, *to_goal, distance, _, _, x_speed, y_speed = columns
+    turned = lambda x, y: (cos_shoulder * x + sin_shoulder * y, cos_shoulder * y - sin_shoulder * x)
+    way, velocity = turned(*to_goal), turned(x_speed, y_speed)
+    lower = LOWER_ARM * cos_elbow, LOWER_ARM * sin_elbow
+    moments = lambda x, y: (
+        (UPPER_ARM + lower[0]) * y - lower[1] * x,
+        lower[0] * y - lower[1] * x,
+    )
+    parts = [cos_elbow, sin_elbow, *way, distance, *moments(*way), *velocity, *moments(*velocity)]
+    return tf.concat([tf.stack(parts, -1), trajectory.actions], -1)
+
+
+_FINGERTIP_FEATURES = {
+    "mean_and_std": 4,
+    "elbow": 2,
+    "way": 2,
+    "distance": 1,
+    "way_moments": 2,
+    "velocity": 2,
+    "velocity_moments": 2,
+    "action": 2,
+}
+_FINGERTIP_SCALE = (1.0, 1.0, REACHER_STD, REACHER_STD, 1.0, 1.0, 0.2, 0.2, 0.2, 0.02, 0.02, 2.0, 2.0, 0.2, 0.2, 1, 1)
+_FINGERTIP = LossInputs(fingertip_in_arm_frame, _FINGERTIP_FEATURES, _FINGERTIP_SCALE, "reacher_model_free")
+_WITH_REWARDS = with_reward_changes(_FINGERTIP, scale=(0.002, 0.0005))
+_SHIPPED = [
+    LossInputs(
+        observation_and_final_error,
+        {"force": 1, "state": 2, "final_error": 2},
+        (0.25, 0.3, 0.3, 0.5, 0.5),
+        "mountain_car",
+    ),
+    LossInputs(observation_and_goal, {"acceleration": 2, "state": 4, "goal": 2}, None, "pointmass"),
+    LossInputs(
+        angles_to_goal_and_velocity,
+        {"torque": 2, "angles_to_goal": 2, "velocity": 2},
+        (1.0, 1.0, 2.0, 2.0, 10.0, 10.0),
+        "reacher_model_based",
+    ),
+    LossInputs(
+        arm_without_direction,
+        {"torque": 2, "to_goal": 2, "velocity": 2, "elbow": 1, "final_error": 2},
+        (1.0, 1.0, 1.0, 1.0, 5.0, 5.0, 1.0, 1.0, 1.0),
+        "reacher_demonstrations",
+    ),
+    _FINGERTIP,
+    LossInputs(_WITH_REWARDS.function, _WITH_REWARDS.features, _WITH_REWARDS.scale, "reacher_model_free_rewards"),
+    LossInputs(
+        observation_and_action,
+        {"mean_and_std": 16, "state": 31, "action": 8},
+        (*[1.0] * 8, *[ANT_STD] * 8, *ANT_SCALE, *[1.0] * 8),
+        "ant_model_free",
+    ),
+]
+
+
+def get_loss_inputs(name: str) -> LossInputs:
+    """Returns the `LossInputs` of a shipped loss of policies.
+
+    Args:
+        name: Name of the loss, as `load_meta_loss` takes it.
+
+    Raises:
+        ValueError: No shipped loss of policies has this name.
+
+    Example:
+
+    >>> dict(get_loss_inputs("pointmass").features)
+    {'acceleration': 2, 'state': 4, 'goal': 2}
+    """
+    found = {str(inputs.name): inputs for inputs in _SHIPPED}
+    if name not in found:
+        raise ValueError(f"`name` must be the name of a shipped loss of policies, {sorted(found)}. Received: {name!r}")
+    return found[name]

@@ -1,0 +1,61 @@
+"""Tests of `ml3_tf.rl.policy_trainer`: rollouts in the model, and the policies that the last step trained."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ml3_tf import LossInputs, MetaLoss
+from ml3_tf.rl.loss_inputs import learning_batch, observation_and_goal
+from ml3_tf.rl.policies import MLPPolicy
+from ml3_tf.rl.policy_trainer import PolicyTrainer
+
+INPUTS = LossInputs(observation_and_goal, {"action": 2, "state": 2, "goal": 2})
+STARTS, GOALS = np.random.default_rng(0).normal(size=(2, 3, 1, 2)).astype("float32")
+BATCH = {"support": (STARTS, GOALS), "query": (np.zeros((3, 4, 2), "float32"), np.ones((3, 4, 2), "float32"))}
+
+
+def make_trainer(horizon=5, loss_inputs=INPUTS):
+    keras.utils.set_random_seed(0)
+    trainer = PolicyTrainer(
+        lambda: MLPPolicy(2, 2, hidden_units=(4,)),
+        MetaLoss.mlp((6,), features=INPUTS),
+        dynamics=lambda states, actions: states + 0.1 * actions,
+        horizon=horizon,
+        loss_inputs=loss_inputs,
+        seed=0,
+    )
+    trainer.compile(inner_optimizer=keras.optimizers.SGD(0.3), jit_compile=False)
+    return trainer
+
+
+def test_the_support_is_a_rollout_without_a_gradient():
+    trainer = make_trainer()
+    parameters = trainer.learner.draw(3)
+    with tf.GradientTape() as tape:
+        tape.watch(parameters.trainable)
+        x, y, weights = trainer.support(parameters, BATCH)
+    expected = learning_batch(trainer.rollout(parameters, STARTS, GOALS), INPUTS)
+    for received, value in zip((x, y, weights), expected):
+        np.testing.assert_allclose(received, value, rtol=1e-6)
+    assert all(gradient is None for gradient in tape.gradient(x, parameters.trainable))
+
+
+def test_the_last_policies_are_kept_with_their_support():
+    trainer = make_trainer()
+    with pytest.raises(RuntimeError, match="`fit` has not taken a step"):
+        trainer.last_policies()
+    trainer.fit(tf.data.Dataset.from_tensors(tf.nest.map_structure(tf.constant, BATCH)), verbose=0)
+    parameters, (starts, goals) = trainer.last_policies()
+    np.testing.assert_array_equal(starts, STARTS)
+    np.testing.assert_array_equal(goals, GOALS)
+    learners = make_trainer().inner_loop.start(3)
+    moved = np.abs(parameters.trainable[-1] - learners.parameters.trainable[-1]).max()
+    assert moved > 0
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="`horizon` must be an integer of at least 1. Received: horizon=0"):
+        make_trainer(horizon=0)
+    with pytest.raises(ValueError, match="`loss_inputs` must have the widths of the loss's features"):
+        make_trainer(loss_inputs=LossInputs(observation_and_goal, {"action": 2, "state": 3, "goal": 2}))
