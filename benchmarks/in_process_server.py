@@ -1,15 +1,17 @@
-"""A gRPC server in this process that answers as TF Serving documents it, where the real binary is not at hand.
+"""A gRPC server in this process that follows the documentation of TF Serving, for tests without the real binary.
 
-It loads versions by the server's route (`saved_model.loader.load`, then `Session.run` on the tensor names of the
-signature), replays their warm-up requests, serves the newest version alone, and looks for a newer one all the time.
-Codes and words of its errors are those of the server's `predict_util.cc`. It has no batching, REST or monitoring.
+It loads versions like the server (`saved_model.loader.load`, then `Session.run` on the tensor names of the signature),
+replays their warm-up requests, serves only the newest version, and polls for a newer one. The codes and words of its
+errors come from the server's `predict_util.cc`. It has no batching, REST or monitoring.
 """
 
 import collections
 import concurrent.futures
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -25,9 +27,9 @@ MESSAGE_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_mess
 
 
 class Refusal(Exception):
-    """A status other than OK: its code and words."""
+    """A status other than OK, with its code and words."""
 
-    def __init__(self, code, details):
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
         self.code, self.details = code, details
 
@@ -36,22 +38,22 @@ class Servable:
     """One loaded version.
 
     Args:
-        path: Folder of the version.
+        folder: Folder of the version.
     """
 
-    def __init__(self, path):
-        self.version = int(path.name)
+    def __init__(self, folder: Path) -> None:
+        self.version = int(folder.name)
         self.session = tf.compat.v1.Session(graph=tf.Graph())
         with self.session.graph.as_default():
-            meta_graph = tf.compat.v1.saved_model.loader.load(self.session, ["serve"], str(path))
+            meta_graph = tf.compat.v1.saved_model.loader.load(self.session, ["serve"], str(folder))
         self.signatures = dict(meta_graph.signature_def)
         self.num_warmed_up = 0
-        warmup = path / "assets.extra" / "tf_serving_warmup_requests"
+        warmup = folder / "assets.extra" / "tf_serving_warmup_requests"
         for record in tf.data.TFRecordDataset(str(warmup)) if warmup.is_file() else []:
             self.run(prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request)
             self.num_warmed_up += 1
 
-    def run(self, request):
+    def run(self, request: Any) -> Any:
         """Returns the `PredictResponse` to a `PredictRequest`; raises `Refusal`."""
         name = request.model_spec.signature_name or "serving_default"
         if name not in self.signatures:
@@ -61,7 +63,10 @@ class Servable:
         feed = {info.name: tf.make_ndarray(request.inputs[key]) for key, info in signature.inputs.items()}
         try:
             outputs = self.session.run({key: info.name for key, info in signature.outputs.items()}, feed)
-        except (tf.errors.InvalidArgumentError, ValueError) as error:  # ValueError: the session's own shape check
+        except (
+            tf.errors.InvalidArgumentError,
+            ValueError,
+        ) as error:  # ValueError comes from the session's own shape check
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error).splitlines()[0]) from error
         response = predict_pb2.PredictResponse(model_spec={"name": request.model_spec.name, "signature_name": name})
         response.model_spec.version.value = self.version
@@ -70,7 +75,7 @@ class Servable:
         return response
 
 
-def _check_inputs(signature, request):
+def _check_inputs(signature: Any, request: Any) -> None:
     sent, expected = set(request.inputs), set(signature.inputs)
     if len(sent) != len(expected):
         listed = [",".join(sorted(names)) for names in (sent, expected, sent - expected, expected - sent)]
@@ -95,8 +100,8 @@ class InProcessServer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     Args:
         models: Mapping from model name to the folder that holds its versions.
-        num_threads: Number of requests that are answered at once.
-        poll: Seconds between two looks for a newer version.
+        num_threads: Number of requests that are answered at the same time.
+        poll_seconds: Seconds between two searches for a newer version.
 
     Attributes:
         address: `"127.0.0.1:<port>"`.
@@ -105,42 +110,43 @@ class InProcessServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         sizes: Batch sizes of the last thousand predict requests.
     """
 
-    def __init__(self, models, num_threads=8, poll=0.2):
-        self.models, self.poll = {name: Path(folder) for name, folder in models.items()}, poll
-        self.faults, self.delay, self.sizes = [], 0.0, collections.deque(maxlen=1000)
-        self.servables = {name: Servable(_newest(folder)) for name, folder in self.models.items()}
+    def __init__(self, models: Mapping[str, str | Path], *, num_threads: int = 8, poll_seconds: float = 0.2) -> None:
+        self.models, self.poll_seconds = {name: Path(folder) for name, folder in models.items()}, poll_seconds
+        self.faults: list[grpc.StatusCode] = []
+        self.delay, self.sizes = 0.0, collections.deque(maxlen=1000)
+        self.servables = {name: Servable(_find_newest(folder)) for name, folder in self.models.items()}
         self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(num_threads), options=MESSAGE_OPTIONS)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._stopped = threading.Event()
 
-    def __enter__(self):
+    def __enter__(self) -> "InProcessServer":
         self._server.start()
-        self._poller = threading.Thread(target=self._look_for_versions, daemon=True)
+        self._poller = threading.Thread(target=self._poll_versions, daemon=True)
         self._poller.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._stopped.set()
         self._poller.join()
         self._server.stop(grace=None).wait()
 
-    def Predict(self, request, context):
-        """The RPC of the same name."""
+    def Predict(self, request: Any, context: Any) -> Any:
+        """Answers the RPC of the same name."""
 
-        def answer():
-            servable = self._servable(request.model_spec)
+        def answer() -> Any:
+            servable = self._find_servable(request.model_spec)
             if "y_pred" in request.inputs:
                 self.sizes.append(request.inputs["y_pred"].tensor_shape.dim[0].size)
             return servable.run(request)
 
         return self._answer(context, answer)
 
-    def GetModelMetadata(self, request, context):
-        """The RPC of the same name."""
+    def GetModelMetadata(self, request: Any, context: Any) -> Any:
+        """Answers the RPC of the same name."""
 
-        def answer():
-            servable = self._servable(request.model_spec)
+        def answer() -> Any:
+            servable = self._find_servable(request.model_spec)
             response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec={"name": request.model_spec.name})
             response.model_spec.version.value = servable.version
             served = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
@@ -149,30 +155,30 @@ class InProcessServer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
         return self._answer(context, answer)
 
-    def _answer(self, context, answer):
-        fault = self.faults.pop(0) if self.faults else None  # before the delay: a late request keeps its own
+    def _answer(self, context: Any, answer: Callable[[], Any]) -> Any:
+        fault = self.faults.pop(0) if self.faults else None  # before the delay, so that a late request keeps its own
         time.sleep(self.delay)
         if fault is not None:
-            context.abort(fault, "a fault that was asked for")
+            context.abort(fault, "an injected fault")
         try:
             return answer()
         except Refusal as refusal:
             context.abort(refusal.code, refusal.details)
 
-    def _servable(self, spec):
+    def _find_servable(self, spec: Any) -> Servable:
         servable = self.servables.get(spec.name)
         wanted = f"Specific({spec.name}, {spec.version.value})" if spec.HasField("version") else f"Latest({spec.name})"
         if servable is None or (spec.HasField("version") and spec.version.value != servable.version):
             raise Refusal(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
         return servable
 
-    def _look_for_versions(self):
-        while not self._stopped.wait(self.poll):
+    def _poll_versions(self) -> None:
+        while not self._stopped.wait(self.poll_seconds):
             for name, folder in self.models.items():
-                newest = _newest(folder)
+                newest = _find_newest(folder)
                 if int(newest.name) > self.servables[name].version:
                     self.servables[name] = Servable(newest)
 
 
-def _newest(folder):
+def _find_newest(folder: Path) -> Path:
     return max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))

@@ -1,6 +1,6 @@
-"""Loads a loss where TensorFlow cannot be imported, compares it with what TensorFlow computed, and trains with it.
+"""Loads a loss without TensorFlow, compares it with the results of TensorFlow, and trains with it.
 
-Run by `test_backends.py` in an interpreter of its own: `python backend_probe.py FOLDER EXPECTED.npz`.
+`test_backends.py` runs it in an interpreter of its own: `python backend_probe.py FOLDER EXPECTED.npz`.
 """
 
 import sys
@@ -9,7 +9,7 @@ BLOCKED = ("tensorflow", "tensorflow_probability", "tf_keras")
 
 
 def main(folder, expected):
-    sys.modules.update(dict.fromkeys(BLOCKED))  # None: importing them raises, whether they are installed or not
+    sys.modules.update(dict.fromkeys(BLOCKED))  # with None, importing them raises, even if they are installed
     import keras
     import numpy as np
 
@@ -32,7 +32,7 @@ def main(folder, expected):
 
 
 def value_and_gradient(loss, y_true, y_pred):
-    """The loss of each example and its gradient for y_pred, by the means of the backend."""
+    """Returns the loss of each example and its gradient for `y_pred`, computed by the backend."""
     import keras
 
     if keras.backend.backend() == "jax":

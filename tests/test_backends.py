@@ -1,7 +1,7 @@
-"""Tests that a loss loads and trains with Keras on JAX and PyTorch, where there is no TensorFlow.
+"""Tests that a loss loads and trains with Keras on JAX and PyTorch, without TensorFlow.
 
-`ML3_TF_JAX_PYTHON` and `ML3_TF_TORCH_PYTHON` name interpreters with Keras, NumPy, safetensors and that backend;
-without them, the running interpreter is tried, with TensorFlow blocked.
+`ML3_TF_JAX_PYTHON` and `ML3_TF_TORCH_PYTHON` name interpreters with Keras, NumPy, safetensors and that backend. Without
+them, the tests try the running interpreter, with TensorFlow blocked.
 """
 
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml3_tf import MetaLoss
-from ml3_tf.saving import _probe
+from ml3_tf import LossInputs, MetaLoss
 
 ROOT = Path(__file__).resolve().parents[1]
+SCALED = LossInputs(None, {"y_pred": 1, "y_true": 1}, scale=[2.0, 0.5])
 KINDS = {
     "plain": {},
     "per_output": {"mode": "per_output", "learning_rate": 0.1},
-    "network_rate": {"learning_rate": "network", "input_scale": [2.0, 0.5], "activation": "gelu"},
+    "network_rate": {"learning_rate": "network", "features": SCALED, "activation": "gelu"},
     "per_set": {"mode": "per_set", "score_units": (4,), "learning_rate": 0.1},
 }
 
@@ -31,7 +31,7 @@ def run(python, backend, *arguments):
 
 @pytest.fixture(scope="module", params=["jax", "torch"])
 def backend(request):
-    """A backend and an interpreter that has it; skipped where there is none."""
+    """A backend and an interpreter that has it; skips the test if there is none."""
     variable = f"ML3_TF_{request.param.upper()}_PYTHON"
     python = os.environ.get(variable, sys.executable)
     process = run(python, request.param, "-c", f"import {request.param}, keras, safetensors")
@@ -39,7 +39,7 @@ def backend(request):
         reason = process.stderr.strip().splitlines()[-1]
         if variable in os.environ:
             pytest.fail(f"{variable}={python} cannot run Keras on {request.param}: {reason}")
-        pytest.skip(f"no {request.param} here ({reason}); {variable} can name an interpreter that has it")
+        pytest.skip(f"{request.param} is not installed ({reason}); {variable} can name an interpreter that has it")
     return request.param, python
 
 
@@ -48,7 +48,7 @@ def test_loss_loads_and_trains_without_tensorflow(backend, kind, tmp_path):
     loss = MetaLoss.mlp(**KINDS[kind])
     folder = loss.export(tmp_path / "loss")
     y_true, y_pred = np.random.default_rng(2).normal(size=(2, 16, 1)).astype("float32")
-    values, gradient = _probe.value_and_gradient(loss, y_true, y_pred)
+    values, gradient = loss.value_and_gradient(y_true, y_pred)
     np.savez(tmp_path / "expected.npz", y_true=y_true, y_pred=y_pred, loss=values, grad=gradient)
     name, python = backend
     process = run(python, name, ROOT / "tests" / "backend_probe.py", folder, tmp_path / "expected.npz")

@@ -1,4 +1,4 @@
-"""Every loss that ships: it loads by its name, trains a model, and its model card says what it is."""
+"""Tests of the losses that ship with ml3_tf: each loads by its name, trains a model, and has a complete model card."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ NAMES = sorted(path.name for path in (ROOT / "savedmodels").iterdir() if path.is
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_a_model(name):
-    """A model of the widths that the loss reads takes finite steps; what they lead to is tested beside its recipe."""
+    """A model of the widths that the loss reads takes finite steps. The tests of its recipe check the results."""
     keras.utils.set_random_seed(0)
     loss = ml3_tf.load_meta_loss(name)
     pred_width, *true_widths = [3, 3] if loss.mode == "per_output" else loss.features.values()
@@ -32,7 +32,7 @@ def test_it_trains_a_model(name):
 
 
 def test_the_default_trains_a_regressor():
-    """Rate and data are those of the card: full batches of 100, SGD at 1e-3."""
+    """With the rate and the data of the card: full batches of 100, SGD at 1e-3."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential([keras.Input((1,)), layers.Dense(40, "relu"), layers.Dense(40, "relu"), layers.Dense(1)])
@@ -57,6 +57,9 @@ def test_its_card_is_complete(name):
     assert (folder / "meta_loss.png").is_file()
 
 
-def test_they_are_listed(capsys):
-    assert ml3_tf.list_meta_losses() == NAMES
-    assert all(f"{name} " in line for name, line in zip(NAMES, capsys.readouterr().out.splitlines()))
+def test_they_are_listed_with_their_purpose():
+    losses = ml3_tf.list_meta_losses()
+    assert losses.names == NAMES
+    assert all(loss.versions and loss.purpose for loss in losses)
+    lines = repr(losses).splitlines()
+    assert all(line.startswith(f"{name} ") for name, line in zip(NAMES, lines, strict=True))

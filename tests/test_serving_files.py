@@ -1,4 +1,4 @@
-"""Tests of what a TF Serving server reads: an export by the server's own route, and the files of `serving/`."""
+"""Tests of the files that a TF Serving server reads: an export, and the configuration in `serving/`."""
 
 import ctypes
 import json
@@ -42,17 +42,9 @@ message_type {
 
 @pytest.fixture(scope="module")
 def exported(make_loss, tmp_path_factory):
-    """A loss and the folder of its export's version."""
+    """A loss and the folder of its exported version."""
     loss = make_loss(features={"y_pred": 2, "state": 3})
     return loss, loss.export(tmp_path_factory.mktemp("models") / "sine")
-
-
-def value_and_gradient(loss):
-    y_pred = tf.constant(X)
-    with tf.GradientTape() as tape:
-        tape.watch(y_pred)
-        values = loss.call(Y, y_pred)
-    return values.numpy(), tape.gradient(values, y_pred).numpy()
 
 
 def assert_close(received, expected, tolerance=1e-6):
@@ -60,12 +52,12 @@ def assert_close(received, expected, tolerance=1e-6):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-def signatures_of(session, folder):
+def load_signatures(session, folder):
     return tf.compat.v1.saved_model.loader.load(session, ["serve"], str(folder)).signature_def
 
 
 def parse(file, name):
-    """The message `name` in a file of `serving/`."""
+    """Returns the message `name` in a file of `serving/`."""
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(text_format.Parse(MESSAGES, descriptor_pb2.FileDescriptorProto()))
@@ -73,14 +65,14 @@ def parse(file, name):
     return text_format.Parse((ROOT / "serving" / file).read_text(), kind())
 
 
-# An export, by the routes of a server
+# An export, loaded like a server does
 
 
-def test_export_runs_by_the_loader_and_session_of_the_server(exported):
+def test_export_runs_with_the_loader_and_session_of_the_server(exported):
     loss, folder = exported
-    value, gradient = value_and_gradient(loss)
+    value, gradient = loss.value_and_gradient(Y, X)
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        signatures = signatures_of(session, folder)
+        signatures = load_signatures(session, folder)
         for name, expected in {"serving_default": [value], "value_and_grad": [gradient, value]}.items():
             signature = signatures[name]
             assert signature.method_name == "tensorflow/serving/predict"
@@ -93,7 +85,7 @@ class TFOutput(ctypes.Structure):
     _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
 
 
-def c_api():
+def load_c_api():
     library = ctypes.CDLL(str(Path(tf.sysconfig.get_lib()) / "libtensorflow_cc.so.2"))
     pointers = "TF_NewStatus TF_NewGraph TF_NewSessionOptions TF_LoadSessionFromSavedModel TF_AllocateTensor"
     for name in f"{pointers} TF_TensorData TF_GraphOperationByName".split():
@@ -103,9 +95,9 @@ def c_api():
     return library
 
 
-def test_export_runs_by_the_c_api(exported):
+def test_export_runs_with_the_c_api(exported):
     loss, folder = exported
-    c, pointer = c_api(), ctypes.c_void_p
+    c, pointer = load_c_api(), ctypes.c_void_p
     status, graph = pointer(c.TF_NewStatus()), pointer(c.TF_NewGraph())
     options, tags = pointer(c.TF_NewSessionOptions()), (ctypes.c_char_p * 1)(b"serve")
     path = str(folder).encode()
@@ -123,7 +115,7 @@ def test_export_runs_by_the_c_api(exported):
         return made
 
     with tf.compat.v1.Session(graph=tf.Graph()) as reader:
-        signature = signatures_of(reader, folder)["serving_default"]
+        signature = load_signatures(reader, folder)["serving_default"]
     inputs = (TFOutput * 2)(*(output(signature.inputs[name]) for name in ("y_true", "y_pred")))
     values, results = (pointer * 2)(tensor(Y), tensor(X)), (pointer * 1)()
     outputs = (TFOutput * 1)(output(signature.outputs["loss"]))
@@ -133,7 +125,7 @@ def test_export_runs_by_the_c_api(exported):
     assert_close([np.frombuffer(received, "float32")], [loss.call(Y, X)])
 
 
-# Both commands in one process, because most of its time is the import.
+# Both commands run in one process, because most of its time is the import.
 CLI = """
 import json, sys
 from tensorflow.python.tools import saved_model_cli
@@ -157,13 +149,13 @@ def test_saved_model_cli_shows_and_runs_the_export(exported, tmp_path):
     assert ran.returncode == 0, ran.stderr
     for words in ("inputs['y_true']", "shape: (-1, 3)", "outputs['grad']", "shape: (-1, 2)"):
         assert words in ran.stdout
-    assert_close([np.load(tmp_path / f"{name}.npy") for name in ("loss", "grad")], value_and_gradient(loss))
+    assert_close([np.load(tmp_path / f"{name}.npy") for name in ("loss", "grad")], loss.value_and_gradient(Y, X))
 
 
 # The files of serving/
 
 
-def test_models_config_is_a_model_server_config():
+def test_models_config_parses():
     text = (ROOT / "serving" / "models.config").read_text()
     models = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
     assert [model.name for model in models] == ["sine", "digits"]

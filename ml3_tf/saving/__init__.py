@@ -1,16 +1,41 @@
-"""Export, load and list learned losses; what `load_meta_loss` refuses, and why, stands in SECURITY.md."""
+"""Export, load and list learned losses.
 
-from ml3_tf.saving.catalog import list_meta_losses
+`SECURITY.md` says which files `load_meta_loss` refuses, and why. `SavedModelLoss` needs TensorFlow, so it is imported
+when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ml3_tf.saving.catalog import ShippedLoss, ShippedLosses, list_meta_losses
 from ml3_tf.saving.errors import ArtifactError, ArtifactVersionError, CorruptArtifactError, UnsafeArtifactError
 from ml3_tf.saving.export import export_meta_loss
 from ml3_tf.saving.load import load_meta_loss
+
+if TYPE_CHECKING:
+    from ml3_tf.saving._foreign import SavedModelLoss
 
 __all__ = [
     "ArtifactError",
     "ArtifactVersionError",
     "CorruptArtifactError",
+    "SavedModelLoss",
+    "ShippedLoss",
+    "ShippedLosses",
     "UnsafeArtifactError",
     "export_meta_loss",
     "list_meta_losses",
     "load_meta_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SavedModelLoss":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from ml3_tf.saving._foreign import SavedModelLoss
+
+    globals()[name] = SavedModelLoss
+    return SavedModelLoss
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,18 +1,19 @@
-"""The networks that an artifact can describe: chains of the layers in one table, `LAYERS`, and nothing else.
+"""The networks that an artifact can describe: chains of the layers in the table `LAYERS`.
 
 A description is JSON of our own, not a Keras configuration: it has no module names, code or paths, and each word in it
-comes from an enumeration. It holds what a network computes. Initializers, regularizers and constraints, which only
-training uses, are not kept.
+comes from an enumeration. It holds the computation of a network. Initializers, regularizers and constraints are not
+kept: only training uses them.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
-from ml3_tf.saving.errors import UnsafeArtifactError
+from ml3_tf.keras_internals import get_producer
 from ml3_tf.saving import _strict_json
+from ml3_tf.saving.errors import UnsafeArtifactError
 
 MAX_LAYERS = 64
 MAX_WIDTH = 65536
@@ -27,30 +28,30 @@ ACTIVATIONS = (
 
 
 class LayerType(NamedTuple):
-    """How one kind of layer is described.
+    """One kind of layer, and the form of its description.
 
     Args:
-        layer: The Keras class. A subclass is another class, with code of its own.
-        fields: Its constructor arguments that are kept, each with the values it may have.
-        weights: Function of the description and the input width that gives the shape of each weight, by attribute.
-        fixed: Attributes with the only value that can be described.
-        initial: Constructor arguments that keep a layer from drawing weights which the artifact's replace: a process
-            that draws its first random numbers waits longer for them than for the whole rest of loading.
+        layer: The Keras class. A subclass does not count, since it has code of its own.
+        fields: The constructor arguments that are kept, each with its allowed values.
+        weights: Function of the description and the input width that returns the shape of each weight, by attribute.
+        fixed: Attributes of which only one value can be described.
+        initial: Constructor arguments that avoid drawing random weights, which those of the artifact replace. The first
+            random numbers of a process take longer than all the rest of loading.
     """
 
-    layer: type
+    layer: type[keras.layers.Layer]
     fields: Mapping[str, _strict_json.Field]
-    weights: Callable[[dict, int], dict[str, tuple[int, ...]]] = lambda description, width: {}
+    weights: Callable[[dict[str, Any], int], dict[str, tuple[int, ...]]] = lambda description, width: {}
     fixed: Mapping[str, object] = {}
-    initial: Mapping[str, object] = {}
+    initial: Mapping[str, Any] = {}
 
 
-def _dense_weights(description, width):
+def _dense_weights(description: dict[str, Any], width: int) -> dict[str, tuple[int, ...]]:
     units = description["units"]
     return {"kernel": (width, units), **({"bias": (units,)} if description["use_bias"] else {})}
 
 
-def _normalization_weights(description, width):
+def _normalization_weights(description: dict[str, Any], width: int) -> dict[str, tuple[int, ...]]:
     names = {"gamma": description["scale"], "beta": description["center"]}
     return {name: (width,) for name, wanted in names.items() if wanted}
 
@@ -90,11 +91,11 @@ _NETWORK = {
 }
 
 
-def describe(network):
+def describe(network: keras.Model) -> dict[str, Any]:
     """Returns the description of a built Keras network.
 
     Raises:
-        UnsafeArtifactError: The network is no chain of `LAYERS`; the message names the layer and what is possible.
+        UnsafeArtifactError: The network is not a chain of `LAYERS`; the message names the layer and what is allowed.
     """
     return {
         "name": network.name,
@@ -104,14 +105,14 @@ def describe(network):
     }
 
 
-def check(description, source):
-    """Raises unless `description` is one of a network that fits the limits; builds nothing."""
+def check(description: Any, source: str) -> None:
+    """Raises `ArtifactError` unless `description` describes a network within the limits; builds nothing."""
     _strict_json.check_fields(description, _NETWORK, source, "the network")
     layers = description["layers"]
     if not 1 <= len(layers) <= MAX_LAYERS:
         raise UnsafeArtifactError(f"'{source}': a network of {len(layers)} layers. Expected 1 to {MAX_LAYERS}.")
     for index, layer in enumerate(layers):
-        kind = layer.get("type") if type(layer) is dict else None
+        kind: Any = layer.get("type") if type(layer) is dict else None
         _strict_json.check_value(kind, _COMMON["type"], source, f"'type' of layer {index}")
         _strict_json.check_fields(layer, {**_COMMON, **LAYERS[kind].fields}, source, f"layer {index} ({kind})")
     parameters = sum(math.prod(shape) for shape in weight_shapes(description).values())
@@ -119,7 +120,7 @@ def check(description, source):
         raise UnsafeArtifactError(f"'{source}': a network of {parameters} parameters. At most {MAX_PARAMETERS}.")
 
 
-def weight_shapes(description):
+def weight_shapes(description: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each weight, `{"layers.0.kernel": (2, 40), ...}`, of a checked description."""
     shapes, width = {}, description["input_width"]
     for index, layer in enumerate(description["layers"]):
@@ -129,8 +130,8 @@ def weight_shapes(description):
     return shapes
 
 
-def build(description):
-    """Returns the `keras.Sequential` of a checked description, with weights still to be set."""
+def build(description: dict[str, Any]) -> keras.Sequential:
+    """Returns the `keras.Sequential` of a checked description, before its weights are set."""
     layers = []
     for layer in description["layers"]:
         arguments = {name: value for name, value in layer.items() if name != "type"}
@@ -140,8 +141,8 @@ def build(description):
     return keras.Sequential([inputs, *layers], name=description["name"])
 
 
-def weights(network):
-    """Returns the Keras variables of a network that can be described, by the names of `weight_shapes`."""
+def get_weights(network: keras.Model) -> dict[str, keras.Variable]:
+    """Returns the variables of a network that can be described, by the names of `weight_shapes`."""
     variables = {}
     for index, layer in enumerate(chain(network)):
         for variable in layer.weights:
@@ -149,24 +150,28 @@ def weights(network):
     return variables
 
 
-def chain(network):
-    """Returns the layers of a Sequential or functional model in the order of the computation, nested models opened."""
+def chain(network: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of a Sequential or functional model in the order of the computation, nested models opened.
+
+    Raises:
+        UnsafeArtifactError: The network branches, or uses one layer twice.
+    """
     if len(network.inputs) != 1 or len(network.outputs) != 1:
         raise _refusal(f"'{network.name}' has {len(network.inputs)} inputs and {len(network.outputs)} outputs")
-    layers, tensor = [], network.outputs[0]
-    while not isinstance(operation := tensor._keras_history.operation, keras.layers.InputLayer):
-        inputs = operation._inbound_nodes[tensor._keras_history.node_index].input_tensors
+    layers: list[Any] = []
+    layer, inputs = get_producer(network.outputs[0])
+    while not isinstance(layer, keras.layers.InputLayer):
         if len(inputs) != 1:
-            raise _refusal(f"'{operation.name}' ({type(operation).__name__}) has {len(inputs)} inputs")
-        nested = isinstance(operation, keras.Model) and hasattr(operation, "inputs")
-        layers = (chain(operation) if nested else [operation]) + layers
-        tensor = inputs[0]
+            raise _refusal(f"'{layer.name}' ({type(layer).__name__}) has {len(inputs)} inputs")
+        nested = isinstance(layer, keras.Model) and hasattr(layer, "inputs")
+        layers = (chain(layer) if nested else [layer]) + layers
+        layer, inputs = get_producer(inputs[0])
     if len(set(map(id, layers))) < len(layers):
         raise _refusal(f"'{network.name}' uses one layer twice")
     return layers
 
 
-def _describe_layer(layer):
+def _describe_layer(layer: keras.layers.Layer) -> dict[str, Any]:
     name = type(layer).__name__
     kind = LAYERS.get(name)
     if kind is None or type(layer) is not kind.layer:
@@ -185,8 +190,8 @@ def _describe_layer(layer):
     return description
 
 
-def _with_unique_names(layers):
-    """Nested models may each have a layer "dense"; in one chain, a name comes once."""
+def _with_unique_names(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Renames layers of equal names: nested models may each have a layer "dense", one chain may not."""
     names = set()
     for layer in layers:
         name, count = layer["name"], 1
@@ -196,16 +201,16 @@ def _with_unique_names(layers):
     return layers
 
 
-def _value(layer, field):
+def _value(layer: keras.layers.Layer, field: str) -> Any:
     value = getattr(layer, field, None)
     if field == "activation":
         names = [name for name in ACTIVATIONS if getattr(keras.activations, name) is value]
-        return names[0] if names else getattr(value, "__name__", repr(value)) + " (not that of Keras)"
+        return names[0] if names else getattr(value, "__name__", repr(value)) + " (not the one of Keras)"
     return value
 
 
-def _refusal(reason):
+def _refusal(reason: str) -> UnsafeArtifactError:
     return UnsafeArtifactError(
         f"This network cannot be exported: {reason}. An artifact describes Sequential and functional models that are "
-        f"one chain of {', '.join(LAYERS)}, each of Keras itself, with the activations {', '.join(ACTIVATIONS)}."
+        f"one chain of {', '.join(LAYERS)}, classes of Keras itself, with the activations {', '.join(ACTIVATIONS)}."
     )

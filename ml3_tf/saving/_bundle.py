@@ -1,24 +1,29 @@
-"""The bundle of an artifact: what `load_meta_loss` rebuilds a loss from, without running a graph.
+"""The bundle of an artifact: the files from which `load_meta_loss` rebuilds a loss without running a graph.
 
 ::
 
     assets.extra/meta_loss.json           mode, features, network, ... in a closed vocabulary
     assets.extra/meta_loss.safetensors    weights
-    assets.extra/_probe.safetensors    a few inputs with values and gradients
+    assets.extra/self_test.safetensors    a few inputs with values and gradients
     assets.extra/manifest.json            size and SHA-256 of every file of the version
 """
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
+import keras
+import numpy as np
 from keras import ops
 
 from ml3_tf.feature_layout import FROM_NETWORK, MODES
 from ml3_tf.meta_loss import MetaLoss
-from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
 from ml3_tf.saving import _architecture, _manifest, _probe, _safetensors, _strict_json
+from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
 
+_T = TypeVar("_T")
 MAX_FEATURES = 64
 _RATE = _strict_json.Field(
     f"null, '{FROM_NETWORK}' or a positive finite number",
@@ -38,15 +43,15 @@ _META_LOSS = {
 }
 
 
-def describe(meta_loss):
-    """Returns the description of a loss, in the words that `read` knows.
+def describe(meta_loss: MetaLoss) -> dict[str, Any]:
+    """Returns the description of a loss, in the vocabulary of `read`.
 
     Raises:
         UnsafeArtifactError: The loss or its network cannot be described.
     """
     if type(meta_loss) is not MetaLoss:
         raise UnsafeArtifactError(
-            f"Only a `MetaLoss` itself is exported: the methods of a subclass would be lost. Received: {meta_loss!r}"
+            f"Only a `MetaLoss` can be exported: the methods of a subclass would be lost. Received: {meta_loss!r}"
         )
     return {
         "name": meta_loss.name,
@@ -61,52 +66,54 @@ def describe(meta_loss):
     }
 
 
-def write(meta_loss, version):
-    """Writes the bundle of a loss into the folder `version`, which holds all its other files already.
+def write(meta_loss: MetaLoss, folder: str | Path) -> None:
+    """Writes the bundle of a loss into the folder of a version, which already holds all its other files.
 
-    What was written is read back, so that no artifact is exported that would be refused.
+    The bundle is read back, so that no artifact is exported that would be refused.
     """
-    version = Path(version)
-    weights = {name: ops.convert_to_numpy(variable) for name, variable in _weights(meta_loss).items()}
-    (version / "assets.extra").mkdir(exist_ok=True)
+    folder = Path(folder)
+    weights: dict[str, Any] = {
+        name: ops.convert_to_numpy(variable) for name, variable in get_weights(meta_loss).items()
+    }
+    (folder / "assets.extra").mkdir(exist_ok=True)
     description = describe(meta_loss)
-    (version / _manifest.DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    (version / _manifest.WEIGHTS).write_bytes(_safetensors.to_bytes(weights))
-    (version / _manifest.SELF_TEST).write_bytes(
-        _probe.record(meta_loss, _in_float64(description, weights), description)
+    (folder / _manifest.DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    (folder / _manifest.WEIGHTS).write_bytes(_safetensors.to_bytes(weights))
+    (folder / _manifest.SELF_TEST).write_bytes(
+        _probe.record(meta_loss, build_in_float64(description, weights), description)
     )
-    _manifest.write(version)
-    read(version)
+    _manifest.write(folder)
+    read(folder)
 
 
-def read(version, expected_sha256=None):
-    """Returns the `MetaLoss` of the bundle in the folder `version`.
+def read(folder: str | Path, expected_sha256: str | None = None) -> MetaLoss:
+    """Returns the `MetaLoss` of the bundle in the folder of a version.
 
     Args:
-        version: The folder of one version.
+        folder: The folder of one version.
         expected_sha256: Optional SHA-256 of its `assets.extra/manifest.json`.
 
     Raises:
-        ArtifactError: It is refused, see `ml3_tf.saving.errors`.
+        ArtifactError: The bundle is refused, see `ml3_tf.saving.errors`.
         OSError: A file cannot be read.
     """
-    files = _manifest.read(version, expected_sha256)
-    description = _strict_json.parse(files[_manifest.DESCRIPTION], source := f"{version}/{_manifest.DESCRIPTION}")
+    files = _manifest.read(folder, expected_sha256)
+    description = _strict_json.parse(files[_manifest.DESCRIPTION], source := f"{folder}/{_manifest.DESCRIPTION}")
     if type(description) is dict:
-        description.setdefault("score_network", None)  # the first artifacts of this format knew no per-set losses
+        description.setdefault("score_network", None)  # the first artifacts of this format have no such key
     check(description, source)
-    shapes = _by_name({name: _architecture.weight_shapes(network) for name, network in _networks(description)})
+    shapes = _join_names({name: _architecture.weight_shapes(network) for name, network in _networks(description)})
     if type(description["learning_rate"]) is not str and description["learning_rate"] is not None:
         shapes["log_rate"] = ()
-    values = _safetensors.from_bytes(files[_manifest.WEIGHTS], shapes, f"{version}/{_manifest.WEIGHTS}")
+    values = _safetensors.from_bytes(files[_manifest.WEIGHTS], shapes, f"{folder}/{_manifest.WEIGHTS}")
     meta_loss = _build(description, source)
-    _probe.check(description, values, files[_manifest.SELF_TEST], f"{version}/{_manifest.SELF_TEST}")
+    _probe.check(description, values, files[_manifest.SELF_TEST], f"{folder}/{_manifest.SELF_TEST}")
     _assign(meta_loss, values)
     return meta_loss
 
 
-def check(description, source):
-    """Raises unless `description` is one of a loss within the limits; builds nothing."""
+def check(description: Any, source: str) -> None:
+    """Raises `ArtifactError` unless `description` describes a loss within the limits; builds nothing."""
     _strict_json.check_fields(description, _META_LOSS, source, "the loss")
     features, scale = description["features"], description["input_scale"] or []
     if len(features) > MAX_FEATURES:
@@ -121,31 +128,19 @@ def check(description, source):
         _architecture.check(network, source)
 
 
-def _networks(description):
-    """Pairs of a prefix for the names of weights, and the description of a network."""
-    networks = {"": description["network"], "score.": description["score_network"]}
-    return [(prefix, network) for prefix, network in networks.items() if network is not None]
+def get_weights(meta_loss: MetaLoss) -> dict[str, keras.Variable]:
+    """Returns the variables of a loss, by their names in the bundle."""
+    networks = {"": meta_loss.network, "score.": meta_loss.score_network}
+    weights = _join_names(
+        {prefix: _architecture.get_weights(network) for prefix, network in networks.items() if network}
+    )
+    if meta_loss.learned_rate is not None:
+        weights["log_rate"] = meta_loss.learned_rate.log_rate
+    return weights
 
 
-def _by_name(weights):
-    """Prefix -> name -> weight, as prefix and name -> weight."""
-    return {prefix + name: weight for prefix, named in weights.items() for name, weight in named.items()}
-
-
-def _build(description, source):
-    features = {feature["name"]: feature["width"] for feature in description["features"]}
-    try:
-        names = [name for name in ("network", "score_network") if description[name] is not None]
-        networks = {name: _architecture.build(description[name]) for name in names}
-        return MetaLoss(**{**description, "features": features, **networks})
-    except ArtifactError:
-        raise
-    except ValueError as error:  # each value is allowed, but they do not fit together
-        raise CorruptArtifactError(f"'{source}' describes no loss: {error}") from error
-
-
-def _in_float64(description, weights):
-    """The described loss with all its layers in float64."""
+def build_in_float64(description: dict[str, Any], weights: Mapping[str, np.ndarray]) -> MetaLoss:
+    """Returns the described loss with all its layers in float64."""
     exact = copy.deepcopy(description) | {"dtype": "float64"}
     for _, network in _networks(exact):
         network["input_dtype"] = "float64"
@@ -156,14 +151,29 @@ def _in_float64(description, weights):
     return meta_loss
 
 
-def _assign(meta_loss, weights):
-    for name, variable in _weights(meta_loss).items():
+def _networks(description: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The described networks, each with the prefix for the names of its weights."""
+    networks = {"": description["network"], "score.": description["score_network"]}
+    return [(prefix, network) for prefix, network in networks.items() if network is not None]
+
+
+def _join_names(weights: Mapping[str, Mapping[str, _T]]) -> dict[str, _T]:
+    """`{prefix: {name: weight}}` as `{prefix + name: weight}`."""
+    return {prefix + name: weight for prefix, named in weights.items() for name, weight in named.items()}
+
+
+def _build(description: dict[str, Any], source: str) -> MetaLoss:
+    features = {feature["name"]: feature["width"] for feature in description["features"]}
+    try:
+        names = [name for name in ("network", "score_network") if description[name] is not None]
+        networks = {name: _architecture.build(description[name]) for name in names}
+        return MetaLoss(**{**description, "features": features, **networks})
+    except ArtifactError:
+        raise
+    except ValueError as error:  # each value is allowed, but they do not fit together
+        raise CorruptArtifactError(f"'{source}' does not describe a valid loss: {error}") from error
+
+
+def _assign(meta_loss: MetaLoss, weights: Mapping[str, np.ndarray]) -> None:
+    for name, variable in get_weights(meta_loss).items():
         variable.assign(weights[name])
-
-
-def _weights(meta_loss):
-    networks = {"": meta_loss.network, "score.": meta_loss.score_network}
-    weights = _by_name({prefix: _architecture.weights(network) for prefix, network in networks.items() if network})
-    if meta_loss.learned_rate is not None:
-        weights["log_rate"] = meta_loss.learned_rate.log_rate
-    return weights

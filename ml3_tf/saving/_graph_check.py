@@ -1,14 +1,16 @@
-"""What a SavedModel from elsewhere may hold: pure mathematics, in every function, and the plumbing that saves it.
+"""The check of a SavedModel that ml3_tf did not write: only pure mathematics, and TensorFlow's own saving, is allowed.
 
-An allow-list: an operation that is not named here is refused, so that one that TensorFlow adds tomorrow is refused too.
-Loops are not on it: a loss needs none, and they may never end.
+It is an allow-list: an operation that is not named here is refused, including one that TensorFlow adds tomorrow. Loops
+are not on the list: a loss does not need them, and they may never end.
 """
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ml3_tf.saving.errors import CorruptArtifactError, UnsafeArtifactError
 
-MAX_CONSTANT = 10_000_000  # elements: a constant of one repeated value is small on disk
+MAX_CONSTANT = 10_000_000  # elements, not bytes: a constant of one repeated value is small on disk
 _ELEMENTWISE = """
     Abs Acos Acosh Add AddN AddV2 Asin Asinh Atan Atan2 Atanh BiasAdd BiasAddGrad BiasAddV1 Cast Ceil ClipByValue Cos
     Cosh Digamma Div DivNoNan Elu EluGrad Equal Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod Greater GreaterEqual
@@ -29,7 +31,7 @@ _ARRAYS = """
 """
 _CALLS = "Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf"
 MATHEMATICS = frozenset(f"{_ELEMENTWISE} {_ARRAYS} {_CALLS}".split())
-# Only where no endpoint leads: TensorFlow's own functions that save and restore the variables.
+# TensorFlow's own functions that save and restore the variables. Allowed only where no endpoint calls them.
 PLUMBING = frozenset(
     "AssignVariableOp DisableCopyOnRead MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch "
     "StringJoin".split()
@@ -42,26 +44,26 @@ _USER_OBJECTS = {
 _COLLECTIONS = {"saved_model_main_op", "variables", "trainable_variables"}
 
 
-def check(saved_model, source):
-    """Raises unless a parsed `SavedModel` is pure mathematics with TensorFlow's own plumbing.
+def check(saved_model: Any, source: str) -> None:
+    """Raises `ArtifactError` unless a parsed `SavedModel` is pure mathematics with TensorFlow's own plumbing.
 
     Args:
         saved_model: A `SavedModel` message.
         source: Name of its file in errors.
 
     Raises:
-        UnsafeArtifactError: An operation, object or asset that is not allowed, named.
-        CorruptArtifactError: It contradicts itself.
+        UnsafeArtifactError: An operation, object or asset is not allowed; the message names it.
+        CorruptArtifactError: The model contradicts itself.
     """
     if len(saved_model.meta_graphs) != 1:
         raise UnsafeArtifactError(f"'{source}' holds {len(saved_model.meta_graphs)} graphs. Expected 1.")
     graph = saved_model.meta_graphs[0]
     if not graph.HasField("object_graph_def"):
-        raise UnsafeArtifactError(f"'{source}' is of TensorFlow 1, whose loader runs the graph.")
+        raise UnsafeArtifactError(f"'{source}' was written by TensorFlow 1, whose loader runs the graph.")
     _check_surroundings(graph, source)
     functions = {function.signature.name: function for function in graph.graph_def.library.function}
     if len(functions) != len(graph.graph_def.library.function):
-        raise CorruptArtifactError(f"'{source}' has two functions of one name.")
+        raise CorruptArtifactError(f"'{source}' has two functions with the same name.")
     pure = _reachable(functions, _roots(graph), source)
     _check_nodes(graph.graph_def.node, MATHEMATICS | PLUMBING, functions, "the graph", source)
     for name, function in functions.items():
@@ -69,12 +71,12 @@ def check(saved_model, source):
         _check_nodes(function.node_def, allowed, functions, f"function '{name}'", source)
 
 
-def _check_surroundings(graph, source):
+def _check_surroundings(graph: Any, source: str) -> None:
     """Refuses files, tables, resources, objects with a loader of their own, and huge variables."""
     if graph.asset_file_def:
         raise UnsafeArtifactError(f"'{source}' reads an asset, '{graph.asset_file_def[0].filename}'.")
     if unknown := set(graph.collection_def) - _COLLECTIONS:
-        raise UnsafeArtifactError(f"'{source}' has the collections {sorted(unknown)}, which a loss has no need of.")
+        raise UnsafeArtifactError(f"'{source}' has the collections {sorted(unknown)}, which a loss does not need.")
     for node in graph.object_graph_def.nodes:
         kind = node.WhichOneof("kind")
         if kind not in _OBJECTS or node.registered_name or node.registered_saver:
@@ -85,8 +87,8 @@ def _check_surroundings(graph, source):
             _check_size(node.variable.shape, f"variable '{node.variable.name}'", source)
 
 
-def _roots(graph):
-    """The names of the functions that the loaded object may run: endpoints, and gradients of what they call."""
+def _roots(graph: Any) -> set[str]:
+    """The names of the functions that the loaded object may run: endpoints, and the gradients of their operations."""
     library, objects = graph.graph_def.library, graph.object_graph_def
     names = set(objects.concrete_functions)
     for node in objects.nodes:
@@ -95,7 +97,7 @@ def _roots(graph):
     return names - {""}
 
 
-def _reachable(functions, names, source):
+def _reachable(functions: Mapping[str, Any], names: Iterable[str], source: str) -> set[str]:
     """Returns `names` and the names of all functions that they call, at any depth."""
     found, waiting = set(), list(names)
     while waiting:
@@ -109,12 +111,14 @@ def _reachable(functions, names, source):
     return found
 
 
-def _called(node, functions):
+def _called(node: Any, functions: Mapping[str, Any]) -> list[str]:
     values = [item for value in node.attr.values() for item in [value.func, *value.list.func]]
     return [value.name for value in values if value.name] + ([node.op] if node.op in functions else [])
 
 
-def _check_nodes(nodes, allowed, functions, where, source):
+def _check_nodes(
+    nodes: Iterable[Any], allowed: frozenset[str], functions: Mapping[str, Any], where: str, source: str
+) -> None:
     for node in nodes:
         if node.op not in allowed and node.op not in functions:
             raise UnsafeArtifactError(
@@ -127,9 +131,9 @@ def _check_nodes(nodes, allowed, functions, where, source):
             _check_size(node.attr["value"].tensor.tensor_shape, f"constant '{node.name}'", source)
 
 
-def _check_size(shape, what, source):
+def _check_size(shape: Any, label: str, source: str) -> None:
     sizes = [dimension.size for dimension in shape.dim]
     if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_CONSTANT:
         raise UnsafeArtifactError(
-            f"'{source}': {what} has shape {sizes[:8]}. At most {MAX_CONSTANT} elements are read."
+            f"'{source}': {label} has shape {sizes[:8]}. At most {MAX_CONSTANT} elements are allowed."
         )

@@ -1,4 +1,4 @@
-"""The files of an artifact: which there may be, how large, and the manifest that names size and SHA-256 of each."""
+"""The files of an artifact: their names and size limits, and the manifest with the size and SHA-256 of each."""
 
 import contextlib
 import errno
@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from ml3_tf.saving.errors import ArtifactVersionError, CorruptArtifactError, UnsafeArtifactError
-from ml3_tf.saving import _strict_json
 from ml3_tf import __version__
+from ml3_tf.saving import _strict_json
+from ml3_tf.saving.errors import ArtifactVersionError, CorruptArtifactError, UnsafeArtifactError
 
 FORMAT_VERSION = 2
 MANIFEST = "assets.extra/manifest.json"
 DESCRIPTION = "assets.extra/meta_loss.json"
 WEIGHTS = "assets.extra/meta_loss.safetensors"
 SELF_TEST = "assets.extra/self_test.safetensors"
-# Largest size in bytes of each file there may be. Ten million float64 parameters fit.
+# The files that an artifact may have, each with its size limit in bytes. Ten million float64 parameters fit.
 MAX_SIZES = {
     "saved_model.pb": 64 * 2**20,
     "fingerprint.pb": 4 * 2**10,
@@ -37,81 +39,90 @@ _DIGEST = _strict_json.Field(
 )
 
 
-def write(version):
-    """Writes the manifest of all else that lies in the folder `version`."""
-    version = Path(version)
-    names = sorted(path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file())
-    files = {name: _entry((version / name).read_bytes()) for name in names if name != MANIFEST}
+def write(folder: str | Path) -> None:
+    """Writes the manifest of all other files in the folder of a version."""
+    folder = Path(folder)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = {name: _entry((folder / name).read_bytes()) for name in names if name != MANIFEST}
     manifest = {"format_version": FORMAT_VERSION, "ml3_tf": __version__, "files": files}
-    (version / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def read(version, expected_sha256=None):
-    """Returns the contents of the bundle's files, `{name: bytes}`, once every file is found as the manifest says.
+def read(folder: str | Path, expected_sha256: str | None = None) -> dict[str, bytes]:
+    """Returns the contents of the bundle's files, `{name: bytes}`, after checking every file against the manifest.
 
     Args:
-        version: The folder of one version.
+        folder: The folder of one version.
         expected_sha256: Optional SHA-256 of the manifest, in hexadecimal digits.
 
     Raises:
-        ArtifactError: See `ml3_tf.saving.errors`.
+        ArtifactError: The artifact is refused, see `ml3_tf.saving.errors`.
         OSError: A file cannot be read.
     """
-    with open_folder(version) as folder:
-        data = read_file(folder, MANIFEST, version)
-        _check_pin(data, expected_sha256, version)
-        files = _parse(data, f"{version}/{MANIFEST}")
-        _check_names(list_files(folder, version), {*files, MANIFEST}, version)
-        return _read_listed(folder, files, version)
+    with open_folder(folder) as descriptor:
+        data = read_file(descriptor, MANIFEST, folder)
+        _check_pin(data, expected_sha256, folder)
+        files = _parse(data, f"{folder}/{MANIFEST}")
+        _check_names(list_files(descriptor, folder), {*files, MANIFEST}, folder)
+        return _read_listed(descriptor, files, folder)
 
 
 @contextlib.contextmanager
-def open_folder(path):
-    """A descriptor of a folder that is no link: what is read through it stays the same folder when names change."""
+def open_folder(folder: str | Path) -> Iterator[int]:
+    """Opens a folder, which must not be a link, and yields its descriptor.
+
+    A descriptor always means the same folder, even if names change while it is read.
+    """
     try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise _refusal(error, path) from None
+        raise _to_refusal(error, folder) from None
     try:
-        yield folder
+        yield descriptor
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
-def read_file(folder, name, version):
-    """Returns the bytes of a regular file of at most its size in `MAX_SIZES`; links are not followed."""
-    path, limit = f"{version}/{name}", MAX_SIZES[name]
+def read_file(descriptor: int, name: str, folder: str | Path) -> bytes:
+    """Returns the bytes of a regular file, at most its limit in `MAX_SIZES`; links are not followed.
+
+    Args:
+        descriptor: Descriptor of the folder of the version.
+        name: Name of the file in it, one of `MAX_SIZES`.
+        folder: The path of that folder, for errors.
+    """
+    path, limit = f"{folder}/{name}", MAX_SIZES[name]
     *parents, last = name.split("/")
     with contextlib.ExitStack() as stack:
         try:
             for parent in parents:
-                folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-                stack.callback(os.close, folder)
+                descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                stack.callback(os.close, descriptor)
             # Without O_NONBLOCK, opening a pipe would wait for a writer.
-            opened = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            opened = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
         except OSError as error:
-            raise _refusal(error, path) from None
+            raise _to_refusal(error, path) from None
         file = stack.enter_context(os.fdopen(opened, "rb"))
         if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise UnsafeArtifactError(f"'{path}' is no regular file.")
+            raise UnsafeArtifactError(f"'{path}' is not a regular file.")
         data = file.read(limit + 1) if os.fstat(opened).st_size <= limit else None
     if data is None or len(data) > limit:
-        raise UnsafeArtifactError(f"'{path}' is larger than the {limit} bytes that are read of it.")
+        raise UnsafeArtifactError(f"'{path}' is larger than its limit of {limit} bytes.")
     return data
 
 
-def list_files(folder, version, prefix=""):
-    """Returns the names of all files; the first that a version cannot have is refused."""
+def list_files(descriptor: int, folder: str | Path, prefix: str = "") -> list[str]:
+    """Returns the names of all files below an open folder; refuses the first that an artifact cannot have."""
     names = []
-    with os.scandir(folder) as entries:
+    with os.scandir(descriptor) as entries:
         for entry in entries:
             name = prefix + entry.name
             if not prefix and name in _FOLDERS and entry.is_dir(follow_symlinks=False):
-                with open_folder_at(folder, name, version) as below:
-                    names += list_files(below, version, f"{name}/")
+                with open_folder_at(descriptor, name, folder) as below:
+                    names += list_files(below, folder, f"{name}/")
             elif name not in MAX_SIZES:
                 raise UnsafeArtifactError(
-                    f"{_strict_json.shorten(f'{version}/{name}')}: a learned loss has no such file, folder or link."
+                    f"{_strict_json.shorten(f'{folder}/{name}')}: a learned loss has no such file, folder or link."
                 )
             else:
                 names.append(name)
@@ -119,30 +130,30 @@ def list_files(folder, version, prefix=""):
 
 
 @contextlib.contextmanager
-def open_folder_at(folder, name, version):
-    """`open_folder` of a folder below `folder`."""
+def open_folder_at(descriptor: int, name: str, folder: str | Path) -> Iterator[int]:
+    """Opens the folder `name` below an open folder, like `open_folder`."""
     try:
-        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
     except OSError as error:
-        raise _refusal(error, f"{version}/{name}") from None
+        raise _to_refusal(error, f"{folder}/{name}") from None
     try:
         yield below
     finally:
         os.close(below)
 
 
-def _entry(data):
+def _entry(data: bytes) -> dict[str, Any]:
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _refusal(error, path):
-    """What to raise for `error`: a link is refused, anything else stays a file problem, with the whole path."""
+def _to_refusal(error: OSError, path: str | Path) -> OSError | UnsafeArtifactError:
+    """The exception to raise for `error`: a link is refused; any other error stays an `OSError`, with the full path."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
-        return UnsafeArtifactError(f"'{path}' is a link, or no folder. Only regular files and folders are read.")
-    return OSError(error.errno, os.strerror(error.errno), str(path))
+        return UnsafeArtifactError(f"'{path}' is a link, or not a folder. Only regular files and folders are read.")
+    return OSError(error.errno, os.strerror(error.errno or 0), str(path))
 
 
-def _check_pin(data, expected_sha256, version):
+def _check_pin(data: bytes, expected_sha256: str | None, folder: str | Path) -> None:
     if expected_sha256 is None:
         return
     if not _DIGEST.accepts(expected_sha256):
@@ -150,18 +161,18 @@ def _check_pin(data, expected_sha256, version):
     received = hashlib.sha256(data).hexdigest()
     if received != expected_sha256:
         raise UnsafeArtifactError(
-            f"'{version}/{MANIFEST}' is not the one that was pinned: expected SHA-256 {expected_sha256}. "
+            f"'{folder}/{MANIFEST}' is not the pinned manifest: expected SHA-256 {expected_sha256}. "
             f"Received: {received}"
         )
 
 
-def _parse(data, source):
+def _parse(data: bytes, source: str) -> dict[str, dict[str, Any]]:
     manifest = _strict_json.parse(data, source)
     found = manifest.get("format_version") if type(manifest) is dict else None
     if type(found) is int and found > FORMAT_VERSION:  # first: a newer format may have other keys
         raise ArtifactVersionError(
-            f"'{source}' has format version {_strict_json.shorten(found, 20)}, and this ml3_tf {__version__} reads up "
-            f"to {FORMAT_VERSION}. Install a newer ml3_tf."
+            f"'{source}' has format version {_strict_json.shorten(found, 20)}, but ml3_tf {__version__} reads "
+            f"versions up to {FORMAT_VERSION}. Install a newer ml3_tf."
         )
     fields = {
         "format_version": _strict_json.integer(FORMAT_VERSION, FORMAT_VERSION),
@@ -173,7 +184,7 @@ def _parse(data, source):
     return manifest["files"]
 
 
-def _check_files(files, source):
+def _check_files(files: Mapping[str, Any], source: str) -> None:
     allowed = set(MAX_SIZES) - {MANIFEST}
     if not set(files) <= allowed:
         unknown = _strict_json.shorten(sorted(set(files) - allowed))
@@ -185,21 +196,21 @@ def _check_files(files, source):
         _strict_json.check_fields(entry, fields, source, f"'{name}'")
 
 
-def _check_names(found, listed, version):
+def _check_names(found: Collection[str], listed: set[str], folder: str | Path) -> None:
     if unlisted := sorted(set(found) - listed):
-        raise UnsafeArtifactError(f"'{version}/{unlisted[0]}' is not listed in {MANIFEST}.")
+        raise UnsafeArtifactError(f"'{folder}/{unlisted[0]}' is not listed in {MANIFEST}.")
     if missing := sorted(listed - set(found)):
-        raise CorruptArtifactError(f"'{version}/{missing[0]}' is listed in {MANIFEST}, but missing.")
+        raise CorruptArtifactError(f"'{folder}/{missing[0]}' is listed in {MANIFEST}, but missing.")
 
 
-def _read_listed(folder, files, version):
+def _read_listed(descriptor: int, files: Mapping[str, Any], folder: str | Path) -> dict[str, bytes]:
     contents = {}
     for name, expected in files.items():
-        data = read_file(folder, name, version)
+        data = read_file(descriptor, name, folder)
         received = _entry(data)
         if received != expected:
             raise CorruptArtifactError(
-                f"'{version}/{name}' is not the file that was exported: expected {expected}. Received: {received}"
+                f"'{folder}/{name}' is not the exported file: expected {expected}. Received: {received}"
             )
         if name in (DESCRIPTION, WEIGHTS, SELF_TEST):
             contents[name] = data

@@ -1,22 +1,31 @@
-"""What a described loss computes, in NumPy: the self-test of an artifact needs no backend, and nothing compiled.
+"""The computation of a described loss in NumPy: the self-test of an artifact needs no backend and no compilation.
 
-Each function is analytic piece by piece and takes complex numbers, branches being chosen by the real part. So one pass
-gives value and derivative at once, by the complex step: for a tiny h, `f(x + i h v) = f(x) + i h f'(x) v` to the last
-digit, because nothing is subtracted.
+Each function is piecewise analytic and takes complex numbers; the real part chooses the branch. So one pass gives value
+and derivative at once, by the complex step: for a tiny h, `f(x + i h v) = f(x) + i h f'(x) v` to the last digit, since
+nothing is subtracted.
 
 Source: Squire and Trapp, "Using Complex Variables to Estimate Derivatives of Real Functions", SIAM Review 40 (1998).
 """
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SET
 
+Array: TypeAlias = Any  # a NumPy array, real or complex; the type hints of NumPy have no `real` of both
 STEP = 1e-30
 
 
-def value_and_derivative(description, weights, y_true, y_pred, direction):
+def value_and_derivative(
+    description: dict[str, Any],
+    weights: Mapping[str, Array],
+    y_true: Array,
+    y_pred: Array,
+    direction: Array,
+) -> tuple[Array, Array]:
     """Returns the loss of each example, and its derivative along a direction of `y_pred`.
 
     Args:
@@ -29,20 +38,20 @@ def value_and_derivative(description, weights, y_true, y_pred, direction):
     Returns:
         Two arrays `[B]`.
     """
-    with np.errstate(all="ignore"):  # what overflows is not finite, which the caller compares
+    with np.errstate(all="ignore"):  # an overflow is not finite, which the caller checks
         losses = _loss(description, weights, y_true, y_pred + 1j * STEP * direction)
     return losses.real, losses.imag / STEP
 
 
-def _loss(description, weights, y_true, y_pred):
+def _loss(description: dict[str, Any], weights: Mapping[str, Array], y_true: Array, y_pred: Array) -> Array:
     if description["mode"] == PER_OUTPUT:
         return np.mean(_score(description, weights, np.stack([y_pred, y_true], axis=-1)), axis=-1)
     scores = _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
-    return np.broadcast_to(scores, len(y_pred))  # of a set, each example has the one score
+    return np.broadcast_to(scores, len(y_pred))  # each example of a set has the one score
 
 
-def _score(description, weights, inputs):
-    """As `MetaLoss` scores: `[..., F] -> [...]`, or a set of examples `[B, F] -> []`."""
+def _score(description: dict[str, Any], weights: Mapping[str, Array], inputs: Array) -> Array:
+    """The scores of a `MetaLoss`: `[..., F] -> [...]`, or a set of examples `[B, F] -> []`."""
     if description["input_scale"] is not None:
         inputs = inputs / np.array(description["input_scale"])
     outputs = _network(description["network"], weights, "", inputs)
@@ -54,7 +63,7 @@ def _score(description, weights, inputs):
     return values if rate is None else values * np.exp(np.float64(weights["log_rate"]))
 
 
-def _network(description, weights, prefix, x):
+def _network(description: dict[str, Any], weights: Mapping[str, Array], prefix: str, x: Array) -> Array:
     for index, layer in enumerate(description["layers"]):
         start = f"{prefix}layers.{index}."
         own = {name.removeprefix(start): w.astype(np.float64) for name, w in weights.items() if name.startswith(start)}
@@ -62,17 +71,17 @@ def _network(description, weights, prefix, x):
     return x
 
 
-def _dense(layer, weights, x):
+def _dense(layer: dict[str, Any], weights: dict[str, Array], x: Array) -> Array:
     return ACTIVATIONS[layer["activation"]](x @ weights["kernel"] + weights.get("bias", 0.0))
 
 
-def _layer_normalization(layer, weights, x):
+def _layer_normalization(layer: dict[str, Any], weights: dict[str, Array], x: Array) -> Array:
     x = x - np.mean(x, axis=-1, keepdims=True)
     x = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + layer["epsilon"])  # x * x: conjugates are not analytic
     return x * weights.get("gamma", 1.0) + weights.get("beta", 0.0)
 
 
-LAYERS = {
+LAYERS: dict[str, Callable[[dict[str, Any], dict[str, Array], Array], Array]] = {
     "Dense": _dense,
     "Activation": lambda layer, weights, x: ACTIVATIONS[layer["activation"]](x),
     "LayerNormalization": _layer_normalization,
@@ -80,44 +89,44 @@ LAYERS = {
 }
 
 
-def _abs(x):
+def _abs(x: Array) -> Array:
     return np.where(x.real < 0, -x, x)
 
 
-def _clip(x, low, high):
+def _clip(x: Array, low: float, high: float) -> Array:
     return np.where(x.real < low, low, np.where(x.real > high, high, x))
 
 
-def _elu(x):
+def _elu(x: Array) -> Array:
     return np.where(x.real > 0, x, np.expm1(np.where(x.real > 0, 0, x)))
 
 
-def _erf(x):
+def _erf(x: Array) -> Array:
     """`erf(a + i h) = erf(a) + i h 2/sqrt(pi) exp(-a^2)` to first order, which is exact for the complex step."""
     value = np.vectorize(math.erf, otypes=[float])(x.real)
     return value + 1j * x.imag * 2 / math.sqrt(math.pi) * np.exp(-(x.real**2))
 
 
-def _log_softmax(x):
+def _log_softmax(x: Array) -> Array:
     x = x - np.max(x.real, axis=-1, keepdims=True)
     return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))
 
 
-def _sigmoid(x):
-    small = np.exp(-_abs(x))  # 1 + tanh(x / 2) would have no digits where x is far below 0
+def _sigmoid(x: Array) -> Array:
+    small = np.exp(-_abs(x))  # 1 + tanh(x / 2) would lose all digits for x far below 0
     return np.where(x.real < 0, small, 1) / (1 + small)
 
 
-def _softplus(x):
+def _softplus(x: Array) -> Array:
     return np.where(x.real > 0, x, 0) + np.log1p(np.exp(-_abs(x)))
 
 
-def _sparse_plus(x):
+def _sparse_plus(x: Array) -> Array:
     return np.where(x.real <= -1, 0, np.where(x.real < 1, (x + 1) ** 2 / 4, x))
 
 
 # Keras's activations with their default arguments.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "linear": lambda x: x,
     "relu": lambda x: np.where(x.real > 0, x, 0),
     "relu6": lambda x: _clip(x, 0, 6),

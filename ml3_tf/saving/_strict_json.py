@@ -1,10 +1,10 @@
-"""JSON from strangers: small, shallow, without duplicate or unknown keys, every value checked before it is used."""
+"""JSON from untrusted files: small, shallow, without duplicate or unknown keys, each value checked before its use."""
 
 import json
 import math
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
 
 from ml3_tf.saving.errors import CorruptArtifactError, UnsafeArtifactError
 
@@ -14,31 +14,37 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class Field(NamedTuple):
-    """What a value must be: in words for the error, as a test, and whether the values form a closed vocabulary."""
+    """One kind of value.
+
+    Args:
+        expected: Describes the value in error messages.
+        accepts: Function that returns whether a value is of this kind.
+        closed: Whether the values form a closed vocabulary. A word outside of it raises `UnsafeArtifactError`.
+    """
 
     expected: str
     accepts: Callable[[Any], bool]
     closed: bool = False
 
 
-def one_of(*values):
-    """A field with a closed vocabulary."""
+def one_of(*values: Any) -> Field:
+    """Returns a field with a closed vocabulary."""
     accepts = lambda value: any(type(value) is type(known) and value == known for known in values)
     return Field(f"one of {list(values)}", accepts, closed=True)
 
 
-def optional(field):
-    """A field that may be null."""
+def optional(field: Field) -> Field:
+    """Returns a field that may be null."""
     return Field(f"null or {field.expected}", lambda value: value is None or field.accepts(value), field.closed)
 
 
-def integer(minimum, maximum):
-    """A field with an integer from `minimum` to `maximum`, both included."""
+def integer(minimum: int, maximum: int) -> Field:
+    """Returns a field with an integer from `minimum` to `maximum`, both included."""
     accepts = lambda value: type(value) is int and minimum <= value <= maximum
     return Field(f"an integer from {minimum} to {maximum}", accepts)
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < 2**53)
 
 
@@ -53,12 +59,16 @@ LIST = Field("a list", lambda value: type(value) is list)
 OBJECT = Field("an object", lambda value: type(value) is dict)
 
 
-def parse(data, source):
-    """Returns what the bytes `data` say; `source` is the name of the file in errors.
+def parse(data: bytes, source: str) -> Any:
+    """Returns the value of JSON.
+
+    Args:
+        data: The bytes of the file.
+        source: Name of the file in errors.
 
     Raises:
-        UnsafeArtifactError: Nested too deeply, or a key that comes twice.
-        CorruptArtifactError: No JSON.
+        UnsafeArtifactError: The JSON is nested too deeply, or an object has one key twice.
+        CorruptArtifactError: The data is not valid JSON.
     """
     try:
         text = data.decode("utf-8")
@@ -67,11 +77,11 @@ def parse(data, source):
     except (CorruptArtifactError, UnsafeArtifactError):
         raise
     except (ValueError, RecursionError) as error:
-        raise CorruptArtifactError(f"'{source}' is no JSON: {error}") from None
+        raise CorruptArtifactError(f"'{source}' is not valid JSON: {error}") from None
 
 
-def check_fields(value, fields, source, where):
-    """Raises unless `value` is an object with exactly `fields`, each as its `Field` wants it."""
+def check_fields(value: Any, fields: Mapping[str, Field], source: str, where: str) -> None:
+    """Raises `ArtifactError` unless `value` is an object with exactly `fields`, each accepted by its `Field`."""
     if type(value) is not dict:
         raise CorruptArtifactError(f"'{source}': expected {where} to be an object. Received: {shorten(value)}")
     unknown, missing = sorted(set(value) - set(fields)), sorted(set(fields) - set(value))
@@ -83,20 +93,20 @@ def check_fields(value, fields, source, where):
         check_value(value[name], field, source, f"'{name}' of {where}")
 
 
-def check_value(value, field, source, where):
-    """Raises unless `value` is what `field` wants."""
+def check_value(value: Any, field: Field, source: str, where: str) -> None:
+    """Raises `ArtifactError` unless `field` accepts `value`."""
     if not field.accepts(value):
         kind = UnsafeArtifactError if field.closed else CorruptArtifactError
         raise kind(f"'{source}': expected {where} to be {field.expected}. Received: {shorten(value)}")
 
 
-def shorten(value, length=200):
-    """`repr(value)`, cut: what a stranger wrote does not fill the screen."""
+def shorten(value: Any, length: int = 200) -> str:
+    """Returns `ascii(value)`, cut to `length` characters: a file cannot fill the screen."""
     text = ascii(value)
     return text if len(text) <= length else text[:length] + "..."
 
 
-def _check_depth(text, source):
+def _check_depth(text: str, source: str) -> None:
     depth = 0
     for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
         depth += 1 if bracket in "[{" else -1
@@ -104,20 +114,20 @@ def _check_depth(text, source):
             raise UnsafeArtifactError(f"'{source}' is nested more than {MAX_DEPTH} levels deep.")
 
 
-def _unique(source):
-    def to_dict(pairs):
+def _unique(source: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) != len(pairs):
             names = [name for name, _ in pairs]
             twice = sorted({name for name in names if names.count(name) > 1})
-            raise UnsafeArtifactError(f"'{source}': the keys {shorten(twice)} come twice.")
+            raise UnsafeArtifactError(f"'{source}': the keys {shorten(twice)} appear twice.")
         return result
 
     return to_dict
 
 
-def _refuse_constant(source):
-    def refuse(name):
-        raise CorruptArtifactError(f"'{source}': {name} is no number of JSON.")
+def _refuse_constant(source: str) -> Callable[[str], NoReturn]:
+    def refuse(name: str) -> NoReturn:
+        raise CorruptArtifactError(f"'{source}': {name} is not a number in JSON.")
 
     return refuse

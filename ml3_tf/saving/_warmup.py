@@ -1,11 +1,13 @@
-"""Warm-up requests: what a TF Serving server replays when it loads a version, so that no client waits for the first.
+"""Warm-up requests, which a TF Serving server replays when it loads a version, so that its first answers are fast.
 
-The server reads `<version>/assets.extra/tf_serving_warmup_requests`, a TFRecord of `PredictionLog` messages. Of that
-message only five nested fields are needed; they are encoded here by hand, so that an export does not require the
-package `tensorflow-serving-api`. Its tests compare the bytes with those of the real messages.
+The server reads `<folder>/assets.extra/tf_serving_warmup_requests`, a TFRecord of `PredictionLog` messages. Only five
+nested fields of that message are needed. They are encoded here by hand, so that an export does not require the package
+`tensorflow-serving-api`. The tests compare the bytes with those of the real messages.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,25 +17,33 @@ SIGNATURES = ("serving_default", "value_and_grad")
 BATCH_SIZES = (1, 32, 256)
 
 
-def write_warmup_requests(path, name, true_width, pred_width, dtype, batch_sizes=BATCH_SIZES):
+def write_warmup_requests(
+    folder: str | Path,
+    name: str,
+    *,
+    true_width: int | None,
+    pred_width: int | None,
+    dtype: Any,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> Path:
     """Writes the warm-up requests of both signatures of an exported loss.
 
-    It belongs between the SavedModel and the manifest of a version: a file that the manifest does not list makes
-    `load_meta_loss` refuse the version.
+    Call it after the SavedModel is written and before the manifest: `load_meta_loss` refuses a version with a file that
+    the manifest does not list.
 
     Args:
-        path: The folder of the version, which holds `saved_model.pb`.
+        folder: The folder of the version, which holds `saved_model.pb`.
         name: The name under which the loss is served; the server does not compare it.
-        true_width: Width of `y_true`, or `None` where it is free (it is then 1 in the requests).
-        pred_width: Width of `y_pred`, or `None` where it is free.
+        true_width: Width of `y_true`, or `None` if the signature accepts any (the requests then have width 1).
+        pred_width: Width of `y_pred`, or `None` if the signature accepts any.
         dtype: Dtype of the signatures, as a string or `tf.DType`.
         batch_sizes: Sizes of the batches, one request for each and each signature.
 
     Returns:
-        The `pathlib.Path` of the file that was written.
+        The path of the file that was written.
 
     Raises:
-        ValueError: No batch size, one below 1, or more requests than the server accepts.
+        ValueError: There is no batch size, one is below 1, or there are more requests than the server accepts.
         OSError: The file cannot be written.
 
     Example:
@@ -46,20 +56,20 @@ def write_warmup_requests(path, name, true_width, pred_width, dtype, batch_sizes
     """
     if not batch_sizes or min(batch_sizes) < 1 or len(batch_sizes) * len(SIGNATURES) > 1000:
         raise ValueError(
-            f"Expected `batch_sizes` with 1 to {1000 // len(SIGNATURES)} positive sizes. Received: {batch_sizes}"
+            f"`batch_sizes` must hold 1 to {1000 // len(SIGNATURES)} positive sizes. Received: {batch_sizes}"
         )
-    file = Path(path) / "assets.extra" / FILE_NAME
+    file = Path(folder) / "assets.extra" / FILE_NAME
     file.parent.mkdir(exist_ok=True)
     widths = {"y_true": true_width or 1, "y_pred": pred_width or 1}
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature in SIGNATURES:
             for size in batch_sizes:
                 inputs = {key: tf.make_tensor_proto(0.5, dtype, (size, width)) for key, width in widths.items()}
-                writer.write(warmup_record(name, signature, inputs))
+                writer.write(encode_warmup_record(name, signature, inputs))
     return file
 
 
-def warmup_record(name, signature, inputs):
+def encode_warmup_record(name: str, signature: str, inputs: Mapping[str, Any]) -> bytes:
     """Returns one serialized `PredictionLog` around a predict request.
 
     Args:
@@ -68,11 +78,11 @@ def warmup_record(name, signature, inputs):
         inputs: Mapping from input name to `TensorProto` (`tf.make_tensor_proto`).
 
     Returns:
-        `bytes`, as `PredictionLog.SerializeToString(deterministic=True)` gives them.
+        The bytes of `PredictionLog.SerializeToString(deterministic=True)`.
 
     Example:
 
-    >>> len(warmup_record("sine", "serving_default", {"y_pred": tf.make_tensor_proto([[0.5]])}))
+    >>> len(encode_warmup_record("sine", "serving_default", {"y_pred": tf.make_tensor_proto([[0.5]])}))
     59
     """
     model_spec = _field(1, name.encode()) + _field(3, signature.encode())
@@ -83,13 +93,13 @@ def warmup_record(name, signature, inputs):
     return _field(6, predict_log)
 
 
-def _field(number, content):
+def _field(number: int, content: bytes) -> bytes:
     """A length-delimited field of a protocol buffer: tag, length, content."""
     return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 
-def _varint(value):
-    """Seven bits a byte, the lowest first; the eighth bit says that more follow."""
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; the eighth bit is set if more bytes follow."""
     encoded = b""
     while value > 127:
         encoded += bytes([value & 127 | 128])

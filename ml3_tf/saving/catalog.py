@@ -1,5 +1,6 @@
 """The learned losses that ship with ml3_tf, and the versions of any exported loss."""
 
+import dataclasses
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
@@ -10,41 +11,77 @@ SHIPPED = next(
 )
 
 
-def list_meta_losses():
-    """Prints the losses that ship with ml3_tf, one line each: name, versions, purpose.
+@dataclasses.dataclass(frozen=True)
+class ShippedLoss:
+    """One learned loss that ships with ml3_tf.
 
-    The purpose is the first paragraph of the model card, `README.md`, that lies beside the versions.
+    Args:
+        name: The name as `load_meta_loss` takes it.
+        versions: The numbers of its versions, in ascending order.
+        purpose: The first paragraph of its model card, or an empty text if it has no card.
+    """
+
+    name: str
+    versions: tuple[int, ...]
+    purpose: str
+
+
+class ShippedLosses(tuple[ShippedLoss, ...]):
+    """A tuple of `ShippedLoss`, displayed as a table with one line for each loss: name, versions, purpose."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names, as `load_meta_loss` takes them."""
+        return [loss.name for loss in self]
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.names), default=0)
+        rows = [(loss.name, ", ".join(map(str, loss.versions)), loss.purpose) for loss in self]
+        lines = [f"{name:<{width}}  version {versions}  {purpose}".rstrip() for name, versions, purpose in rows]
+        return "\n".join(lines) if lines else "No learned losses are installed."
+
+
+def list_meta_losses() -> ShippedLosses:
+    """Returns the losses that ship with ml3_tf: name, versions and purpose of each, sorted by name.
+
+    The purpose is the first paragraph of the model card, `README.md`, which lies beside the versions.
 
     Returns:
-        The names, sorted, as `load_meta_loss` takes them.
+        A tuple of `ShippedLoss`, which a notebook or a terminal displays as a table. Its property `names` lists the
+        names as `load_meta_loss` takes them.
 
     Example:
 
     >>> import ml3_tf
-    >>> names = ml3_tf.list_meta_losses()  # doctest: +ELLIPSIS
+    >>> losses = ml3_tf.list_meta_losses()
+    >>> "sine" in losses.names
+    True
+    >>> losses  # doctest: +ELLIPSIS
     ant_model_free ... version 1 ...
     """
-    names = shipped_names()
-    for name in names:
-        versions = ", ".join(map(str, sorted(find_versions(SHIPPED / name))))
-        print(f"{name:<{max(map(len, names))}}  version {versions}  {_purpose(SHIPPED / name / 'README.md')}".rstrip())
-    return names
+    names = list_shipped_names()
+    return ShippedLosses(
+        ShippedLoss(name, tuple(sorted(find_versions(SHIPPED / name))), _read_purpose(SHIPPED / name / "README.md"))
+        for name in names
+    )
 
 
-def shipped_names():
+def list_shipped_names() -> list[str]:
+    """Returns the sorted names of the losses that ship with ml3_tf."""
     if not SHIPPED.is_dir():
         return []
     return sorted(path.name for path in SHIPPED.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _purpose(card):
-    """The first paragraph of a model card that is no heading, on one line."""
+def find_versions(folder: Path) -> list[int]:
+    """Returns the numbers of the versions in the folder of a loss, in no particular order."""
+    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
+
+
+def _read_purpose(card: Path) -> str:
+    """The first paragraph of a model card that is not a heading, on one line."""
     if not card.is_file():
         return ""
     paragraphs = card.read_text(encoding="utf-8").split("\n\n")
     texts = [" ".join(line for line in text.splitlines() if not line.startswith("#")).strip() for text in paragraphs]
     return next((text for text in texts if text), "")
-
-
-def find_versions(directory):
-    return [int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]

@@ -1,23 +1,24 @@
-"""What `load_meta_loss` and `export` raise about an artifact: one base class, one class for each kind of refusal.
+"""The exceptions that `load_meta_loss` and `MetaLoss.export` raise about an artifact, i.e. an exported loss.
 
-A file that is missing or cannot be read stays an `OSError`.
+There is one base class, with one class for each kind of refusal. A file that is missing or cannot be read raises an
+`OSError` as usual.
 """
 
 
 class ArtifactError(ValueError):
-    """An exported loss was refused. The message names the file and the reason."""
+    """Raised when an exported loss is refused. The message names the file and the reason."""
 
 
 class UnsafeArtifactError(ArtifactError):
-    """It holds what a loss has no need of: links, unlisted files, unknown words, code, sizes beyond the limits.
+    """Raised for content that a loss does not need: links, unlisted files, unknown words, code, excessive sizes.
 
-    Also raised where it is not the artifact that was pinned with `expected_sha256`.
+    Also raised if the manifest is not the one that was pinned with `expected_sha256`.
     """
 
 
 class CorruptArtifactError(ArtifactError):
-    """It contradicts itself: a wrong checksum, shape or type, a value that is not finite, a self-test that fails."""
+    """Raised for contradictions: a wrong checksum, shape or type, a value that is not finite, a failed self-test."""
 
 
 class ArtifactVersionError(ArtifactError):
-    """It was written in a newer format than this ml3_tf reads."""
+    """Raised for an artifact in a newer format than this ml3_tf reads."""

@@ -1,38 +1,74 @@
-"""Load a learned loss: the way back from `MetaLoss.export`."""
+"""Load a learned loss that `MetaLoss.export` wrote."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
 
-from ml3_tf.saving import _bundle, _manifest
-from ml3_tf.saving.catalog import SHIPPED, find_versions, shipped_names
+from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.saving import _bundle, _manifest, catalog
 from ml3_tf.saving.errors import UnsafeArtifactError
+
+if TYPE_CHECKING:
+    from ml3_tf.saving._foreign import SavedModelLoss
 
 DEFAULT_META_LOSS = "sine"
 
 
-def load_meta_loss(path_or_name=None, version="latest", expected_sha256=None, allow_saved_model=False):
-    """Returns an exported loss, ready for `model.compile(loss=...)`, or for further meta-training.
+@overload
+def load_meta_loss(
+    name_or_folder: str | Path | None = None,
+    *,
+    version: int | Literal["latest"] = "latest",
+    expected_sha256: str | None = None,
+    allow_saved_model: Literal[False] = False,
+) -> MetaLoss: ...
 
-    The loss is rebuilt from a description in a closed vocabulary and from its weights; no graph is run and no code is
-    loaded. Every file is compared with the manifest first. That proves that the artifact is whole, not who wrote it:
-    for that, pin it with `expected_sha256`. It works on every Keras backend; only `allow_saved_model` needs TensorFlow.
+
+@overload
+def load_meta_loss(
+    name_or_folder: str | Path | None = None,
+    *,
+    version: int | Literal["latest"] = "latest",
+    expected_sha256: str | None = None,
+    allow_saved_model: bool,
+) -> MetaLoss | SavedModelLoss: ...
+
+
+def load_meta_loss(
+    name_or_folder: str | Path | None = None,
+    *,
+    version: int | Literal["latest"] = "latest",
+    expected_sha256: str | None = None,
+    allow_saved_model: bool = False,
+) -> MetaLoss | SavedModelLoss:
+    """Returns an exported loss, ready for `model.compile(loss=...)` or for further meta-training.
+
+    Without a name it returns the shipped loss for regression, `"sine"`.
+
+    The loss is rebuilt from its weights and from a description in a closed vocabulary: no graph is run and no code is
+    loaded. Every file is compared with the manifest first. The manifest proves that the artifact is complete, not who
+    wrote it: for that, pin it with `expected_sha256`. Loading works on every Keras backend; only `allow_saved_model`
+    needs TensorFlow.
 
     Args:
-        path_or_name: The folder that `MetaLoss.export` was given, or one of its versions, or the name of a loss that
-            ships with ml3_tf. Default: the shipped regression loss, `"sine"`.
+        name_or_folder: The name of a loss that ships with ml3_tf, the folder that `MetaLoss.export` was given, or the
+            folder of one version. Default: the shipped regression loss, `"sine"`.
         version: `"latest"`, or the number of a version.
-        expected_sha256: Optional SHA-256 of the version's `assets.extra/manifest.json`, in hexadecimal digits (the
-            output of `sha256sum`). Through the manifest it pins every other file.
-        allow_saved_model: Whether a SavedModel from elsewhere may be loaded, which runs its graph. Each operation in it
-            must be known as pure mathematics. It needs an endpoint with the inputs `y_true` and `y_pred`.
+        expected_sha256: Optional SHA-256 of the file `assets.extra/manifest.json` of the version, in hexadecimal digits
+            (the output of `sha256sum`). Through the manifest it pins every other file.
+        allow_saved_model: Whether to accept a SavedModel that ml3_tf did not write. Its graph is run, after each
+            operation was found on a list of pure mathematics. It needs an endpoint with the inputs `y_true` and
+            `y_pred`.
 
     Returns:
-        A `MetaLoss` with the values and gradients of the one that was exported; a `ml3_tf.saving._foreign.SavedModelLoss`
-        for a SavedModel from elsewhere.
+        A `MetaLoss` with the values and gradients of the exported one, or a `ml3_tf.saving.SavedModelLoss` for a
+        SavedModel that ml3_tf did not write.
 
     Raises:
         FileNotFoundError: There is no such loss or version.
-        ml3_tf.saving.errors.ArtifactError: The artifact is refused as unsafe, corrupt, or of a newer format.
+        ml3_tf.saving.ArtifactError: The artifact is refused as unsafe, corrupt, or of a newer format.
 
     Example:
 
@@ -40,33 +76,33 @@ def load_meta_loss(path_or_name=None, version="latest", expected_sha256=None, al
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     >>> model.compile(optimizer="sgd", loss=ml3_tf.load_meta_loss())
     """
-    path_or_name = SHIPPED / DEFAULT_META_LOSS if path_or_name is None else path_or_name
-    folder = _find_version(path_or_name, version)
+    folder = _find_folder(catalog.SHIPPED / DEFAULT_META_LOSS if name_or_folder is None else name_or_folder, version)
     if os.path.lexists(folder / _manifest.MANIFEST):
         return _bundle.read(folder, expected_sha256)
     if not allow_saved_model or expected_sha256 is not None:
         raise UnsafeArtifactError(
-            f"'{folder}' holds no learned loss of ml3_tf: expected {_manifest.MANIFEST}, as `MetaLoss.export` writes "
-            "it. A SavedModel from elsewhere is a program: it is loaded with `allow_saved_model=True` alone, and has "
-            "no manifest that `expected_sha256` could pin."
+            f"'{folder}' is not a learned loss of ml3_tf: expected the file {_manifest.MANIFEST}, which "
+            "`MetaLoss.export` writes. Any other SavedModel is a program. It is loaded only with "
+            "`allow_saved_model=True`, and it has no manifest that `expected_sha256` could pin."
         )
     from ml3_tf.saving import _foreign
 
     return _foreign.load(folder)
 
 
-def _find_version(path_or_name, version):
-    folder = Path(path_or_name)
+def _find_folder(name_or_folder: str | Path, version: int | Literal["latest"]) -> Path:
+    """The folder of one version."""
+    folder = Path(name_or_folder)
     if not folder.is_dir() and len(folder.parts) == 1:
-        folder = SHIPPED / folder
+        folder = catalog.SHIPPED / folder
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"There is no learned loss '{path_or_name}': expected the folder of an exported loss, or one of the "
-            f"shipped losses {shipped_names()}."
+            f"There is no learned loss '{name_or_folder}'. Expected the folder of an exported loss, or the name of a "
+            f"shipped loss: {catalog.list_shipped_names()}."
         )
     if (folder / "saved_model.pb").is_file():
         return folder
-    versions = find_versions(folder)
+    versions = catalog.find_versions(folder)
     chosen = max(versions, default=None) if version == "latest" else version
     if chosen not in versions:
         raise FileNotFoundError(f"'{folder}' has no version {version!r}. Versions found: {sorted(versions)}.")

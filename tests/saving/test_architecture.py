@@ -1,11 +1,11 @@
-"""Tests of `ml3_tf.saving._architecture`: chains of known layers come back as they were, all else is refused by name."""
+"""Tests of `ml3_tf.saving._architecture`: chains of known layers are rebuilt, all other networks are refused."""
 
 import keras
 import numpy as np
 import pytest
 
-from ml3_tf.saving.errors import ArtifactError, UnsafeArtifactError
 from ml3_tf.saving import _architecture
+from ml3_tf.saving.errors import ArtifactError, UnsafeArtifactError
 
 layers = keras.layers
 
@@ -45,11 +45,11 @@ def test_described_networks_are_rebuilt(kind):
     description = _architecture.describe(network)
     _architecture.check(description, "f")
     rebuilt = _architecture.build(description)
-    weights = _architecture.weights(network)
+    weights = _architecture.get_weights(network)
     shapes = _architecture.weight_shapes(description)
     assert {name: tuple(variable.shape) for name, variable in weights.items()} == shapes
-    assert list(_architecture.weights(rebuilt)) == list(weights)
-    for name, variable in _architecture.weights(rebuilt).items():
+    assert list(_architecture.get_weights(rebuilt)) == list(weights)
+    for name, variable in _architecture.get_weights(rebuilt).items():
         variable.assign(weights[name])
     x = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
     np.testing.assert_array_equal(rebuilt(x), network(x))
@@ -57,7 +57,7 @@ def test_described_networks_are_rebuilt(kind):
 
 
 @pytest.mark.parametrize("activation", _architecture.ACTIVATIONS)
-def test_every_activation_comes_back(activation):
+def test_every_activation_is_rebuilt(activation):
     description = _architecture.describe(sequential(layers.Activation(activation), layers.Dense(1)))
     assert description["layers"][0]["activation"] == activation
     assert _architecture.build(description).layers[0].activation is getattr(keras.activations, activation)
@@ -85,7 +85,7 @@ def low_rank():
         (lambda: sequential(layers.Lambda(lambda x: x)), "layer '.*' is a Lambda of keras"),
         (lambda: sequential(MyDense(1)), "is a MyDense of .*test_architecture"),
         (lambda: sequential(layers.Dropout(0.5)), "is a Dropout"),
-        (lambda: sequential(layers.Dense(1, lambda x: x * x)), "activation='<lambda> .not that of Keras.'"),
+        (lambda: sequential(layers.Dense(1, lambda x: x * x)), "activation='<lambda> .not the one of Keras.'"),
         (lambda: sequential(layers.Rescaling([1.0, 2.0])), "scale=.*expected a finite number"),
         (lambda: sequential(layers.Dense(1, name="a\tb")), "name='a.tb', expected a text"),
         (branched, "is one chain|has 2 inputs"),
@@ -93,7 +93,7 @@ def low_rank():
         (low_rank, "lora_enabled=True"),
     ],
 )
-def test_other_networks_are_refused_saying_what_is_possible(make, words):
+def test_other_networks_are_refused_with_what_is_allowed(make, words):
     with pytest.raises(UnsafeArtifactError, match=f"(?s){words}.*one chain of Dense, Activation, .*silu"):
         _architecture.describe(make())
 

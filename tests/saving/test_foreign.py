@@ -1,20 +1,22 @@
-"""Tests of `ml3_tf.saving._foreign`: losses from elsewhere run as exported, once their graph is checked."""
+"""Tests of `ml3_tf.saving._foreign`: a SavedModel of any origin runs as exported, after a check of its graph."""
 
+import doctest
+import json
 import random
 import shutil
-import time
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_graph_check import parsed, reads_a_file, save, squared_error
+from saving_helpers import parse, reads_a_file, save, squared_error
 
 from ml3_tf import MetaLoss, load_meta_loss
-from ml3_tf.saving._foreign import SavedModelLoss
-from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
+from ml3_tf.saving import ArtifactError, CorruptArtifactError, SavedModelLoss, UnsafeArtifactError, _foreign
 
-FUZZ_SECONDS = 5
+NUM_MUTATIONS = 100
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
 
@@ -27,9 +29,22 @@ def train(loss, **kwargs):
 
 
 def without_bundle(meta_loss, folder):
-    version = meta_loss.export(folder)
-    shutil.rmtree(version / "assets.extra")
-    return version
+    """Exports a loss and removes its bundle; returns the folder of the version."""
+    exported = meta_loss.export(folder)
+    shutil.rmtree(exported / "assets.extra")
+    return exported
+
+
+def test_class_is_public_and_imported_when_it_is_first_used():
+    code = """
+import json, sys
+from ml3_tf import saving
+before = "ml3_tf.saving._foreign" in sys.modules
+print(json.dumps([before, "SavedModelLoss" in dir(saving), saving.SavedModelLoss.__module__, hasattr(saving, "x")]))
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == [False, True, "ml3_tf.saving._foreign", False]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +82,7 @@ def test_graph_of_a_meta_loss_has_its_values_and_gradients(make_loss, tmp_path, 
 
 
 @pytest.mark.parametrize("kwargs", [{"jit_compile": True}, {"jit_compile": False}, {"run_eagerly": True}], ids=str)
-def test_graph_of_a_meta_loss_trains_as_the_live_one(make_loss, tmp_path, kwargs):
+def test_graph_of_a_meta_loss_trains_like_the_live_one(make_loss, tmp_path, kwargs):
     loss = make_loss()
     loaded = load_meta_loss(without_bundle(loss, tmp_path), allow_saved_model=True)
     for a, b in zip(train(loaded, **kwargs), train(loss, **kwargs), strict=True):
@@ -104,10 +119,12 @@ def test_plain_keras_exports_are_accepted(layer, tmp_path):
     np.testing.assert_allclose(loss.call(**data), model(data)[:, 0], rtol=1e-5, atol=1e-6)
 
 
-def test_model_that_is_no_loss_is_refused(tmp_path):
+def test_model_that_is_not_a_loss_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(1)])
     model.export(tmp_path / "1", verbose=False)
-    with pytest.raises(CorruptArtifactError, match="is no loss: expected an endpoint .* Found, with their inputs: "):
+    with pytest.raises(
+        CorruptArtifactError, match="is not a loss: expected an endpoint .* Received: endpoints with the inputs "
+    ):
         load_meta_loss(tmp_path, allow_saved_model=True)
 
 
@@ -135,7 +152,7 @@ def test_files_of_a_graph_that_are_unknown_are_refused(foreign, tmp_path):
 
 
 @pytest.mark.parametrize("words", ["No space left", "no decoder"])
-def test_what_tensorflow_cannot_load_is_refused(foreign, monkeypatch, words):
+def test_model_that_tensorflow_cannot_load_is_refused(foreign, monkeypatch, words):
     def fail(path):
         raise RuntimeError(words)
 
@@ -144,14 +161,13 @@ def test_what_tensorflow_cannot_load_is_refused(foreign, monkeypatch, words):
         load_meta_loss(foreign, allow_saved_model=True)
 
 
-def test_mutated_graphs_raise_what_is_documented(foreign, tmp_path, monkeypatch):
-    """TensorFlow's own loader is left out: what it does with a broken graph is not ours to promise."""
+def test_mutated_graphs_raise_the_documented_errors(foreign, tmp_path, monkeypatch):
+    """TensorFlow's own loader is left out: ml3_tf makes no promise about it."""
     loaded = tf.saved_model.load(str(foreign))
     monkeypatch.setattr(tf.saved_model, "load", lambda path: loaded)
     copy = shutil.copytree(foreign, tmp_path / "1")
-    data, generator, refused = (foreign / "saved_model.pb").read_bytes(), random.Random(0), 0
-    end = time.monotonic() + FUZZ_SECONDS
-    while time.monotonic() < end:
+    data, generator, num_refused = (foreign / "saved_model.pb").read_bytes(), random.Random(0), 0
+    for _ in range(NUM_MUTATIONS):
         changed = bytearray(data)
         for _ in range(generator.randint(1, 4)):
             changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
@@ -159,6 +175,12 @@ def test_mutated_graphs_raise_what_is_documented(foreign, tmp_path, monkeypatch)
         try:
             load_meta_loss(copy, allow_saved_model=True)
         except ArtifactError:
-            refused += 1
-    assert refused > 5
-    assert len(parsed(foreign).meta_graphs) == 1
+            num_refused += 1
+    assert num_refused > NUM_MUTATIONS / 4
+    assert len(parse(foreign).meta_graphs) == 1
+
+
+def test_examples_of_docstrings_run():
+    result = doctest.testmod(_foreign)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -1,12 +1,12 @@
-"""Tests of `ml3_tf.saving._safetensors`: what is written is read; a header that lies is refused before anything is allocated."""
+"""Tests of `ml3_tf.saving._safetensors`: arrays are read back; a false header is refused before any allocation."""
 
 import json
 
 import numpy as np
 import pytest
 
-from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
 from ml3_tf.saving import _safetensors
+from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
 
 ARRAYS = {"a": np.arange(6, dtype="float32").reshape(2, 3), "b": np.ones(2, "float64"), "c": np.float32(2.0)}
 SHAPES = {name: np.shape(array) for name, array in ARRAYS.items()}
@@ -21,7 +21,7 @@ def with_header(edit):
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-def test_arrays_come_back():
+def test_arrays_are_read_back():
     for name, array in _safetensors.from_bytes(_safetensors.to_bytes(ARRAYS), SHAPES, "f").items():
         assert array.dtype == ARRAYS[name].dtype
         np.testing.assert_array_equal(array, ARRAYS[name])
@@ -29,9 +29,8 @@ def test_arrays_come_back():
 
 def test_half_precision_is_kept_exactly():
     half = np.array([0.1, 3.0], "float16")
-    np.testing.assert_array_equal(
-        _safetensors.from_bytes(_safetensors.to_bytes({"a": half}), {"a": (2,)}, "f")["a"], half
-    )
+    received = _safetensors.from_bytes(_safetensors.to_bytes({"a": half}), {"a": (2,)}, "f")["a"]
+    np.testing.assert_array_equal(received, half)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +40,9 @@ def test_half_precision_is_kept_exactly():
         (lambda h: h["a"].update(shape=[2, 3.0]), CorruptArtifactError, "'a' does not fit"),
         (lambda h: h["a"].update(shape=[10**12, 10**12]), CorruptArtifactError, "'a' does not fit"),
         (lambda h: h["a"].update(dtype="I64"), UnsafeArtifactError, "expected 'dtype' of tensor 'a'"),
-        (lambda h: h["a"].update(data_offsets=[0, 2**40]), CorruptArtifactError, "does not lie at bytes"),
-        (lambda h: h["a"].update(data_offsets=h["b"]["data_offsets"]), CorruptArtifactError, "does not lie at bytes"),
-        (lambda h: h["a"].update(data_offsets=[]), CorruptArtifactError, "does not lie at bytes"),
+        (lambda h: h["a"].update(data_offsets=[0, 2**40]), CorruptArtifactError, "must lie at bytes"),
+        (lambda h: h["a"].update(data_offsets=h["b"]["data_offsets"]), CorruptArtifactError, "must lie at bytes"),
+        (lambda h: h["a"].update(data_offsets=[]), CorruptArtifactError, "must lie at bytes"),
         (lambda h: h["a"].update(data_offsets=None), CorruptArtifactError, "to be a list"),
         (lambda h: h["a"].update(more=1), UnsafeArtifactError, "unknown keys .'more'"),
         (lambda h: h.update(__metadata__={"x": "y"}), UnsafeArtifactError, "unknown keys .'__metadata__'"),
@@ -51,7 +50,7 @@ def test_half_precision_is_kept_exactly():
         (lambda h: h.pop("b"), CorruptArtifactError, "lacks the keys .'b'"),
     ],
 )
-def test_lying_headers_are_refused(edit, error, words):
+def test_false_headers_are_refused(edit, error, words):
     with pytest.raises(error, match=words):
         _safetensors.from_bytes(with_header(edit), SHAPES, "f")
 

@@ -1,9 +1,9 @@
-"""Tests of `ml3_tf.saving._strict_json`: what is small, shallow and known is read, all else is refused by name."""
+"""Tests of `ml3_tf.saving._strict_json`: small, shallow, known content is read, and all other content is refused."""
 
 import pytest
 
-from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
 from ml3_tf.saving import _strict_json
+from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
 
 
 def test_plain_json_is_read():
@@ -13,16 +13,16 @@ def test_plain_json_is_read():
 @pytest.mark.parametrize(
     "data, error, words",
     [
-        (b'{"a": 1, "a": 2}', UnsafeArtifactError, "the keys .'a'. come twice"),
-        (b'{"x": {"b": 1, "\\u0062": 2}}', UnsafeArtifactError, "come twice"),
+        (b'{"a": 1, "a": 2}', UnsafeArtifactError, "the keys .'a'. appear twice"),
+        (b'{"x": {"b": 1, "\\u0062": 2}}', UnsafeArtifactError, "appear twice"),
         (b"[" * 9 + b"]" * 9, UnsafeArtifactError, "nested more than 8 levels"),
         (b'{"a":' * 100_000, UnsafeArtifactError, "nested more than 8 levels"),
-        (b"[NaN]", CorruptArtifactError, "NaN is no number"),
-        (b"[-Infinity]", CorruptArtifactError, "-Infinity is no number"),
-        (b'"\xff"', CorruptArtifactError, "is no JSON"),
-        (b"", CorruptArtifactError, "is no JSON"),
-        (b"9" * 5000, CorruptArtifactError, "is no JSON"),
-        (b'{"a": 1} {}', CorruptArtifactError, "is no JSON"),
+        (b"[NaN]", CorruptArtifactError, "NaN is not a number"),
+        (b"[-Infinity]", CorruptArtifactError, "-Infinity is not a number"),
+        (b'"\xff"', CorruptArtifactError, "is not valid JSON"),
+        (b"", CorruptArtifactError, "is not valid JSON"),
+        (b"9" * 5000, CorruptArtifactError, "is not valid JSON"),
+        (b'{"a": 1} {}', CorruptArtifactError, "is not valid JSON"),
     ],
 )
 def test_hostile_json_is_refused(data, error, words):
@@ -42,7 +42,7 @@ def test_hostile_json_is_refused(data, error, words):
         (_strict_json.optional(_strict_json.LIST), [None, []], [{}, "a"]),
     ],
 )
-def test_fields_accept_what_they_say(field, good, bad):
+def test_fields_accept_the_values_they_describe(field, good, bad):
     assert all(field.accepts(value) for value in good)
     assert not any(field.accepts(value) for value in bad)
 
