@@ -2,20 +2,25 @@
 
     python benchmarks/environments.py
 
-For each task and each number of environments it prints steps (of one environment) per second of the clock for the form
-on `mujoco.rollout`, for `SyncVectorEnv` and, up to a number of processes, for `AsyncVectorEnv`, and how many times
-`SyncVectorEnv`'s the first is. All take random actions; their calls are timed in turn, and the tenth percentile of the
-times counts, as other programs only slow a call down. The last columns count the mean processor time of this process
-instead, in microseconds per step: a busy machine changes it little, and threads do not lower it. For reference:
-`Ant-v5` of gymnasium, which observes more and is simulated with RK4, and the same in EnvPool, where it is installed
-(`pip install envpool==1.1.1`; 1.2.5 was found without files that it reads).
+For each task and each number of environments it prints the steps (of one environment) per second of three forms: the
+form on `mujoco.rollout`, `SyncVectorEnv` and, up to a number of processes, `AsyncVectorEnv`. The next column is the
+ratio of the first to `SyncVectorEnv`. The last columns are the mean processor time of this process, in microseconds per
+step: a busy machine changes it little, and threads do not lower it.
 
-No episode ends while it is timed. What one step costs whatever the number of environments is told by the first row.
+All forms take random actions. Their calls are timed in turn, and the tenth percentile of the times counts, because
+other programs only slow a call down. No episode ends while it is timed. The first row of a task shows what a step costs
+for any number of environments.
+
+For reference it also prints `Ant-v5` of gymnasium, which observes more and is simulated with RK4. Where EnvPool is
+installed (`pip install envpool==1.1.1`; files were missing from 1.2.5), it prints EnvPool's `Ant-v5` too.
 """
 
+import functools
 import itertools
 import os
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -28,34 +33,34 @@ REFERENCE = "Ant-v5"
 MODES = {"batched": "vector_entry_point", "sync": "sync", "async": "async"}
 
 
-def make_gymnasium(name, num_envs, mode):
+def make_gymnasium(name: str, *, num_envs: int, mode: str) -> gymnasium.vector.VectorEnv:
     return gymnasium.make_vec(name, num_envs=num_envs, vectorization_mode=mode, max_episode_steps=10**9)
 
 
-def make_envpool(name, num_envs):
+def make_envpool(name: str, *, num_envs: int) -> Any:
     import envpool
 
     return envpool.make_gymnasium(name, num_envs=num_envs, num_threads=min(num_envs, len(os.sched_getaffinity(0))))
 
 
-def measure(forms, num_envs, calls):
+def measure(forms: Mapping[str, Callable[[], Any]], *, num_envs: int, num_calls: int) -> dict[str, tuple[float, float]]:
     """Times vectors of environments in turn, call by call.
 
     Args:
-        forms: Dict of functions that make a vector of `num_envs` environments.
+        forms: Functions that make a vector of `num_envs` environments, by the name of the form.
         num_envs: Number of environments.
-        calls: Number of calls of each.
+        num_calls: Number of calls of each vector.
 
     Returns:
-        For each form: steps per second of the clock, in the fastest tenth of the calls, and microseconds of the
-        processor per step, in all.
+        For each form: steps per second by the tenth percentile of the call times, and the mean processor time of a
+        step, in microseconds.
     """
     vectors = {form: make() for form, make in forms.items()}
     generator = np.random.default_rng(0)
     clock, processor = ({form: [] for form in forms} for _ in range(2))
     for vector in vectors.values():
         vector.reset()
-    for _, (form, vector) in itertools.product(range(calls), vectors.items()):
+    for _, (form, vector) in itertools.product(range(num_calls), vectors.items()):
         actions = generator.uniform(-1, 1, (num_envs, *action_shape(vector)))
         start = time.perf_counter(), time.process_time()
         vector.step(actions)
@@ -63,46 +68,51 @@ def measure(forms, num_envs, calls):
         processor[form].append(time.process_time() - start[1])
     for vector in vectors.values():
         vector.close()
-    return {f: (num_envs / np.percentile(clock[f], 10), 1e6 * np.mean(processor[f]) / num_envs) for f in forms}
+    rates = {form: num_envs / float(np.percentile(seconds, 10)) for form, seconds in clock.items()}
+    costs = {form: 1e6 * float(np.mean(seconds)) / num_envs for form, seconds in processor.items()}
+    return {form: (rates[form], costs[form]) for form in forms}
 
 
-def action_shape(vector):
-    """Of one environment; EnvPool's `action_space` is that."""
+def action_shape(vector: Any) -> tuple[int, ...]:
+    """Returns the shape of one environment's action, which EnvPool calls `action_space`."""
     return getattr(vector, "single_action_space", vector.action_space).shape
 
 
-def row(label, num_envs, best):
-    """One line of the table."""
-    rates = [f"{best[form][0]:10,.0f}" if form in best else f"{'-':>10}" for form in MODES]
-    ratio = f"{best['batched'][0] / best['sync'][0]:6.1f} x" if "batched" in best else f"{'-':>8}"
-    costs = [f"{best[form][1]:8.1f}" if form in best else f"{'-':>8}" for form in ("batched", "sync")]
+def format_row(label: str, num_envs: int, measured: Mapping[str, tuple[float, float]]) -> str:
+    """Returns one line of the table."""
+    rates = [f"{measured[form][0]:10,.0f}" if form in measured else f"{'-':>10}" for form in MODES]
+    ratio = f"{measured['batched'][0] / measured['sync'][0]:6.1f} x" if "batched" in measured else f"{'-':>8}"
+    costs = [f"{measured[form][1]:8.1f}" if form in measured else f"{'-':>8}" for form in ("batched", "sync")]
     return f"{label:30} {num_envs:4}  {'  '.join(rates)}  {ratio}  {'  '.join(costs)}"
 
 
-def main(num_envs: tuple[int, ...] = (1, 16, 64, 256), max_processes: int = 16, calls: int = 100):
+def main(num_envs: tuple[int, ...] = (1, 16, 64, 256), max_processes: int = 16, num_calls: int = 100) -> None:
     """Prints a table of steps per second.
 
     Args:
         num_envs: Numbers of environments.
         max_processes: Largest number of environments for `AsyncVectorEnv`, which starts a process for each.
-        calls: Number of timed calls of each vector.
+        num_calls: Number of timed calls of each vector.
     """
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     print(f"{'':35}  {'  '.join(f'{form:>10}' for form in MODES)}  {'':8}  processor us a step")
     for name, number in itertools.product(TASKS, num_envs):
         modes = {form: mode for form, mode in MODES.items() if mode != "async" or number <= max_processes}
-        forms = {f: lambda m=mode, n=name, k=number: make_gymnasium(n, k, m) for f, mode in modes.items()}
-        print(row(name, number, measure(forms, number, calls)), flush=True)
+        forms = {
+            form: functools.partial(make_gymnasium, name, num_envs=number, mode=mode) for form, mode in modes.items()
+        }
+        print(format_row(name, number, measure(forms, num_envs=number, num_calls=num_calls)), flush=True)
     for number in num_envs:
-        best = measure({"sync": lambda k=number: make_gymnasium(REFERENCE, k, "sync")}, number, calls)
-        print(row(REFERENCE, number, best), flush=True)
+        forms = {"sync": functools.partial(make_gymnasium, REFERENCE, num_envs=number, mode="sync")}
+        print(format_row(REFERENCE, number, measure(forms, num_envs=number, num_calls=num_calls)), flush=True)
     for number in num_envs:
+        forms = {"batched": functools.partial(make_envpool, REFERENCE, num_envs=number)}
         try:
-            best = measure({"batched": lambda k=number: make_envpool(REFERENCE, k)}, number, calls)
+            measured = measure(forms, num_envs=number, num_calls=num_calls)
         except ImportError as error:
             print(f"{'EnvPool ' + REFERENCE:30}  not installed ({error.name})")
             break
-        print(f"{'EnvPool ' + REFERENCE:30} {number:4}  {best['batched'][0]:10,.0f}", flush=True)
+        print(f"{'EnvPool ' + REFERENCE:30} {number:4}  {measured['batched'][0]:10,.0f}", flush=True)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 

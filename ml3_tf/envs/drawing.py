@@ -1,12 +1,17 @@
-"""Frames of the environments that no simulator draws."""
+"""A canvas for the frames of the environments."""
+
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-# Colors that stay apart for most kinds of color vision (Okabe and Ito).
-INK = (60, 60, 60)
-AGENT = (0, 114, 178)
-GOAL = (213, 94, 0)
+Color: TypeAlias = tuple[int, int, int]
+
+# These colors differ for most kinds of color vision (Okabe and Ito).
+INK: Color = (60, 60, 60)
+AGENT: Color = (0, 114, 178)
+GOAL: Color = (213, 94, 0)
 
 _OVERSAMPLING = 2  # lines are drawn larger and scaled down, which smooths their edges
 
@@ -16,31 +21,32 @@ class Canvas:
 
     Args:
         x_range: World coordinates of the left and right edge.
-        y_range: The same of the lower and upper edge.
+        y_range: World coordinates of the lower and upper edge.
         width: Width of the image in pixels. The height follows, so that circles are round.
     """
 
-    def __init__(self, x_range, y_range, width=320):
+    def __init__(self, *, x_range: tuple[float, float], y_range: tuple[float, float], width: int = 320) -> None:
         self._left, self._top = x_range[0], y_range[1]
         self._scale = width * _OVERSAMPLING / (x_range[1] - x_range[0])
         height = round(self._scale * (y_range[1] - y_range[0]) / _OVERSAMPLING)
         self._image = Image.new("RGB", (width * _OVERSAMPLING, height * _OVERSAMPLING), "white")
         self._draw = ImageDraw.Draw(self._image)
 
-    def line(self, x, y, color, width=3):
+    def line(self, x: Iterable[float], y: Iterable[float], *, color: Color, width: int = 3) -> None:
         """Draws a line through points; `width` in pixels."""
         points = [self._pixel(*point) for point in zip(x, y)]
         self._draw.line(points, fill=color, width=width * _OVERSAMPLING, joint="curve")
 
-    def circle(self, x, y, radius, color):
+    def circle(self, x: float, y: float, *, radius: float, color: Color) -> None:
         """Draws a filled circle; `radius` in units of the world."""
         column, row = self._pixel(x, y)
         self._draw.circle((column, row), radius * self._scale, fill=color)
 
-    def image(self):
+    def image(self) -> np.ndarray:
         """Returns the image `[height, width, 3]`, uint8."""
-        size = [length // _OVERSAMPLING for length in self._image.size]
+        width, height = self._image.size
+        size = width // _OVERSAMPLING, height // _OVERSAMPLING
         return np.asarray(self._image.resize(size, Image.Resampling.BOX))
 
-    def _pixel(self, x, y):
+    def _pixel(self, x: float, y: float) -> tuple[float, float]:
         return (x - self._left) * self._scale, (self._top - y) * self._scale

@@ -2,13 +2,39 @@
 
 Section 4.2 of ML3; the constants and the order of the limits are those of its public reference.
 """
+# pyright: reportArgumentType=false
+# (TensorFlow's stubs do not know `values[..., 0]`.)
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
 import tensorflow as tf
 
 from ml3_tf.envs import drawing
-from ml3_tf.envs.goal_env import GoalEnv
+from ml3_tf.envs.goal_reaching_env import GoalReachingEnv
+
+__all__ = [
+    "FRICTION",
+    "GOAL",
+    "GRAVITY",
+    "INTERMEDIATE_GOAL",
+    "MASS",
+    "MAX_FORCE",
+    "MAX_POSITION",
+    "MAX_SPEED",
+    "MIN_POSITION",
+    "START",
+    "TIME_STEP",
+    "Clip",
+    "MountainCarGoalEnv",
+    "mountain_car_step",
+    "straight_through_clip",
+]
+
+Clip: TypeAlias = Callable[[tf.Tensor, float, float], tf.Tensor]
+"""A function `(values, low, high) -> values` that limits values."""
 
 MASS = 0.2  # kg
 GRAVITY = 9.8  # m/s^2
@@ -19,29 +45,36 @@ MAX_SPEED = 1.5  # m/s
 MIN_POSITION = -1.2  # m
 MAX_POSITION = 0.5  # m
 
+# Position (m) and velocity (m/s).
 START = (-0.55, 0.0)
 GOAL = (0.5, 1.0375)
-# On the way to it: a place high on the opposite slope, where the car has to turn.
+# A place high on the opposite slope, where the car has to turn on its way to the goal.
 INTERMEDIATE_GOAL = (-0.947, -0.0055)
 
 
-def mountain_car_step(states, actions, action_clip=tf.clip_by_value, state_clip=tf.clip_by_value):
-    """The state one step later: the equations of `MountainCarGoalEnv`, differentiable.
+def mountain_car_step(
+    states: tf.Tensor,
+    actions: tf.Tensor,
+    *,
+    action_clip: Clip = tf.clip_by_value,
+    state_clip: Clip = tf.clip_by_value,
+) -> tf.Tensor:
+    """Returns the state one step later: the equations of `MountainCarGoalEnv`, differentiable.
 
     `v' = v + (u / m - g m cos 3x - k v) dt`, `x' = x + v' dt`, then the limits. A car at the left wall stops.
 
-    What exceeds a limit has no gradient by default, which is the truth but no help: a policy that asks for more than
-    `MAX_FORCE` learns nothing. Squash its output (`MAX_FORCE * tanh`), or hand over `straight_through_clip`, which lets
-    gradients pass. ML3's public reference does the latter for the state alone.
+    By default a value beyond a limit has no gradient. That is exact, but a policy that asks for more than `MAX_FORCE`
+    learns nothing. Squash its output (`MAX_FORCE * tanh`), or pass `straight_through_clip`, which lets gradients pass.
+    ML3's public reference does the latter for the state alone.
 
     Args:
         states: `[..., 2]`, position (m) and velocity (m/s).
         actions: `[..., 1]`, force (N).
         action_clip: Function `(values, low, high) -> values` that limits the force.
-        state_clip: The same for velocity and position.
+        state_clip: Function of the same form that limits velocity and position.
 
     Returns:
-        `[..., 2]`.
+        `[..., 2]`, position (m) and velocity (m/s).
 
     Example:
 
@@ -60,15 +93,15 @@ def mountain_car_step(states, actions, action_clip=tf.clip_by_value, state_clip=
     return tf.stack([position, tf.where(stopped, tf.zeros_like(velocity), velocity)], -1)
 
 
-def straight_through_clip(values, low, high):
-    """`tf.clip_by_value` whose gradient is 1 everywhere."""
+def straight_through_clip(values: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """Returns the values of `tf.clip_by_value`, with a gradient of 1 everywhere."""
     return values + tf.stop_gradient(tf.clip_by_value(values, low, high) - values)
 
 
-class MountainCarGoalEnv(GoalEnv):
+class MountainCarGoalEnv(GoalReachingEnv):
     """A car in a valley has to swing to the left to get up the hill on the right.
 
-    | column | state | unit | from | to |
+    | column | state and observation | unit | from | to |
     |---|---|---|---|---|
     | 0 | position along the track, whose height is `sin 3x` | m | -1.2 | 0.5 |
     | 1 | velocity | m/s | -1.5 | 1.5 |
@@ -77,31 +110,41 @@ class MountainCarGoalEnv(GoalEnv):
     |---|---|---|---|---|
     | 0 | force | N | -0.25 | 0.25 |
 
-    A goal is a state; the distance to it is Euclidean, over both columns. Without options an episode starts at rest in
-    the valley, at -0.55 m, with the goal of ML3: the right end at 1.0375 m/s. A step lasts 0.1 s, an episode 35 steps.
+    | column | goal | unit | from | to |
+    |---|---|---|---|---|
+    | 0 | position along the track | m | -1.2 | 0.5 |
+    | 1 | velocity | m/s | -1.5 | 1.5 |
+
+    The distance to a goal is Euclidean, over both columns. Without options an episode starts at rest in the valley, at
+    -0.55 m, and the goal is that of ML3: the right end at 1.0375 m/s. A step lasts 0.1 s, an episode 35 steps.
 
     Example:
 
     >>> import gymnasium, ml3_tf.envs
     >>> env = gymnasium.make("ml3_tf/MountainCarGoal-v0")
-    >>> state, info = env.reset(options={"state": [-0.5, 0.0]})
-    >>> state, reward, terminated, truncated, info = env.step([0.25])
+    >>> observation, info = env.reset(options={"state": [-0.5, 0.0]})
+    >>> observation, reward, terminated, truncated, info = env.step([0.25])
     """
 
-    metadata = {**GoalEnv.metadata, "render_fps": round(1 / TIME_STEP)}
+    metadata: dict[str, Any] = {**GoalReachingEnv.metadata, "render_fps": round(1 / TIME_STEP)}
 
-    def __init__(self, render_mode=None):
-        limits = np.array([[MIN_POSITION, -MAX_SPEED], [MAX_POSITION, MAX_SPEED]])
-        states = gymnasium.spaces.Box(*limits, dtype=np.float64)
-        super().__init__(states, states, gymnasium.spaces.Box(-MAX_FORCE, MAX_FORCE, (1,)), render_mode=render_mode)
+    def __init__(self, render_mode: str | None = None) -> None:
+        low, high = np.array([MIN_POSITION, -MAX_SPEED]), np.array([MAX_POSITION, MAX_SPEED])
+        states = gymnasium.spaces.Box(low, high, dtype=np.float64)
+        super().__init__(
+            state_space=states,
+            goal_space=states,
+            action_space=gymnasium.spaces.Box(-MAX_FORCE, MAX_FORCE, (1,)),
+            render_mode=render_mode,
+        )
 
-    def draw_state(self):
+    def draw_state(self) -> np.ndarray:
         return np.array(START)
 
-    def draw_goal(self):
+    def draw_goal(self) -> np.ndarray:
         return np.array(GOAL)
 
-    def next_state(self, action):
+    def next_state(self, action: np.ndarray) -> np.ndarray:
         position, velocity = self.state
         acceleration = action[0] / MASS - GRAVITY * MASS * np.cos(3.0 * position) - FRICTION * velocity
         velocity += acceleration * TIME_STEP
@@ -112,13 +155,13 @@ class MountainCarGoalEnv(GoalEnv):
             velocity = 0.0
         return np.array([position, velocity])
 
-    def distance(self, state, goal):
+    def distance(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return np.linalg.norm(state - goal, axis=-1)
 
-    def draw_frame(self, state, goal):
+    def draw_frame(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         canvas = drawing.Canvas(x_range=(-1.3, 0.7), y_range=(-1.25, 1.45))
         track = np.linspace(MIN_POSITION, MAX_POSITION, 100)
-        canvas.line(track, np.sin(3 * track), drawing.INK)
-        canvas.circle(goal[0], np.sin(3 * goal[0]), 0.05, drawing.GOAL)
-        canvas.circle(state[0], np.sin(3 * state[0]) + 0.07, 0.07, drawing.AGENT)
+        canvas.line(track, np.sin(3 * track), color=drawing.INK)
+        canvas.circle(goal[0], np.sin(3 * goal[0]), radius=0.05, color=drawing.GOAL)
+        canvas.circle(state[0], np.sin(3 * state[0]) + 0.07, radius=0.07, color=drawing.AGENT)
         return canvas.image()

@@ -1,38 +1,64 @@
-"""What the environments share that MuJoCo simulates."""
+"""The base class of the environments that MuJoCo simulates."""
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled names have no stubs.)
+
+from pathlib import Path
 
 import mujoco
 import numpy as np
+from gymnasium.spaces import Box
 
-from ml3_tf.envs.goal_env import GoalEnv
+from ml3_tf.envs.goal_reaching_env import GoalReachingEnv
 
 
-class MujocoGoalEnv(GoalEnv):
+class MujocoGoalEnv(GoalReachingEnv):
     """Base class of goal environments that MuJoCo simulates: a state is all positions, then all velocities.
 
-    A state and an action tell the next state, bit by bit: the solver of contacts starts each step afresh. So does
-    `ml3_tf.envs.batched`, which takes the same steps for many environments.
+    A state and an action determine the next state to the last bit, as the solver of contacts starts each step afresh.
+    `BatchedGoalEnv` takes the same steps for many environments.
 
     Args:
         model_file: Path of the MuJoCo model.
-        num_substeps: Steps of the simulator in one of the environment.
-        **kwargs: Those of `GoalEnv`.
+        num_substeps: Number of steps of the simulator in one step of the environment.
+        state_space: As in `GoalReachingEnv`, as are the others.
+        goal_space: The goals that can be reached.
+        action_space: The actions.
+        observation_space: The observations. `None`: the states, as float32.
+        render_mode: `"rgb_array"` or `None`.
     """
 
-    def __init__(self, model_file, num_substeps=1, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        model_file: Path,
+        *,
+        num_substeps: int = 1,
+        state_space: Box,
+        goal_space: Box,
+        action_space: Box,
+        observation_space: Box | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(
+            state_space=state_space,
+            goal_space=goal_space,
+            action_space=action_space,
+            observation_space=observation_space,
+            render_mode=render_mode,
+        )
         self.num_substeps = num_substeps
-        self.model = mujoco.MjModel.from_xml_path(str(model_file))
-        self.data = mujoco.MjData(self.model)
+        self.model: mujoco.MjModel = mujoco.MjModel.from_xml_path(str(model_file))
+        self.data: mujoco.MjData = mujoco.MjData(self.model)
 
-    def start(self, state):
+    def start(self, state: np.ndarray) -> None:
+        """Puts the simulation into a state; nothing of the episode before is left in it."""
         super().start(state)
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:], self.data.qvel[:] = np.split(state, [self.model.nq])
 
-    def next_state(self, action):
+    def next_state(self, action: np.ndarray) -> np.ndarray:
+        """Returns the state `[S]` one step later; NaN after a warning of MuJoCo, which replaces bad numbers."""
         self.data.ctrl[:] = action
         self.data.qacc_warmstart[:] = 0
         mujoco.mj_step(self.model, self.data, self.num_substeps)
         state = np.concatenate([self.data.qpos, self.data.qvel])
-        # MuJoCo goes on with what it found bad, and only warns.
         return np.full_like(state, np.nan) if np.any(self.data.warning.number) else state

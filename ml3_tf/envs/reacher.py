@@ -1,18 +1,40 @@
 """ReacherGoal: a planar arm of two links, driven by torques, in MuJoCo and as differentiable TensorFlow.
 
-ML3 names the states, the torques and the kind of goals (appendices B and C); its public reference, the time step of
-0.01 s and the horizon of 65 steps. The arm itself is ours: `assets/reacher.xml`.
+ML3 gives the states, the torques and the kind of goals (appendices B and C). Its public reference gives the time step
+of 0.01 s and the horizon of 65 steps. The arm itself is ours: `assets/reacher.xml`.
 """
+# pyright: reportArgumentType=false
+# (TensorFlow's stubs do not know `values[..., 0]`.)
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from ml3_tf.envs import drawing
-from ml3_tf.envs.goal_env import GoalEnv
+from ml3_tf.envs.goal_reaching_env import GoalReachingEnv
+from ml3_tf.envs.mountain_car import Clip
 from ml3_tf.envs.mujoco_env import MujocoGoalEnv
+
+__all__ = [
+    "ARMATURE",
+    "DAMPING",
+    "LENGTHS",
+    "MASS",
+    "MAX_ANGLE",
+    "MAX_SPEED",
+    "MAX_START_SPEED",
+    "MAX_TORQUE",
+    "MODEL",
+    "TIME_STEP",
+    "ReacherFingertipGoalEnv",
+    "ReacherGoalEnv",
+    "fingertip",
+    "reacher_step",
+]
 
 MODEL = Path(__file__).with_name("assets") / "reacher.xml"
 TIME_STEP = 0.01  # s
@@ -27,8 +49,8 @@ MAX_ANGLE = 100.0  # rad
 MAX_SPEED = 100.0  # rad/s
 
 
-def reacher_step(states, actions, action_clip=tf.clip_by_value):
-    """The state one step later: the equations of the MuJoCo model, differentiable.
+def reacher_step(states: tf.Tensor, actions: tf.Tensor, *, action_clip: Clip = tf.clip_by_value) -> tf.Tensor:
+    """Returns the state one step later: the equations of the MuJoCo model, differentiable.
 
     `v' = v + dt (M(q) + dt D)^-1 (tau - c(q, v) - D v)`, `q' = q + v' dt`, for the inertia M (links and motors), the
     Coriolis and centrifugal torques c and the damping D, whose next value is used, as in MuJoCo's `implicitfast`.
@@ -36,11 +58,11 @@ def reacher_step(states, actions, action_clip=tf.clip_by_value):
     Args:
         states: `[..., 4]`, joint angles (rad) and velocities (rad/s).
         actions: `[..., 2]`, torques (N m).
-        action_clip: Function `(values, low, high) -> values` that limits the torques. By default what exceeds the limit
-            has no gradient; see `ml3_tf.envs.mountain_car.mountain_car_step` for the choices.
+        action_clip: Function `(values, low, high) -> values` that limits the torques. By default a torque beyond the
+            limit has no gradient; see `mountain_car_step` for the choices.
 
     Returns:
-        `[..., 4]`.
+        `[..., 4]`, joint angles (rad) and velocities (rad/s).
 
     Example:
 
@@ -66,14 +88,14 @@ def reacher_step(states, actions, action_clip=tf.clip_by_value):
     return tf.concat([states[..., :2] + TIME_STEP * velocity, velocity], -1)
 
 
-def fingertip(joints):
-    """Position of the fingertip.
+def fingertip(joints: ArrayLike) -> np.ndarray:
+    """Returns the position of the fingertip, computed with NumPy.
 
     Args:
         joints: `[..., 2]`, angles of shoulder and elbow (rad).
 
     Returns:
-        `[..., 2]`, NumPy, m.
+        `[..., 2]`, x and y (m).
 
     Example:
 
@@ -87,7 +109,7 @@ def fingertip(joints):
 class ReacherGoalEnv(MujocoGoalEnv):
     """An arm has to take a pose: the form for model-based learning.
 
-    | column | state | unit | from | to |
+    | column | state and observation | unit | from | to |
     |---|---|---|---|---|
     | 0, 1 | angle of shoulder and elbow, not wrapped | rad | -100 | 100 |
     | 2, 3 | their velocities | rad/s | -100 | 100 |
@@ -101,22 +123,23 @@ class ReacherGoalEnv(MujocoGoalEnv):
     | 0, 1 | angle of shoulder and elbow | rad | -pi | pi |
 
     The distance is that of the angles to the goal, in rad; `info` also holds `fingertip_distance`, in m. Without
-    options the arm rests, and its angles and the goal are drawn uniformly from `[-pi, pi]`. No joint has limits, so
-    each goal can be reached. A step lasts 0.01 s, an episode 65 steps.
+    options the arm rests, and its angles and the goal are drawn uniformly from `[-pi, pi]`. The joints have no limits,
+    so each goal can be reached. An episode can start within `[-pi, pi]` rad and 10 rad/s. A step lasts 0.01 s, an
+    episode 65 steps.
 
     Example:
 
     >>> import gymnasium, ml3_tf.envs
     >>> env = gymnasium.make("ml3_tf/ReacherGoal-v0")
-    >>> state, info = env.reset(options={"state": [0.0, 0.5, 0.0, 0.0], "goal": [1.0, -0.5]})
-    >>> state, reward, terminated, truncated, info = env.step([1.0, -1.0])
+    >>> observation, info = env.reset(options={"state": [0.0, 0.5, 0.0, 0.0], "goal": [1.0, -0.5]})
+    >>> observation, reward, terminated, truncated, info = env.step([1.0, -1.0])
     """
 
-    metadata = {**GoalEnv.metadata, "render_fps": round(1 / TIME_STEP)}
-    goal_limits = np.full(2, np.pi)
-    observation_limits = np.array([MAX_ANGLE, MAX_ANGLE, MAX_SPEED, MAX_SPEED])
+    metadata: dict[str, Any] = {**GoalReachingEnv.metadata, "render_fps": round(1 / TIME_STEP)}
+    goal_limits: np.ndarray = np.full(2, np.pi)
+    observation_limits: np.ndarray = np.array([MAX_ANGLE, MAX_ANGLE, MAX_SPEED, MAX_SPEED])
 
-    def __init__(self, render_mode=None):
+    def __init__(self, render_mode: str | None = None) -> None:
         start_limits = np.array([np.pi, np.pi, MAX_START_SPEED, MAX_START_SPEED])
         limits = self.observation_limits.astype(np.float32)
         super().__init__(
@@ -128,32 +151,32 @@ class ReacherGoalEnv(MujocoGoalEnv):
             render_mode=render_mode,
         )
 
-    def draw_state(self):
+    def draw_state(self) -> np.ndarray:
         return np.concatenate([self.np_random.uniform(-np.pi, np.pi, 2), np.zeros(2)])
 
-    def draw_goal(self):
+    def draw_goal(self) -> np.ndarray:
         return self.np_random.uniform(-self.goal_limits, self.goal_limits)
 
-    def distance(self, state, goal):
+    def distance(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return np.linalg.norm(state[..., :2] - goal, axis=-1)
 
-    def target(self, goal):
-        """Where the fingertip should be, `[..., 2]`, m."""
+    def target(self, goal: np.ndarray) -> np.ndarray:
+        """Returns the place `[..., 2]` (m) where the fingertip must be, for goals `[..., 2]`."""
         return fingertip(goal)
 
-    def info(self, state, goal):
+    def info(self, state: np.ndarray, goal: np.ndarray) -> dict[str, np.ndarray]:
         away = np.linalg.norm(fingertip(state[..., :2]) - self.target(goal), axis=-1)
         return {**super().info(state, goal), "fingertip_distance": away}
 
-    def draw_frame(self, state, goal):
+    def draw_frame(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         canvas = drawing.Canvas(x_range=(-0.24, 0.24), y_range=(-0.24, 0.24))
-        canvas.circle(*self.target(goal), 0.01, drawing.GOAL)
-        shoulder, elbow = state[:2]
-        tip = fingertip([shoulder, elbow])
-        bend = LENGTHS[0] * np.array([np.cos(shoulder), np.sin(shoulder)])
-        canvas.line(*zip([0.0, 0.0], bend, tip), drawing.AGENT, width=9)
-        for point in ([0.0, 0.0], bend, tip):
-            canvas.circle(*point, 0.008, drawing.INK)
+        x, y = self.target(goal)
+        canvas.circle(x, y, radius=0.01, color=drawing.GOAL)
+        bend = LENGTHS[0] * np.array([np.cos(state[0]), np.sin(state[0])])
+        points = np.stack([np.zeros(2), bend, fingertip(state[:2])])
+        canvas.line(points[:, 0], points[:, 1], color=drawing.AGENT, width=9)
+        for x, y in points:
+            canvas.circle(x, y, radius=0.008, color=drawing.INK)
         return canvas.image()
 
 
@@ -169,10 +192,18 @@ class ReacherFingertipGoalEnv(ReacherGoalEnv):
     | 7, 8 | goal | m | -0.21 | 0.21 |
     | 9, 10 | velocity of the fingertip | m/s | -40 | 40 |
 
-    ML3 counts 11 columns and names "angles, fingertip-goal direction, goal xy, fingertip velocity"; which is which is
-    our choice. Options set `state`, the 4 columns of `ReacherGoalEnv`, and `goal`: the place, within the ring that the
-    fingertip can reach, 0.01 to 0.21 m from the shoulder. Without options the arm rests at random angles, and the goal
-    is drawn as the place of the fingertip at others. Distance in m; a step lasts 0.01 s, an episode 65 steps.
+    | column | action | unit | from | to |
+    |---|---|---|---|---|
+    | 0, 1 | torque on shoulder and elbow | N m | -1 | 1 |
+
+    | column | goal | unit | from | to |
+    |---|---|---|---|---|
+    | 0, 1 | place of the fingertip: x, y; 0.01 to 0.21 m from the shoulder | m | -0.21 | 0.21 |
+
+    ML3 counts 11 columns and names "angles, fingertip-goal direction, goal xy, fingertip velocity"; their order is our
+    choice. A state has the four columns of `ReacherGoalEnv`. Without options the arm rests at random angles, and the
+    goal is the place of the fingertip at other random angles. The distance is that of the fingertip to the goal, in m.
+    A step lasts 0.01 s, an episode 65 steps.
 
     Example:
 
@@ -183,33 +214,35 @@ class ReacherFingertipGoalEnv(ReacherGoalEnv):
     (11,)
     """
 
-    goal_limits = np.full(2, sum(LENGTHS))
-    observation_limits = np.concatenate([np.ones(4), np.full(3, 2 * sum(LENGTHS)), goal_limits, np.full(2, 40.0)])
+    goal_limits: np.ndarray = np.full(2, sum(LENGTHS))
+    observation_limits: np.ndarray = np.concatenate(
+        [np.ones(4), np.full(3, 2 * sum(LENGTHS)), goal_limits, np.full(2, 40.0)]
+    )
 
-    def draw_goal(self):
+    def draw_goal(self) -> np.ndarray:
         return fingertip(self.np_random.uniform(-np.pi, np.pi, 2))
 
-    def check_goal(self, goal):
+    def check_goal(self, goal: ArrayLike) -> np.ndarray:
         goal = super().check_goal(goal)
         nearest, farthest = abs(LENGTHS[0] - LENGTHS[1]), sum(LENGTHS)
         if not nearest <= np.linalg.norm(goal) <= farthest:
             raise ValueError(
-                f"`goal` must lie {nearest:.2f} to {farthest:.2f} m from the shoulder: the fingertip reaches no other "
-                f"place. Received: goal={goal.tolist()}, {np.linalg.norm(goal):.3f} m away"
+                f"`goal` must lie {nearest:.2f} to {farthest:.2f} m from the shoulder: the fingertip cannot reach "
+                f"other places. Received: goal={goal.tolist()}, {np.linalg.norm(goal):.3f} m away"
             )
         return goal
 
-    def target(self, goal):
+    def target(self, goal: np.ndarray) -> np.ndarray:
         return goal
 
-    def distance(self, state, goal):
+    def distance(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return np.linalg.norm(fingertip(state[..., :2]) - goal, axis=-1)
 
-    def info(self, state, goal):
-        info = GoalEnv.info(self, state, goal)
+    def info(self, state: np.ndarray, goal: np.ndarray) -> dict[str, np.ndarray]:
+        info = GoalReachingEnv.info(self, state, goal)
         return {**info, "fingertip_distance": info["distance"]}
 
-    def observation(self, state, goal):
+    def observation(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         joints, velocity = state[..., :2], state[..., 2:]
         to_goal = goal - fingertip(joints)
         distance = np.linalg.norm(to_goal, axis=-1, keepdims=True)

@@ -40,7 +40,7 @@ def test_ant_moves_as_the_published_one(env):
         state[ant.JOINT_VELOCITY] *= SIGNS
         np.testing.assert_allclose(env.state, state, atol=1e-6)
         contacts += env.data.ncon
-    assert contacts >= 20 and np.ptp(env.state[ant.JOINTS][::2]) > 0.2  # it moved, and on the floor
+    assert contacts >= 20 and np.ptp(env.state[ant.JOINTS][::2]) > 0.2  # it moved, on the floor
     np.testing.assert_allclose(np.sum(env.model.body_mass), np.sum(published.body_mass), rtol=1e-12)
 
 
@@ -52,7 +52,7 @@ def test_model_file_holds_the_constants(env):
     assert names == [f"{name}{leg}" for leg in range(4) for name in ("hip", "ankle")]
 
 
-def test_legs_lie_where_the_table_says(env):
+def test_legs_are_in_the_order_of_the_table(env):
     env.reset(seed=0)
     mujoco.mj_kinematics(env.model, env.data)
     feet = np.sign([env.data.site(f"foot{leg}").xpos[:2] for leg in range(4)])
@@ -126,12 +126,12 @@ def state(**columns):
         ({"state": state(c3=0.5)}, r"`state` must have a unit quaternion in columns 3 to 6: .* \[0.5, .* norm 0.500"),
         ({"state": state(c2=0.1)}, "`state` must lie between"),
         ({"state": state(c20=np.nan)}, "`state` must be finite"),
-        ({"goal": [5.1, 0.0]}, "`goal` must lie between .* Outside lies what cannot be reached"),
+        ({"goal": [5.1, 0.0]}, "`goal` must lie between .* Goals beyond these limits cannot be reached"),
         ({"goal": [1.0, 0.0, 0.0]}, r"`goal` must have the shape \(2,\). Received: shape \(3,\)"),
     ],
     ids=["state-width", "quaternion", "within-the-floor", "nan-state", "goal-outside", "goal-width"],
 )
-def test_task_that_cannot_be_is_refused(env, options, words):
+def test_an_invalid_task_is_refused(env, options, words):
     with pytest.raises(ValueError, match=words):
         env.reset(options=options)
 

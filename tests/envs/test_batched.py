@@ -1,13 +1,11 @@
-"""Tests of `ml3_tf.envs.batched`: many environments at once are the same environments."""
+"""Tests of `ml3_tf.envs.batched`: many environments at once give the same numbers as one after the other."""
 
 import gymnasium
 import numpy as np
 import pytest
 
-import ml3_tf.envs  # noqa: F401 - registers the environments
-from ml3_tf.envs.ant import AntGoalEnv
-from ml3_tf.envs.batched import BatchedGoalEnv
-from ml3_tf.envs.goal_env import MAX_NUMBER
+from ml3_tf.envs import AntGoalEnv, BatchedGoalEnv
+from ml3_tf.envs.goal_reaching_env import MAX_NUMBER
 from ml3_tf.rl.rollouts import rollout_env
 
 NAMES = ["ReacherGoal", "ReacherFingertipGoal", "AntGoal"]
@@ -26,7 +24,7 @@ def envs():
 
 
 def assert_same(batched, single):
-    """Of what `reset` or `step` returned."""
+    """Compares two results of `reset` or `step`."""
     assert batched[-1].keys() == single[-1].keys()
     pairs = [*zip(batched[:-1], single[:-1]), *((batched[-1][key], single[-1][key]) for key in single[-1])]
     for mine, theirs in pairs:
@@ -38,7 +36,7 @@ def assert_same(batched, single):
 @pytest.mark.parametrize("num_threads", [1, 3])
 @in_each_environment
 def test_steps_are_those_of_single_environments(name, num_threads):
-    """200 random steps, the start of new episodes among them: to the last bit."""
+    """Compares 200 random steps, starts of episodes among them, to the last bit."""
     batched, single = make(name, num_threads=num_threads), make(name, mode="sync")
     assert_same(batched.reset(seed=3), single.reset(seed=3))
     generator = np.random.default_rng(0)
@@ -92,11 +90,12 @@ def test_seeds_reproduce_and_differ(envs):
 
 
 def test_a_rollout_is_that_in_single_environments(envs):
-    def policy(states):
-        return np.tanh(10 * states[:, 4:6])
+    def policy(observations):
+        return np.tanh(10 * observations[:, 4:6])
 
     single = make(mode="sync")
-    for mine, theirs in zip(rollout_env(policy, envs, 65, seed=0), rollout_env(policy, single, 65, seed=0)):
+    results = [rollout_env(policy, vector, horizon=65, seed=0) for vector in (envs, single)]
+    for mine, theirs in zip(*results):
         np.testing.assert_array_equal(mine, theirs)
 
 
@@ -121,21 +120,24 @@ def test_frames_are_those_of_single_environments():
     assert make().render() is None
 
 
-# What cannot be
+# Errors
 
 
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
-        ({"num_envs": 0}, "`num_envs` must be an integer, at least 1. Received: num_envs=0"),
-        ({"num_envs": 2.0}, "`num_envs` must be an integer, at least 1. Received: num_envs=2.0"),
-        ({"num_threads": 0}, "`num_threads` must be an integer, at least 1. Received: num_threads=0"),
-        ({"max_episode_steps": 0}, "`max_episode_steps` must be an integer, at least 1. Received: max_episode_steps=0"),
+        ({"num_envs": 0}, "`num_envs` must be an integer of at least 1. Received: num_envs=0"),
+        ({"num_envs": 2.0}, "`num_envs` must be an integer of at least 1. Received: num_envs=2.0"),
+        ({"num_threads": 0}, "`num_threads` must be an integer of at least 1. Received: num_threads=0"),
+        (
+            {"max_episode_steps": 0},
+            "`max_episode_steps` must be an integer of at least 1. Received: max_episode_steps=0",
+        ),
         ({"render_mode": "human"}, "`render_mode` must be 'rgb_array' or None"),
     ],
-    ids=["none", "fraction", "no-thread", "no-step", "render-mode"],
+    ids=["zero", "fraction", "no-thread", "no-step", "render-mode"],
 )
-def test_a_batch_that_cannot_be_is_refused(kwargs, words):
+def test_invalid_arguments_are_refused(kwargs, words):
     with pytest.raises(ValueError, match=words):
         make(**kwargs)
 
@@ -149,7 +151,7 @@ def test_a_batch_that_cannot_be_is_refused(kwargs, words):
     ],
     ids=["width", "number", "nan"],
 )
-def test_actions_that_cannot_be_are_refused(envs, actions, words):
+def test_invalid_actions_are_refused(envs, actions, words):
     envs.reset(seed=0)
     with pytest.raises(ValueError, match=words):
         envs.step(actions)
@@ -165,13 +167,13 @@ def test_actions_that_cannot_be_are_refused(envs, actions, words):
     ],
     ids=["outside", "out-of-reach", "width", "key"],
 )
-def test_tasks_that_cannot_be_are_refused(envs, task, words):
+def test_invalid_tasks_are_refused(envs, task, words):
     envs.set_attr("task", [{}, {}, {}, {}, task])
     with pytest.raises(ValueError, match=words):
         envs.reset(seed=0)
 
 
-def test_attributes_and_seeds_that_cannot_be_are_refused(envs):
+def test_invalid_attributes_and_seeds_are_refused(envs):
     with pytest.raises(ValueError, match="a task for each of 5 environments"):
         envs.set_attr("task", [{}])
     with pytest.raises(ValueError, match="`name` must be 'task': .* Received: name='gravity'"):
@@ -190,14 +192,16 @@ def test_step_before_reset_is_refused(envs):
 @pytest.mark.parametrize("velocity", [1e12, np.nan], ids=["huge", "nan"])
 @pytest.mark.parametrize("num_threads", [1, 2])
 @in_each_environment
-def test_what_diverged_is_named_and_a_reset_mends_all(name, num_threads, velocity, tmp_path, monkeypatch):
+def test_diverged_environments_are_named_and_a_reset_repairs_all(name, num_threads, velocity, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log file
     envs = make(name, num_threads=num_threads)
     actions = np.ones(envs.action_space.shape)
     envs.reset(seed=0)
     first = [envs.step(actions)[0] for _ in range(5)]
     envs.states[[1, 3], -1] = velocity
-    with pytest.raises(FloatingPointError, match=r"environment\(s\) \[1, 3\] diverged: no finite state follows"):
+    with pytest.raises(
+        FloatingPointError, match=r"environment\(s\) \[1, 3\] diverged\. In the first .* not finite after"
+    ):
         envs.step(actions)
     with pytest.raises(RuntimeError, match="`step` was called before `reset`, or after a simulation diverged"):
         envs.step(actions)
@@ -205,7 +209,7 @@ def test_what_diverged_is_named_and_a_reset_mends_all(name, num_threads, velocit
     np.testing.assert_array_equal([envs.step(actions)[0] for _ in range(5)], first)
 
 
-def test_a_simulation_that_goes_wrong_by_itself_is_reported(tmp_path, monkeypatch):
+def test_a_simulation_that_diverges_by_itself_is_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = AntGoalEnv()
     env.model.opt.iterations = 1  # too few to solve for the forces of contact
@@ -219,17 +223,17 @@ def test_a_simulation_that_goes_wrong_by_itself_is_reported(tmp_path, monkeypatc
 
 
 def test_a_simulation_that_diverges_within_a_rollout_is_reported(tmp_path, monkeypatch):
-    """As soon as it happens: nothing is returned that could be learned from."""
+    """The error comes at the step that diverged: the rollout returns nothing."""
     monkeypatch.chdir(tmp_path)
     envs = make("AntGoal")
 
     steps = iter(range(100))
 
-    def policy(states):
+    def policy(observations):
         if next(steps) == 7:
             envs.states[2, 20] = np.inf
         return np.zeros((5, 8))
 
     with pytest.raises(FloatingPointError, match=r"environment\(s\) \[2\] diverged"):
-        rollout_env(policy, envs, 100, seed=0)
+        rollout_env(policy, envs, horizon=100, seed=0)
     assert next(steps) == 8

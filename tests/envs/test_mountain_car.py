@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.envs.mountain_car`: the environment, and its equality with the TensorFlow form."""
+"""Tests of `ml3_tf.envs.mountain_car`: the environment, and that the TensorFlow form equals it."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.envs.mujoco_env`: what a state is to the environments that MuJoCo simulates."""
+"""Tests of `ml3_tf.envs.mujoco_env`: states of the environments that MuJoCo simulates."""
 
 import gymnasium
 import numpy as np
@@ -16,11 +16,11 @@ def make(name):
 
 
 @in_each_environment
-def test_a_state_and_an_action_tell_the_next_state(name):
+def test_a_state_and_an_action_determine_the_next_state(name):
     env, other = make(name), make(name)
     env.reset(seed=0)
     for _ in range(30):
-        env.step(env.action_space.sample())  # on the way the solver of contacts learns what it must forget
+        env.step(env.action_space.sample())  # fills the memory of the solver of contacts, which must not matter
     other.reset(options={"goal": env.goal})
     other.start(env.state)
     action = env.action_space.sample()
@@ -39,12 +39,12 @@ def test_state_is_positions_then_velocities_in_the_simulator(name):
 
 
 @in_each_environment
-def test_diverged_simulation_is_reported_and_a_reset_mends_it(name, tmp_path, monkeypatch):
+def test_diverged_simulation_is_reported_and_a_reset_repairs_it(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log file
     env = make(name)
     first, _ = env.reset(seed=0)
     env.data.qvel[0] = 1e12
-    with pytest.raises(FloatingPointError, match="The simulation diverged: no finite state follows"):
+    with pytest.raises(FloatingPointError, match="The simulation diverged: the next state is not finite"):
         env.step(env.action_space.sample())
     with pytest.raises(RuntimeError, match="`step` was called before `reset`, or after the simulation diverged"):
         env.step(env.action_space.sample())

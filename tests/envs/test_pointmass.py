@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.envs.pointmass`: the equations, and the equality of environment and TensorFlow form."""
+"""Tests of `ml3_tf.envs.pointmass`: the equations, and that environment and TensorFlow form are equal."""
 
 import math
 

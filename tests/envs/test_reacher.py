@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.envs.reacher`: the arm, both forms of it, and the equality of MuJoCo and TensorFlow."""
+"""Tests of `ml3_tf.envs.reacher`: both environments of the arm, and that MuJoCo and TensorFlow are equal."""
 
 import mujoco
 import numpy as np
@@ -33,7 +33,7 @@ def test_tensorflow_form_equals_mujoco_over_1000_random_steps(env):
         if n % 65 == 0:
             env.reset(options={"state": generator.uniform(-1, 1, 4) * [np.pi, np.pi, 10, 10]})
             states = tf.constant([env.state])
-        # Half of the episodes at random, half at full torque, which is where the arm is fastest.
+        # Half of the episodes at random, half at full torque, where the arm is fastest.
         action = generator.uniform(-1.5, 1.5, 2) if n < 500 else [1.0, -1.0]
         env.step(action)
         states = step(states, tf.constant([action], tf.float64))
@@ -94,12 +94,12 @@ def test_fingertip_goal_out_of_reach_is_refused(goal):
         ReacherFingertipGoalEnv().reset(options={"goal": goal})
 
 
-def test_angles_beyond_a_turn_are_no_goal(env):
-    with pytest.raises(ValueError, match="`goal` must lie between .* Outside lies what cannot be reached"):
+def test_a_goal_beyond_the_limits_is_refused(env):
+    with pytest.raises(ValueError, match="`goal` must lie between .* Goals beyond these limits cannot be reached"):
         env.reset(options={"goal": [4.0, 0.0]})
 
 
-def test_diverged_simulation_is_reported_and_a_reset_mends_it(env, tmp_path, monkeypatch):
+def test_diverged_simulation_is_reported_and_a_reset_repairs_it(env, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log file
     env.reset(seed=0)
     env.data.qvel[0] = 1e12

@@ -1,16 +1,11 @@
-"""Tests of `ml3_tf.inspection.learning_curves`: what was drawn, and the words of each error."""
+"""Tests of curves and tasks in `ml3_tf.inspection.learning_curves`: what is drawn, and the words of each error."""
 
-import doctest
-import io
-
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib import pyplot
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
-from ml3_tf.inspection.learning_curves import plot_learning_curve, plot_meta_learning, plot_sine_tasks
+from ml3_tf.inspection import plot_learning_curve, plot_sine_tasks
 
 TASKS = (np.array([[[2.0], [0.0], [1.0]]]), np.array([[[0.2], [0.0], [0.1]]]))
 
@@ -31,16 +26,6 @@ def band_limits(ax):
 def many_tasks(num_tasks):
     x = np.tile(np.linspace(-5.0, 5.0, 20), (num_tasks, 1))
     return x, np.arange(1, num_tasks + 1)[:, None] * np.sin(x)
-
-
-def lines_by_label(ax):
-    return {line.get_label(): line for line in ax.lines}
-
-
-def test_doctests_pass():
-    result = doctest.testmod(plotting)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 # plot_learning_curve
@@ -81,7 +66,7 @@ def test_default_color_follows_the_axis_and_colors_the_band(ax):
         assert same_color(line.get_color(), band.get_facecolor()[0, :3])
 
 
-def test_unlabelled_curve_is_not_in_the_legend(ax):
+def test_unlabeled_curve_is_not_in_the_legend(ax):
     plot_learning_curve([1.0, 2.0], ax)
     assert ax.get_legend_handles_labels() == ([], [])
 
@@ -134,7 +119,7 @@ def test_a_single_point_is_marked(ax):
 
 @pytest.mark.parametrize("curves", [[np.nan, np.inf], [[np.nan, np.nan], [np.inf, -np.inf]]])
 def test_all_non_finite_is_refused(ax, curves):
-    with pytest.raises(ValueError, match=r"`curves` should have a step .* Received: .* 0 of \d .* Remove the seeds"):
+    with pytest.raises(ValueError, match=r"`curves` must have a step .* Received: .* 0 of \d .* Remove the seeds"):
         plot_learning_curve(curves, ax)
     assert not ax.lines
 
@@ -152,19 +137,19 @@ def test_nothing_positive_on_a_log_axis_is_refused(ax):
 
 @pytest.mark.parametrize("curves", [np.ones((2, 3, 4)), 1.0, [], np.ones((0, 3))])
 def test_wrong_rank_or_empty_curves_are_refused(ax, curves):
-    with pytest.raises(ValueError, match=r"`curves` should have shape \[seeds, steps\].* Received: shape .* Reduce"):
+    with pytest.raises(ValueError, match=r"`curves` must have the shape \[seeds, steps\].* Received: shape .* Reduce"):
         plot_learning_curve(curves, ax)
 
 
 @pytest.mark.parametrize("curves", [[[1.0, 2.0], [1.0]], ["high", "low"]])
 def test_ragged_or_non_numeric_curves_are_refused(ax, curves):
-    with pytest.raises(ValueError, match=r"`curves` should be numbers .* Received: list .* the same length"):
+    with pytest.raises(ValueError, match=r"`curves` must be numbers .* Received: list .* the same length"):
         plot_learning_curve(curves, ax)
 
 
 @pytest.mark.parametrize("steps", [[0, 1, 2], [[0, 1]], 3])
 def test_steps_that_do_not_fit_are_refused(ax, steps):
-    with pytest.raises(ValueError, match=r"`steps` should have shape \(2,\)\. Received: shape .* or `None`"):
+    with pytest.raises(ValueError, match=r"`steps` must have the shape \(2,\)\. Received: shape .* or `None`"):
         plot_learning_curve([1.0, 2.0], ax, steps=steps)
 
 
@@ -205,131 +190,10 @@ def test_tasks_share_one_color_and_one_label(ax):
     ],
 )
 def test_tasks_of_other_shapes_are_refused(ax, tasks):
-    with pytest.raises(ValueError, match=r"`tasks` should be a pair \(x, y\) .* Received: shapes .* x\[None\]"):
+    with pytest.raises(ValueError, match=r"`tasks` must be a pair \(x, y\) .* Received: shapes .* x\[None\]"):
         plot_sine_tasks(tasks, ax)
 
 
 def test_ragged_tasks_are_refused(ax):
-    with pytest.raises(ValueError, match=r"`tasks\[1\]` should be numbers of shape \[N, B, 1\]"):
+    with pytest.raises(ValueError, match=r"`tasks\[1\]` must be numbers of the shape \[N, B, 1\]"):
         plot_sine_tasks(([[1.0, 2.0]], [[1.0], [1.0, 2.0]]), ax)
-
-
-# plot_meta_learning
-
-
-@pytest.fixture
-def figure():
-    meta_train = {"learned": [[4.0, 1.0], [2.0, 1.0]], "task loss": [4.0, 3.0]}
-    meta_test = {"tuned": ([0, 10], [[4.0, 2.0]]), "same rate": [[4.0, 3.5]], "learned": [[4.0, 0.5]]}
-    return plot_meta_learning(TASKS, many_tasks(3), meta_train, meta_test, title="Sine")
-
-
-def test_four_panels_with_titles_labels_and_scales(figure):
-    assert isinstance(figure, Figure)
-    np.testing.assert_allclose(figure.get_size_inches(), [14, 3.4])
-    assert figure.dpi == 150
-    assert figure.get_suptitle() == "Sine"
-    assert [ax.get_title() for ax in figure.axes] == [
-        "(a) meta-train task",
-        "(b) meta-test tasks",
-        "(c) loss on meta-train task",
-        "(d) loss on meta-test tasks",
-    ]
-    assert [ax.get_xlabel() for ax in figure.axes] == ["x", "x", "outer iterations", "gradient steps"]
-    assert [ax.get_ylabel() for ax in figure.axes] == ["y", "y", "task loss (MSE)", "task loss (MSE)"]
-    assert [ax.get_yscale() for ax in figure.axes] == ["linear", "linear", "log", "log"]
-
-
-def test_panels_hold_their_data(figure):
-    assert [len(ax.lines) for ax in figure.axes] == [1, 3, 2, 3]
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [0.0, 0.1, 0.2])
-    np.testing.assert_allclose(lines_by_label(figure.axes[2])["learned"].get_ydata(), [3.0, 1.0])
-    tuned = lines_by_label(figure.axes[3])["tuned"]
-    np.testing.assert_allclose(tuned.get_xydata(), [[0, 4.0], [10, 2.0]])
-    np.testing.assert_allclose(lines_by_label(figure.axes[3])["learned"].get_xdata(), [0, 1])
-
-
-def test_task_panels_share_their_frame(figure):
-    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
-    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-
-
-def test_names_have_the_colors_of_the_paper(figure):
-    meta_train, meta_test = (lines_by_label(ax) for ax in figure.axes[2:])
-    assert {name: line.get_color() for name, line in meta_train.items()} == {"learned": "C0", "task loss": "C1"}
-    assert {name: line.get_color() for name, line in meta_test.items()} == {
-        "learned": "C0",
-        "same rate": "C1",
-        "tuned": "C2",
-    }
-    assert len({line.get_linestyle() for line in meta_test.values()}) == 3  # readable without color
-
-
-def test_other_names_get_the_next_free_color_and_keep_it():
-    curve = [2.0, 1.0]
-    meta_train = {"learned": curve, "Adam": curve}
-    meta_test = {"Adam": curve, "same rate": curve, "task loss": curve, "learned": curve}
-    axes = plot_meta_learning(TASKS, TASKS, meta_train, meta_test).axes
-    colors = {name: line.get_color() for name, line in lines_by_label(axes[3]).items()}
-    assert colors == {"learned": "C0", "same rate": "C1", "Adam": "C2", "task loss": "C3"}
-    assert lines_by_label(axes[2])["Adam"].get_color() == "C2"
-
-
-def test_legend_names_each_method_once_and_hides_no_panel(figure):
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["learned", "task loss", "tuned", "same rate"]
-    figure.draw_without_rendering()
-    box = legend.get_window_extent()
-    assert not any(box.overlaps(ax.get_tightbbox()) for ax in figure.axes)
-    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
-
-
-def test_panels_do_not_overlap(figure):
-    figure.draw_without_rendering()
-    boxes = [ax.get_tightbbox() for ax in figure.axes]
-    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
-
-
-def test_figure_leaves_no_global_state():
-    settings = dict(matplotlib.rcParams)
-    plot_meta_learning(TASKS, TASKS, {"learned": [1.0, 0.5]}, {"learned": [1.0, 0.5]})
-    assert dict(matplotlib.rcParams) == settings
-    assert pyplot.get_fignums() == []  # pyplot does not know the figure, so no display is asked for
-    assert not hasattr(plotting, "pyplot") and not hasattr(plotting, "plt")
-
-
-def test_title_is_optional_and_image_has_the_size():
-    figure = plot_meta_learning(TASKS, TASKS, {"learned": [1.0, 0.5]}, {"learned": [1.0, 0.5]})
-    assert figure.get_suptitle() == ""
-    image = io.BytesIO()
-    figure.savefig(image)
-    # The PNG header holds width and height in bytes 16 to 24: 14 x 3.4 inches at 150 dpi.
-    header = image.getvalue()[16:24]
-    assert (int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")) == (2100, 510)
-
-
-@pytest.mark.parametrize("empty", ["meta_train", "meta_test"])
-def test_empty_mapping_is_refused(empty):
-    curves = {"meta_train": {"learned": [1.0]}, "meta_test": {"learned": [1.0]}, empty: {}}
-    with pytest.raises(ValueError, match=rf"`{empty}` should map at least one name to curves\. Received: {{}}\. Add"):
-        plot_meta_learning(TASKS, TASKS, **curves)
-
-
-def test_errors_name_the_entry():
-    good = {"learned": [1.0, 0.5]}
-    with pytest.raises(ValueError, match=r"In `meta_test\['tuned'\]`: `steps` should have shape \(2,\)"):
-        plot_meta_learning(TASKS, TASKS, good, {"tuned": ([0, 1, 2], [1.0, 0.5])})
-    with pytest.raises(ValueError, match=r"In `meta_train\['learned'\]`: `curves` should have a step"):
-        plot_meta_learning(TASKS, TASKS, {"learned": [np.nan]}, good)
-    with pytest.raises(ValueError, match=r"In `test_tasks`: `tasks` should be a pair"):
-        plot_meta_learning(TASKS, (np.ones(3), np.ones(3)), good, good)
-    with pytest.raises(ValueError, match=r"In `train_task`: `tasks` should be a pair"):
-        plot_meta_learning((np.ones(3), np.ones(3)), TASKS, good, good)
-
-
-def test_tuple_of_seeds_is_refused():
-    seeds = ([1.0, 0.5], [1.0, 0.5], [1.0, 0.5])
-    with pytest.raises(
-        ValueError, match=r"`meta_train\['learned'\]` should be .* a tuple of 3 items\. Stack the seeds"
-    ):
-        plot_meta_learning(TASKS, TASKS, {"learned": seeds}, {"learned": [1.0]})

@@ -1,6 +1,4 @@
-"""Tests of `ml3_tf.inspection.loss_plots`: what was drawn of a loss, and the words of each error."""
-
-import doctest
+"""Tests of `ml3_tf.inspection.loss_plots`: the panels of each figure, and the words of each error."""
 
 import keras
 import matplotlib
@@ -11,8 +9,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from ml3_tf import MetaLoss
-from ml3_tf.inspection import learning_curves, loss_plots
-from ml3_tf.inspection.loss_plots import plot_meta_loss
+from ml3_tf.inspection import loss_plots, plot_meta_loss
 
 
 def huber_like(y_true, y_pred):
@@ -53,16 +50,6 @@ def figure():
 @pytest.fixture(scope="module")
 def class_figure():
     return plot_meta_loss(MetaLoss.mlp(mode="per_output"))
-
-
-def test_doctests_pass():
-    result = doctest.testmod(loss_plots)
-    assert result.attempted > 0
-    assert result.failed == 0
-
-
-def test_plotting_offers_it():
-    assert learning_curves.plot_meta_loss is plot_meta_loss
 
 
 # Regression
@@ -106,7 +93,7 @@ def test_slices_are_the_gradient_against_the_error(figure):
 
 
 def test_frame_of_the_slices_is_that_of_the_learned_loss(figure):
-    # The task loss leaves it: that is what saturation looks like.
+    # The task loss leaves it where the learned loss saturates.
     assert panels(figure)[4].get_ylim()[1] == pytest.approx(125, rel=1e-3)
 
 
@@ -147,7 +134,7 @@ def test_panels_and_legend_do_not_overlap(figure):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
 
-def test_a_loss_that_moves_nobody_is_drawn():
+def test_a_loss_without_a_gradient_is_drawn():
     figure = plot_meta_loss(lambda y_true, y_pred: 0 * y_pred[..., 0])
     assert "loss ≈ 0" in explanation(figure).get_text()
     figure.draw_without_rendering()
@@ -199,22 +186,22 @@ def test_per_output_loss_can_be_drawn_as_a_regression():
     assert len(titles(plot_meta_loss(MetaLoss.mlp(mode="per_output"), task="regression"))) == 5
 
 
-# Errors, and what is left behind
+# Errors and global state
 
 
 def test_unknown_task_is_refused():
-    with pytest.raises(ValueError, match=r"Unknown `task`\. Expected one of \['regression'.* Received: task='ranking'"):
+    with pytest.raises(ValueError, match=r"`task` must be one of \['regression'.* Received: task='ranking'"):
         plot_meta_loss("mse", task="ranking")
 
 
 @pytest.mark.parametrize("targets", [[], [0, 1, 2, 3, 4]])
-def test_no_or_too_many_targets_are_refused(targets):
-    with pytest.raises(ValueError, match=r"`targets` should be one to 4 numbers\. Received: \["):
+def test_zero_or_too_many_targets_are_refused(targets):
+    with pytest.raises(ValueError, match=r"`targets` must be one to 4 numbers\. Received: \["):
         plot_meta_loss("mse", targets=targets)
 
 
-def test_no_range_is_refused():
-    with pytest.raises(ValueError, match=r"`y_range` should be a pair"):
+def test_an_invalid_range_is_refused():
+    with pytest.raises(ValueError, match=r"`y_range` must be a pair"):
         plot_meta_loss("mse", y_range=(1, 0))
 
 

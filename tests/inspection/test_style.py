@@ -1,16 +1,8 @@
-"""Tests of `ml3_tf.inspection.style`: one look for every axis."""
-
-import doctest
+"""Tests of `ml3_tf.inspection.style`: all axes have one style."""
 
 from matplotlib.figure import Figure
 
-from ml3_tf.inspection.style import TEXT_SIZE, style_axes
-
-
-def test_doctests_pass():
-    result = doctest.testmod(figure_style)
-    assert result.attempted > 0
-    assert result.failed == 0
+from ml3_tf.inspection import TEXT_SIZE, style_axes
 
 
 def test_every_axis_gets_text_size_grid_and_open_frame():

@@ -1,0 +1,53 @@
+"""Figures of a learned loss and of how it was learned, and its gradient as a formula (`explain`).
+
+The functions whose names start with `plot_` need matplotlib, which is imported when you first ask for one of them. The
+others work without it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ml3_tf.inspection.closed_form import Explanation, evaluate_on_plane, explain
+from ml3_tf.inspection.style import LINE_STYLES, NAMED_COLORS, TEXT_SIZE, style_axes
+
+if TYPE_CHECKING:
+    from ml3_tf.inspection.learning_curves import plot_learning_curve, plot_meta_learning, plot_sine_tasks
+    from ml3_tf.inspection.loss_plots import plot_meta_loss
+
+__all__ = [
+    "LINE_STYLES",
+    "NAMED_COLORS",
+    "TEXT_SIZE",
+    "Explanation",
+    "evaluate_on_plane",
+    "explain",
+    "plot_learning_curve",
+    "plot_meta_learning",
+    "plot_meta_loss",
+    "plot_sine_tasks",
+    "style_axes",
+]
+
+_NEED_MATPLOTLIB = {
+    "plot_learning_curve": "learning_curves",
+    "plot_meta_learning": "learning_curves",
+    "plot_meta_loss": "loss_plots",
+    "plot_sine_tasks": "learning_curves",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEED_MATPLOTLIB:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    try:
+        module = importlib.import_module(f"{__name__}.{_NEED_MATPLOTLIB[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise ImportError(f"`ml3_tf.inspection.{name}` needs matplotlib: pip install 'ml3_tf[plot]'") from error
+    globals()[name] = getattr(module, name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
