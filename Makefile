@@ -2,6 +2,7 @@ PYTHON ?= python3
 UV ?= uv
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 
 # What a learned loss needs on the other backends of Keras, where there is no TensorFlow.
 ON_BACKENDS := keras==3.15.1 numpy==2.4.6 safetensors==0.8.0
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-backends lint format bench lock clean
+.PHONY: help venv demo test test-backends lint format bench cards lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +25,10 @@ help: ## list the targets
 
 venv: .venv/.installed ## .venv with the locked packages and this checkout, editable
 
-demo: venv ## meta-learn a loss for sine regression (into results/demo, beside the reported results)
-	@$(BIN)/python recipes/sine_regression.py --output-dir results/demo
+demo: venv ## meta-learn a loss for sine regression (into runs/demo; results/ holds the reported runs alone)
+	@$(BIN)/python recipes/sine_regression.py --output-dir runs/demo $(DEMO_ARGS)
 
-# A file's tests share a worker and so what its fixtures ran; in the order of the names no long file is left for the end.
+# A file's tests share a worker, and so what its fixtures ran. The longest files come first, see tests/conftest.py.
 test: lint ## lint, then the tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
@@ -35,19 +36,26 @@ test-backends: venv .venv-jax/.installed .venv-torch/.installed ## load and trai
 	@ML3_TF_JAX_PYTHON=$(CURDIR)/.venv-jax/bin/python ML3_TF_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python \
 		$(BIN)/python -m pytest tests/test_backends.py
 
-lint: venv ## ruff, changing nothing
+lint: venv ## ruff and pyright, changing nothing
 	@$(BIN)/ruff check --output-format concise .
 	@$(BIN)/ruff format --check . || { echo "Run 'make format' to format them."; exit 1; }
+	@PYTHONPATH=$(CURDIR) $(BIN)/pyright --pythonpath $(BIN)/python
+	@PYTHONPATH=$(CURDIR) $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes ml3_tf --ignoreexternal > .venv/types.txt \
+		|| { cat .venv/types.txt; echo "Every public name needs complete types."; exit 1; }
 
 format: venv ## ruff, fixing what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+cards: venv ## renew the figures and numbers of the model cards, and the tables of results
+	@$(BIN)/python tools/model_cards.py
+	@$(BIN)/python tools/results_table.py
+
 bench: venv ## time one meta-step
 	@$(BIN)/python benchmarks/meta_step.py
 
 lock: ## renew requirements.lock (needs uv; UPGRADE=1 takes the newest versions)
-	@$(UV) pip compile --quiet setup.py --extra test --extra recipes --extra rl \
+	@$(UV) pip compile --quiet pyproject.toml --extra test --extra recipes --extra rl \
 		--universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
