@@ -45,14 +45,6 @@ def linear_loss(*columns, **kwargs):
     return MetaLoss(network, **kwargs)
 
 
-def value_and_gradient(loss, y_true, y_pred):
-    y_pred = tf.convert_to_tensor(y_pred)
-    with tf.GradientTape() as tape:
-        tape.watch(y_pred)
-        values = loss.call(y_true, y_pred)
-    return values.numpy(), tape.gradient(values, y_pred).numpy()
-
-
 def build_regressor(num_outputs=1, dtype=None):
     def dense(units, seed, activation=None):
         initializer = keras.initializers.GlorotUniform(seed)
@@ -160,6 +152,15 @@ def test_input_scale_divides_each_input():
     assert loss.call([[10.0]], [[4.0]]).numpy() == [22.0]
 
 
+def test_value_and_gradient_are_those_of_finite_differences(make_loss):
+    loss = make_loss(dtype="float64")
+    y_true, y_pred = np.random.default_rng(2).normal(size=(2, 5, 1))
+    value, gradient = loss.value_and_gradient(y_true, y_pred)
+    np.testing.assert_allclose(value, loss.call(y_true, y_pred), rtol=1e-12)
+    ahead, behind = (np.asarray(loss.call(y_true, y_pred + step)) for step in (1e-6, -1e-6))
+    np.testing.assert_allclose(gradient[:, 0], (ahead - behind) / 2e-6, rtol=1e-6)
+
+
 # Learned rates
 
 
@@ -169,7 +170,7 @@ def test_scalar_rate_multiplies_value_and_gradient(make_loss):
     data = batch(plain, 6)
     for rate in (0.1, 3.0):
         rated.learned_rate.log_rate.assign(np.log(rate))
-        for received, expected in zip(value_and_gradient(rated, *data), value_and_gradient(plain, *data)):
+        for received, expected in zip(rated.value_and_gradient(*data), plain.value_and_gradient(*data)):
             np.testing.assert_allclose(received, rate * expected, rtol=1e-5)
 
 
@@ -304,8 +305,8 @@ def test_the_order_of_a_set_does_not_matter(make_loss, kind):
     y_true, y_pred = batch(loss, 7)
     weights = np.arange(7.0)
     order = np.random.default_rng(5).permutation(7)
-    value, gradient = value_and_gradient(loss, y_true, y_pred)
-    shuffled = value_and_gradient(loss, y_true[order], y_pred[order])
+    value, gradient = loss.value_and_gradient(y_true, y_pred)
+    shuffled = loss.value_and_gradient(y_true[order], y_pred[order])
     np.testing.assert_allclose(shuffled[0], value, rtol=1e-5)
     np.testing.assert_allclose(shuffled[1], gradient[order], rtol=1e-4, atol=1e-6)
     weighted = loss(y_true, y_pred, weights)
@@ -399,7 +400,7 @@ def test_networks_of_a_per_set_loss_that_do_not_fit_are_refused(make_loss):
     with pytest.raises(ValueError, match="`score_network` has no weights yet"):
         MetaLoss(loss.network, mode="per_set", score_network=keras.Sequential([keras.layers.Dense(1)]))
     with pytest.raises(ValueError, match=r"`network` must map 3 inputs .* Received a network from 2 to 5"):
-        MetaLoss(loss.network, "per_set", {"y_pred": 1, "y": 2}, score_network=loss.score_network)
+        MetaLoss(loss.network, mode="per_set", features={"y_pred": 1, "y": 2}, score_network=loss.score_network)
 
 
 # Dtypes
@@ -595,5 +596,5 @@ def test_network_without_a_fixed_layout_is_refused():
 
 @pytest.mark.parametrize("initial", [0.0, -1.0, float("nan"), float("inf")])
 def test_learned_rate_that_cannot_be_positive_is_refused(initial):
-    with pytest.raises(ValueError, match=f"expected a finite `initial` > 0. Received: initial={initial}"):
+    with pytest.raises(ValueError, match=f"`initial` must be a positive finite number. Received: initial={initial}"):
         LearnedRate(initial)

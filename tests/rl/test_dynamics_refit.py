@@ -151,7 +151,9 @@ class Failing:
 def test_nothing_is_learned_from_a_diverged_simulator_and_training_goes_on():
     dynamics = make_dynamics()
     refit, trainer = make_refit(dynamics, env=Failing(first=3)), make_trainer(dynamics)
-    with pytest.warns(UserWarning, match="not refitted to a diverged simulation. The simulator diverged: the states"):
+    with pytest.warns(
+        UserWarning, match="not refitted to a diverged simulation. The simulator diverged: the observations"
+    ):
         history = trainer.fit(make_tasks(), steps_per_epoch=3, callbacks=[refit], verbose=0).history
     assert refit.replay.size == 2 * 7 * HORIZON
     assert len(refit.scores) == 1

@@ -115,9 +115,7 @@ def test_the_weights_of_the_dynamics_are_not_part_of_the_trainer():
 
 
 def test_a_loss_must_score_each_episode():
-    with pytest.raises(
-        ValueError, match=r"the cost of each episode, shape \(2, 1\). Received: shape \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=r"the cost of each episode, shape \(2, 1\). Received: shape \(2,\)"):
         make_trainer(lambda trajectory: final_distance(trajectory)[:, 0]).fit(dataset(), verbose=0)
     with pytest.raises(ValueError, match="`loss` is the task loss: expected a function of a `Trajectory`.*loss='mse'"):
         make_trainer("mse")
