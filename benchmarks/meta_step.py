@@ -2,14 +2,16 @@
 
     python benchmarks/meta_step.py
 
-The workload: 16 tasks, 3 inner SGD steps differentiated through, 100 points a task, learner and loss two layers of 40,
-Adam outside, fresh learners for every step. For each way to compile it prints the time from `fit` to the end of the
-first call (tracing and compilation), and the median time of an outer step over the calls that follow. Peers that are
-installed (`pip install .[bench]`) are timed in the same run.
+The workload: 16 tasks of 100 points, 3 inner SGD steps that the outer gradient flows through, Adam outside, and fresh
+learners for every step. Learner and loss have two layers of 40 units. For each way to compile, the benchmark prints the
+time from `fit` to the end of the first call (tracing and compilation), and the median time of an outer step over the
+calls that follow. Peers that are installed (`pip install '.[bench]'`) are timed in the same run.
 """
 
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tyro
@@ -18,7 +20,7 @@ from peers import PEERS
 import ml3_tf
 
 
-def build_learner():
+def build_learner() -> keras.Model:
     layers = keras.layers
     return keras.Sequential(
         [keras.Input((1,)), layers.Dense(40, activation="tanh"), layers.Dense(40, activation="tanh"), layers.Dense(1)]
@@ -26,21 +28,21 @@ def build_learner():
 
 
 class CallTimes(keras.callbacks.Callback):
-    """Seconds of each compiled call."""
+    """Records the seconds of each compiled call."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.seconds = []
+        self.seconds: list[float] = []
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.start = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def measure(jit_compile, steps_per_call, num_calls):
-    """Returns seconds to the end of the first call, and milliseconds per outer step after it."""
+def measure(jit_compile: bool, steps_per_call: int, num_calls: int) -> tuple[float, float]:
+    """Returns the seconds to the end of the first call, and the milliseconds of an outer step after it."""
     trainer = ml3_tf.MetaTrainer(build_learner, ml3_tf.MetaLoss.mlp((40, 40)), inner_steps=3, seed=0)
     trainer.compile(
         optimizer=keras.optimizers.Adam(1e-3),
@@ -57,8 +59,8 @@ def measure(jit_compile, steps_per_call, num_calls):
     return to_first, 1000 * statistics.median(times.seconds[1:]) / steps_per_call
 
 
-def measure_peer(make_step, num_steps):
-    """The same for a peer: seconds to the end of its first step, and milliseconds per step after it."""
+def measure_peer(make_step: Callable[[], Callable[[], None]], num_steps: int) -> tuple[float, float]:
+    """Returns the seconds to the end of a peer's first step, and the milliseconds of a step after it."""
     start = time.perf_counter()
     step = make_step()
     step()
@@ -71,11 +73,11 @@ def measure_peer(make_step, num_steps):
     return to_first, 1000 * statistics.median(seconds)
 
 
-def main(num_calls: int = 10):
-    """Prints a table of the ways to compile.
+def main(num_calls: int = 10) -> None:
+    """Prints a table of the ways to compile, and of the peers.
 
     Args:
-        num_calls: Number of timed calls.
+        num_calls: Number of timed calls with 100 outer steps; calls with one outer step are 20 times as many.
     """
     print(f"{'':34}  first call (s)  outer step (ms)")
     for jit_compile, steps_per_call in ((True, 100), (True, 1), (False, 100), (False, 1)):

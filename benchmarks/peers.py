@@ -1,8 +1,10 @@
-"""The workload of `meta_step.py` written by hand for other frameworks: what a researcher would write there.
+"""The workload of `meta_step.py` by hand in other frameworks, as a researcher would write it there.
 
-Each function returns a function of no arguments that takes one outer step, or raises ImportError. Networks, losses,
-optimizers, sizes and fresh learners are those of `meta_step.py`.
+Each function returns a function without arguments that takes one outer step, or raises `ImportError`. Networks, losses,
+optimizers and sizes are those of `meta_step.py`, and so are the fresh learners.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,14 +13,15 @@ LEARNER = [(1, 40), (40, 40), (40, 1)]
 LOSS = [(2, 40), (40, 40), (40, 1)]
 
 
-def sines(rng):
+def sines(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draws inputs and targets of sine waves, each `[NUM_TASKS, NUM_POINTS, 1]`."""
     x = rng.uniform(-5, 5, (NUM_TASKS, NUM_POINTS, 1))
     y = rng.uniform(0.2, 5, (NUM_TASKS, 1, 1)) * np.sin(x - rng.uniform(-np.pi, np.pi, (NUM_TASKS, 1, 1)))
     return x.astype("float32"), y.astype("float32")
 
 
-def jax_step():
-    """JAX: `jit` of `grad` through a loop of `vmap(grad)`, Adam by hand."""
+def jax_step() -> Callable[[], None]:
+    """JAX: `jit` of `grad` through a loop of `vmap(grad)`, with Adam by hand."""
     import jax
     import jax.numpy as jnp
 
@@ -51,10 +54,9 @@ def jax_step():
 
     rng, key = np.random.default_rng(0), jax.random.key(0)
     phi = initialize(key, LOSS)
-    state = [phi, jax.tree.map(jnp.zeros_like, phi), jax.tree.map(jnp.zeros_like, phi)]
-    count = 0
+    state, count = [phi, jax.tree.map(jnp.zeros_like, phi), jax.tree.map(jnp.zeros_like, phi)], 0
 
-    def one_step():
+    def one_step() -> None:
         nonlocal count
         count += 1
         state[:] = jax.block_until_ready(step(*state, float(count), jax.random.fold_in(key, count), *sines(rng)))
@@ -62,8 +64,8 @@ def jax_step():
     return one_step
 
 
-def torch_step():
-    """PyTorch: `torch.func.vmap` of `grad` in a loop, `torch.optim.Adam`."""
+def torch_step() -> Callable[[], None]:
+    """PyTorch: `torch.func.vmap` of `grad` in a loop, with `torch.optim.Adam`."""
     import torch
     from torch.func import grad, vmap
 
@@ -91,7 +93,7 @@ def torch_step():
 
     rng = np.random.default_rng(0)
 
-    def one_step():
+    def one_step() -> None:
         x, y = (torch.from_numpy(array) for array in sines(rng))
         optimizer.zero_grad()
         vmap(task_loss)(initialize(LEARNER, NUM_TASKS), x, y).mean().backward()

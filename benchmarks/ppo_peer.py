@@ -1,13 +1,14 @@
 """The peer of `ppo.py`, which starts it: PPO of stable-baselines3, in a process without TensorFlow.
 
-PyTorch and TensorFlow, each with CUDA, may crash in one process. So the environments stay in that of `ppo.py`, and
-this one calls them over a connection.
+PyTorch and TensorFlow, each with CUDA, may crash in one process. So the environments stay in the process of `ppo.py`,
+and this process calls them over a connection.
 """
 
 import math
 import os
 import sys
-from multiprocessing.connection import Client
+from multiprocessing.connection import Client, Connection
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -16,27 +17,37 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 
 class RemoteEnv(gymnasium.Env):
-    """Environment number `index` of `ppo.py`: 11 observations, 2 actions."""
+    """Calls environment number `index` of `ppo.py`: 11 observations, 2 actions."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (11,))
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
 
-    def __init__(self, connection, index):
+    def __init__(self, connection: Connection, index: int) -> None:
         self.connection, self.index = connection, index
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         return self._call("reset")
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> Any:
         return self._call("step", action)
 
-    def _call(self, name, argument=None):
+    def _call(self, name: str, argument: np.ndarray | None = None) -> Any:
         self.connection.send((self.index, name, argument))
         return self.connection.recv()
 
 
-def learn(connection, num_envs, horizon, rate, discount, std, updates, seed):
-    """Returns the mean return of the episodes of each update, of one task."""
+def learn(
+    connection: Connection,
+    *,
+    num_envs: int,
+    horizon: int,
+    rate: float,
+    discount: float,
+    std: float,
+    num_updates: int,
+    seed: int,
+) -> list[float]:
+    """Learns one task. Returns the mean return of the episodes of each update."""
     model = PPO(
         "MlpPolicy",
         DummyVecEnv([lambda index=index: RemoteEnv(connection, index) for index in range(num_envs)]),
@@ -51,7 +62,7 @@ def learn(connection, num_envs, horizon, rate, discount, std, updates, seed):
     )
     model.policy.log_std.requires_grad_(False)
     curve = []
-    for _ in range(updates):
+    for _ in range(num_updates):
         model.learn(horizon * num_envs, reset_num_timesteps=False)
         curve.append(float(model.rollout_buffer.rewards.sum(0).mean()))
     return curve

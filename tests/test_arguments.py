@@ -14,4 +14,4 @@ def test_integers_of_python_and_numpy_are_counts():
 def test_what_is_no_count_is_named(count):
     with pytest.raises(ValueError) as refused:
         check_counts(tasks=3, steps=count)
-    assert str(refused.value) == f"`steps` must be an integer, at least 1. Received: steps={count!r}"
+    assert str(refused.value) == f"`steps` must be an integer of at least 1. Received: steps={count!r}"

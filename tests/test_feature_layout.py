@@ -1,9 +1,16 @@
-"""Tests of `ml3_tf.feature_layout`: shapes that fit and that do not; the arguments of a loss are tested in `test_meta_loss`."""
+"""Tests of `ml3_tf.feature_layout`: shapes, `LossInputs`, pooling; `test_meta_loss` tests the arguments of a loss."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras import ops
 
-from ml3_tf import MetaLoss, feature_layout
+from ml3_tf import LossInputs, MetaLoss, feature_layout
+from ml3_tf.feature_layout import WithCall, example_weights, pool
+
+FEATURES = np.random.default_rng(0).normal(size=(3, 5, 2))
+WEIGHTS = np.random.default_rng(1).uniform(size=(3, 5))
 
 MODES = {
     "per_sample": MetaLoss.mlp(features={"y_pred": 2, "state": 3, "goal": 1}),
@@ -41,3 +48,86 @@ def test_numbers_become_columns_and_a_scalar_is_refused():
     assert feature_layout.with_width(np.zeros((3, 4, 1)), "float32").shape == (3, 4, 1)
     with pytest.raises(ValueError, match="Received a scalar"):
         feature_layout.with_width(1.0, "float32")
+
+
+def test_loss_inputs_give_their_features_and_scale_to_a_loss():
+    inputs = LossInputs(lambda trajectory: trajectory * 2, {"action": 2, "state": 1}, [1.0, 1.0, 4.0], "mine")
+    loss = MetaLoss.mlp(features=inputs)
+    assert (loss.features, loss.input_scale) == ({"action": 2, "state": 1}, [1.0, 1.0, 4.0])
+    assert inputs(21) == 42
+    inputs.check_fits(loss)
+    inputs.check_fits("mse")
+    with pytest.raises(
+        ValueError, match=r"Received: {'action'"
+    ):
+        inputs.check_fits(MetaLoss.mlp())
+
+
+@pytest.mark.parametrize(("function", "features"), [("mse", {"a": 1, "b": 1}), (len, {"a": 1})])
+def test_loss_inputs_that_describe_nothing_are_refused(function, features):
+    with pytest.raises(ValueError, match="`LossInputs` need a function of a trajectory or None"):
+        LossInputs(function, features)
+
+
+def test_loss_inputs_of_data_sets_see_no_trajectory():
+    with pytest.raises(ValueError, match="no function of a trajectory"):
+        LossInputs(None, {"y_pred": 1, "y_true": 1})(None)
+
+
+# Sets
+
+
+def test_pooling_is_the_mean_over_each_set():
+    np.testing.assert_allclose(pool(ops.array(FEATURES)), FEATURES.mean(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-20, 1e20])
+def test_weighted_pooling_is_the_weighted_mean_whatever_the_scale_of_the_weights(factor):
+    expected = [np.average(features, axis=0, weights=weights) for features, weights in zip(FEATURES, WEIGHTS)]
+    pooled = pool(ops.array(FEATURES, "float32"), ops.array(factor * WEIGHTS, "float32"))
+    np.testing.assert_allclose(pooled, expected, rtol=1e-4)
+
+
+def test_a_set_without_any_weight_has_the_features_zero():
+    weights = WEIGHTS * [[1.0], [0.0], [1.0]]
+    pooled = pool(ops.array(FEATURES), ops.array(weights))
+    np.testing.assert_array_equal(pooled[1], [0.0, 0.0])
+    assert np.all(np.isfinite(pooled))
+
+
+@pytest.mark.parametrize(
+    ("pred_shape", "weight_shape"),
+    [((5, 1), (5,)), ((5, 1), (5, 1)), ((3, 5, 2), (3, 5)), ((3, 5, 2), (3, 5, 1))],
+    ids=str,
+)
+def test_weights_of_single_examples_come_in_two_shapes(pred_shape, weight_shape):
+    given = np.random.default_rng(2).uniform(size=weight_shape).astype("float32")
+    weights = example_weights(tf.zeros(pred_shape), given)
+    np.testing.assert_array_equal(weights, given.reshape(pred_shape[:-1]))
+
+
+def test_weights_of_whole_sets_hold_for_each_of_their_examples():
+    weights = example_weights(tf.zeros((3, 5, 1)), np.array([0.0, 1.0, 2.0]))
+    np.testing.assert_array_equal(weights, [[0.0] * 5, [1.0] * 5, [2.0] * 5])
+
+
+def test_a_mask_takes_examples_away():
+    mask = np.array([True, False, True])
+    np.testing.assert_array_equal(example_weights(tf.zeros((3, 1)), None, mask), [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(example_weights(tf.zeros((3, 1)), [2.0, 2.0, 0.5], mask), [2.0, 0.0, 0.5])
+
+
+def test_without_weights_and_mask_there_is_nothing_to_weigh():
+    assert example_weights(tf.zeros((3, 1))) is None
+
+
+def test_free_axes_of_a_graph_are_kept():
+    function = tf.function(example_weights, input_signature=[tf.TensorSpec((None, None, 1)), tf.TensorSpec((None,))])
+    np.testing.assert_array_equal(function(tf.zeros((2, 3, 1)), tf.constant([1.0, 4.0])), [[1.0] * 3, [4.0] * 3])
+
+
+def test_a_given_call_is_reduced_by_keras():
+    loss = WithCall(lambda y_true, y_pred: ops.mean(ops.square(y_pred - y_true), axis=-1), "sum", "given", "float32")
+    y_true, y_pred, weights = np.random.default_rng(3).normal(size=(3, 4, 1))
+    expected = keras.losses.MeanSquaredError(reduction="sum")(y_true, y_pred, weights[:, 0])
+    np.testing.assert_allclose(loss(y_true, y_pred, weights[:, 0]), expected, rtol=1e-6)

@@ -116,7 +116,7 @@ def test_each_task_and_each_step_has_its_own_dropout_mask():
     mask = lambda parameters: learner.apply(parameters, tf.ones((2, 1, 64)), training=True)
     parameters = learner.draw(2)._replace(trainable=[tf.eye(64, 1, batch_shape=[2]) + 1.0, tf.zeros((2, 1))])
     first, state, _ = mask(parameters)
-    second, _, _ = mask(parameters._replace(state=state))
+    second, _, _ = mask(parameters._replace(non_trainable=state))
     assert not np.allclose(first[0], first[1])
     assert not np.allclose(first, second)
     np.testing.assert_array_equal(first, mask(parameters)[0])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf import MetaLoss, MetaTrainer, meta_test, sine_tasks
+from ml3_tf import Learner, MetaLoss, MetaTrainer, meta_test, sine_tasks
 
 layers, optimizers = keras.layers, keras.optimizers
 
@@ -18,7 +18,9 @@ def build_learner():
 
 def make_trainer(meta_loss=None, seed=0, inner_steps=1, unroll=None, **arguments):
     keras.utils.set_random_seed(seed)
-    trainer = MetaTrainer(build_learner, meta_loss or MetaLoss.mlp((10,)), inner_steps, unroll, seed=seed)
+    trainer = MetaTrainer(
+        build_learner, meta_loss or MetaLoss.mlp((10,)), inner_steps=inner_steps, unroll=unroll, seed=seed
+    )
     defaults = {"optimizer": optimizers.Adam(0.01), "loss": "mse", "inner_optimizer": optimizers.SGD(0.1)}
     trainer.compile(**{**defaults, "jit_compile": False, **arguments})
     return trainer
@@ -82,9 +84,9 @@ def test_it_learns_a_loss_that_trains_better():
     meta_loss = MetaLoss.mlp((16,), learning_rate=1.0)
     trainer = make_trainer(meta_loss, inner_steps=5, steps_per_execution=20, jit_compile=True)
     tasks = next(iter(make_tasks(num_tasks=10, seed=99)))
-    before = meta_test(build_learner, meta_loss, optimizers.SGD(0.1), tasks, 5, seed=3)[-1].mean()
+    before = meta_test(build_learner, meta_loss, optimizers.SGD(0.1), tasks, num_steps=5, seed=3)[-1].mean()
     trainer.fit(make_tasks(num_tasks=4), steps_per_epoch=100, epochs=1, verbose=0)
-    after = meta_test(build_learner, meta_loss, optimizers.SGD(0.1), tasks, 5, seed=3)[-1].mean()
+    after = meta_test(build_learner, meta_loss, optimizers.SGD(0.1), tasks, num_steps=5, seed=3)[-1].mean()
     assert after < 0.9 * before
 
 
@@ -94,7 +96,7 @@ def test_the_learned_rate_is_trained():
     assert float(trainer.meta_loss.learned_rate.log_rate) != pytest.approx(np.log(0.5))
 
 
-def test_the_learner_is_no_part_of_the_trainer():
+def test_the_learner_is_not_part_of_the_trainer():
     trainer = make_trainer()
     assert [v.path for v in trainer.trainable_variables] == [v.path for v in trainer.meta_loss.trainable_variables]
 
@@ -162,7 +164,7 @@ def test_evaluate_scores_the_loss_and_leaves_it_alone():
     data = next(iter(make_tasks()))
     loss = trainer.evaluate(tf.data.Dataset.from_tensors(data), verbose=0, return_dict=True)
     twin = make_trainer(inner_steps=3)
-    expected = meta_test(build_learner, twin.meta_loss, optimizers.SGD(0.1), data, 3, seed=0)[-1].mean()
+    expected = meta_test(build_learner, twin.meta_loss, optimizers.SGD(0.1), data, num_steps=3, seed=0)[-1].mean()
     np.testing.assert_allclose(loss["loss"], expected, rtol=1e-4)
     np.testing.assert_array_equal(phi_of(trainer), before)
 
@@ -211,10 +213,10 @@ def test_the_task_loss_is_shaped_by_eq_9():
     np.testing.assert_allclose(both, 0.5 * plain + 0.25 * extra, rtol=1e-5)
     trainer = make_trainer(extra_loss=squared_norm_beside_a_secret, beta=0.0)
     theta = trainer._evaluated_learner.draw(2)
-    tasks = trainer.inner_loop.start(2, theta)
+    learners = trainer.inner_loop.start(2, theta)
     data = next(iter(make_tasks_with_a_secret([2.0, 3.0])))
-    loss, tasks, _ = trainer.adapt_and_score(tasks, data, 1)
-    norms = (tasks.parameters.trainable[0].numpy() ** 2).sum(axis=(1, 2))
+    loss, learners = trainer.adapt_and_score(learners, data, 1)
+    norms = (learners.parameters.trainable[0].numpy() ** 2).sum(axis=(1, 2))
     np.testing.assert_allclose(loss, (norms @ [2.0, 3.0]) / 2, rtol=1e-5)
 
 
@@ -280,31 +282,48 @@ def test_learners_with_skip_connections_compile_once(inner_steps):
         hidden = layers.Concatenate()([layers.Dense(4, activation="tanh")(x), x])
         return keras.Model(x, layers.Dense(1)(hidden))
 
-    trainer = MetaTrainer(build, MetaLoss.mlp((4,)), inner_steps, seed=0)
+    trainer = MetaTrainer(build, MetaLoss.mlp((4,)), inner_steps=inner_steps, seed=0)
     trainer.compile(inner_optimizer=optimizers.SGD(0.01))
     history = trainer.fit(make_tasks(), steps_per_epoch=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert not trainer.learner.is_vectorized(tf.zeros((2, 10, 1)))
 
 
-def test_a_subclass_says_what_a_task_is():
-    """`support` and `query` may roll out the learner: here x depends on its own prediction."""
+class Recursive(MetaTrainer):
+    """Rolls the learner out: x depends on its own prediction."""
 
-    class Recursive(MetaTrainer):
-        def support(self, parameters, data):
-            x, y = data["support"]
-            return x + self.inner_loop.predict(parameters, x), y
+    def support(self, parameters, batch):
+        x, y = batch["support"]
+        return x + self.inner_loop.predict(parameters, x), y
 
-        def query(self, parameters, data):
-            x, y = data["query"]
-            return y, 2 * self.inner_loop.predict(parameters, x), None
 
-    trainer = Recursive(build_learner, MetaLoss.mlp((5,)), seed=0)
-    trainer.compile(optimizers.Adam(0.01), "mse", optimizers.SGD(0.1))
+class Doubled(MetaTrainer):
+    """Scores twice the prediction."""
+
+    def compute_task_loss(self, parameters, batch):
+        x, y = batch["query"]
+        return tf.reduce_mean(tf.square(y - 2 * self.inner_loop.predict(parameters, x)), [1, 2])
+
+
+@pytest.mark.parametrize("trainer_class", [Recursive, Doubled])
+def test_a_subclass_overrides_one_hook(trainer_class):
+    """Training and evaluation call the hook; the values are those of the same steps taken by hand."""
+    compile_arguments = optimizers.Adam(0.01), "mse", optimizers.SGD(0.1)
+    trainer = trainer_class(build_learner, MetaLoss.mlp((5,)), seed=0)
     plain = MetaTrainer(build_learner, trainer.meta_loss, seed=0)
-    plain.compile(optimizers.Adam(0.01), "mse", optimizers.SGD(0.1))
-    assert trainer.evaluate(make_tasks(1), verbose=0) != plain.evaluate(make_tasks(1), verbose=0)
-    trainer.fit(make_tasks(2), verbose=0)
+    for each in (trainer, plain):
+        each.compile(*compile_arguments)
+    batch = next(iter(make_tasks()))
+    dataset = tf.data.Dataset.from_tensors(batch)
+    loop, start = trainer.inner_loop, trainer.inner_loop.start(2, Learner(build_learner, seed=0).draw(2))
+    end = loop.step(start, lambda parameters: trainer.support(parameters, batch))
+    expected = np.mean(trainer.compute_task_loss(end.parameters, batch))
+    received = trainer.evaluate(dataset, verbose=0)
+    np.testing.assert_allclose(received, expected, rtol=1e-5)
+    assert received != plain.evaluate(dataset, verbose=0)
+    before = phi_of(trainer)
+    history = trainer.fit(dataset.repeat(2), verbose=0).history
+    assert np.isfinite(history["loss"]).all() and not np.array_equal(before, phi_of(trainer))
 
 
 # Errors
@@ -313,7 +332,7 @@ def test_a_subclass_says_what_a_task_is():
 @pytest.mark.parametrize(("inner_steps", "unroll"), [(0, None), (3, 2), (2, 4), (2, 0)])
 def test_step_counts_must_fit(inner_steps, unroll):
     with pytest.raises(ValueError, match=f"`unroll` that divides it. Received: inner_steps={inner_steps}"):
-        MetaTrainer(build_learner, MetaLoss.mlp(), inner_steps, unroll)
+        MetaTrainer(build_learner, MetaLoss.mlp(), inner_steps=inner_steps, unroll=unroll)
 
 
 def test_lion_is_refused():

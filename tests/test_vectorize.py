@@ -17,7 +17,8 @@ def multiply(inputs):
 @pytest.mark.parametrize("num_tasks", [1, 3])
 def test_each_task_gets_its_own_inputs(num_tasks, vectorized, jit_compile):
     matrices, vectors = np.random.default_rng(0).normal(size=(num_tasks, 2, 2)), np.ones((num_tasks, 2))
-    function = tf.function(lambda inputs: map_over_tasks(multiply, inputs, vectorized), jit_compile=jit_compile)
+    multiply_all = lambda inputs: map_over_tasks(multiply, inputs, vectorized=vectorized)
+    function = tf.function(multiply_all, jit_compile=jit_compile)
     products, constants = function((tf.constant(matrices), (tf.constant(vectors),)))
     np.testing.assert_allclose(products, matrices.sum(axis=2))
     np.testing.assert_allclose(constants["constant"], [[1.0, 2.0]] * num_tasks)
@@ -28,7 +29,7 @@ def test_shapes_stay_static():
 
     @tf.function
     def record(x):
-        shapes.extend(tuple(map_over_tasks(tf.square, x, vectorized).shape) for vectorized in (True, False))
+        shapes.extend(tuple(map_over_tasks(tf.square, x, vectorized=vectorized).shape) for vectorized in (True, False))
 
     record(tf.zeros((3, 2)))
     assert shapes == [(3, 2), (3, 2)]

@@ -1,65 +1,95 @@
-"""Behavior cloning: a policy learns, by plain regression, what an expert did."""
+"""Behavior cloning: a policy learns the actions of an expert, by plain regression."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import keras
 import numpy as np
 
+from ml3_tf.arguments import OptimizerLike, TensorLike
 
-def clone(policy, states, actions, goals=None, optimizer="adam", **fit_arguments):
+
+def behavior_cloning(
+    policy: keras.Model,
+    observations: TensorLike,
+    actions: TensorLike,
+    *,
+    goals: TensorLike | None = None,
+    optimizer: OptimizerLike = "adam",
+    epochs: int = 1,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: Literal["auto", 0, 1, 2] = "auto",
+) -> keras.callbacks.History:
     """Trains a policy to act as an expert does: least squares on the expert's actions, by `compile` and `fit`.
 
-    With goals the policy is goal-conditioned: its input is the state and, beside it, the goal.
+    With goals the policy is goal-conditioned: its input is the observation and, beside it, the goal.
 
     Args:
-        policy: Built Keras model, `[B, S] -> [B, A]`, or `[B, S + G] -> [B, A]` with goals. It is trained in place.
-        states: `[..., S]`, the states that the expert saw, in as many episodes and steps as there are.
-        actions: `[..., A]`, what it did in them.
-        goals: Optional, `[..., G]`, what it was after in each state.
+        policy: Built Keras model, `[B, O] -> [B, A]`, or `[B, O + G] -> [B, A]` with goals. It is trained in place.
+        observations: `[..., O]`, the observations of the expert, with any leading axes, such as episodes and time.
+        actions: `[..., A]`, the expert's action for each observation.
+        goals: Optional, `[..., G]`, the expert's goal at each observation.
         optimizer: Any Keras optimizer.
-        **fit_arguments: As in `keras.Model.fit`: `epochs`, `batch_size`, `callbacks`, `verbose`, ...
+        epochs: Number of passes over the examples.
+        batch_size: Number of examples in a mini-batch. `None`: 32, the default of Keras.
+        shuffle: Whether to shuffle the examples before each epoch.
+        callbacks: Keras callbacks of `fit`.
+        verbose: 0 for silence, 1 for a progress bar, 2 for a line per epoch, as in `fit`.
 
     Returns:
-        A `keras.callbacks.History`: the mean squared error of each epoch.
+        A `keras.callbacks.History`, with the mean squared error of each epoch as "loss".
 
     Raises:
-        ValueError: Arrays of different leading axes, or of another width than the policy's.
+        ValueError: The arrays have different leading axes or no examples, or their widths do not fit the policy.
 
     Example:
 
     >>> import keras
     >>> policy = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    >>> states, actions, goals = np.ones((5, 20, 2)), np.ones((5, 20, 1)), np.zeros((5, 20, 2))
-    >>> history = clone(policy, states, actions, goals, epochs=3, verbose=0)
+    >>> observations, actions, goals = np.ones((5, 20, 2)), np.ones((5, 20, 1)), np.zeros((5, 20, 2))
+    >>> history = behavior_cloning(policy, observations, actions, goals=goals, epochs=3, verbose=0)
     >>> len(history.history["loss"])
     3
     """
-    arrays = {"states": states, "actions": actions, **({} if goals is None else {"goals": goals})}
+    arrays = {"observations": observations, "actions": actions, **({} if goals is None else {"goals": goals})}
     arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-    inputs = np.concatenate(_checked(policy, arrays), -1)
+    inputs = np.concatenate(_checked_inputs(policy, arrays), -1)
     policy.compile(optimizer, loss="mse")
-    return policy.fit(_rows(inputs), _rows(arrays["actions"]), **fit_arguments)
+    return policy.fit(
+        _rows(inputs),
+        _rows(arrays["actions"]),
+        epochs=epochs,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        callbacks=list(callbacks),
+        verbose=verbose,  # type: ignore[arg-type] - Keras declares a string alone
+    )
 
 
-def _checked(policy, arrays):
-    """What the policy sees, once it is known to fit."""
+def _checked_inputs(policy: keras.Model, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Returns the parts of the policy's input; raises a `ValueError` unless shapes and widths fit."""
     shapes = {name: array.shape for name, array in arrays.items()}
-    if len({shape[:-1] for shape in shapes.values()}) != 1 or 0 in shapes["states"]:
+    names = ", ".join(f"`{name}`" for name in arrays)
+    if len({shape[:-1] for shape in shapes.values()}) != 1 or 0 in shapes["observations"]:
         raise ValueError(
-            f"{_listed(arrays)} must have the same leading axes, `[..., width]`, and hold an example: one row of each "
-            f"for every state that the expert saw. Received: {shapes}"
+            f"{names} must have the same leading axes, `[..., width]`, and hold at least one example: one row of each "
+            f"per observation of the expert. Received: {shapes}"
         )
     inputs = [array for name, array in arrays.items() if name != "actions"]
     widths = sum(array.shape[-1] for array in inputs), shapes["actions"][-1]
     expected = policy.input_shape[-1], policy.output_shape[-1]
     if widths != expected:
+        seen = "observation and goal" if "goals" in arrays else "observation, without `goals`"
         raise ValueError(
-            f"`policy` maps {expected[0]} numbers to {expected[1]}. Received: {widths[0]} numbers of state and goal, "
-            f"{widths[1]} of action, {shapes}. A policy that shall see the goal takes the widths of both."
+            f"`policy` must map {widths[0]} numbers ({seen}) to {widths[1]} (action). Received: a policy that maps "
+            f"{expected[0]} numbers to {expected[1]}, and arrays of the shapes {shapes}"
         )
     return inputs
 
 
-def _listed(arrays):
-    return ", ".join(f"`{name}`" for name in arrays)
-
-
-def _rows(array):
+def _rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1, array.shape[-1])

@@ -1,6 +1,12 @@
-"""The parts of trajectory optimization, compiled: rollouts, derivatives, and the quadratic model solved backwards."""
+"""The parts of trajectory optimization, compiled: rollouts, derivatives, and the quadratic model solved backwards.
 
-from typing import NamedTuple
+Shape letters: N tasks, T time, S state, A control, Z = S + A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -8,16 +14,16 @@ import tensorflow as tf
 from ml3_tf.baselines._box_qp import box_qp, solve_free
 
 
-class Trajectory(NamedTuple):
-    """States and controls of N tasks, and what they cost."""
+class Plan(NamedTuple):
+    """Controls of N tasks, the states that they lead to, and their costs."""
 
     states: np.ndarray  # [N, T + 1, S]
     controls: np.ndarray  # [N, T, A]
     costs: np.ndarray  # [N]
 
 
-class Plan(NamedTuple):
-    """What the backward pass found: `u = controls + step_size * feedforward + gains (x - states)`."""
+class SearchDirection(NamedTuple):
+    """The result of a backward pass: `u = controls + step_size * feedforward + gains (x - states)`."""
 
     feedforward: np.ndarray  # [N, T, A]
     gains: np.ndarray  # [N, T, A, S]
@@ -25,27 +31,89 @@ class Plan(NamedTuple):
     curvature: np.ndarray  # [N], second-order change
     solved: np.ndarray  # [N], whether every quadratic program had a minimum
 
-    def expected_decrease(self, step_size):
+    def expected_decrease(self, step_size: float) -> np.ndarray:
+        """Returns the decrease of the quadratic model of the cost for a step, `[N]`."""
         return -step_size * self.slope - 0.5 * step_size**2 * self.curvature
 
 
 class Problem:
-    """Dynamics and costs of N tasks, with what an optimizer asks of them; arguments are those of `ilqr`, checked."""
+    """Dynamics and costs of N tasks, with the computations that an optimizer needs.
 
-    def __init__(self, dynamics, running_cost, final_cost, initial_states, lower, upper):
+    Args:
+        dynamics: Function `(states [N, T, S], controls [N, T, A]) -> [N, T, S]`.
+        running_cost: Function `(states [N, T, S], controls [N, T, A]) -> [N, T]`.
+        final_cost: Function `(states [N, S]) -> [N]`.
+        initial_states: `[N, S]`.
+        lower: `[A]`, lower limits of the controls.
+        upper: `[A]`, upper limits.
+    """
+
+    def __init__(
+        self,
+        dynamics: Callable[[Any, Any], Any],
+        running_cost: Callable[[Any, Any], Any],
+        final_cost: Callable[[Any], Any],
+        *,
+        initial_states: np.ndarray,
+        lower: np.ndarray,
+        upper: np.ndarray,
+    ) -> None:
         self.dynamics, self.running_cost, self.final_cost = dynamics, running_cost, final_cost
         self.initial_states, self.lower, self.upper = initial_states, lower, upper
-        self._rollout = _compiled(self._rollout)
-        self.derivatives = _compiled(self.derivatives)
-        self.backward = _compiled(self.backward)
+        self._compiled_rollout = _compiled(self._rollout)
+        self._compiled_derivatives = _compiled(self._derivatives)
+        self._compiled_backward = _compiled(self._backward)
 
-    def rollout(self, reference, plan, step_size):
-        step_size = tf.constant(step_size, self.initial_states.dtype)
-        tensors = self._rollout(*reference[:2], plan.feedforward, plan.gains, step_size)
-        return Trajectory(*(tensor.numpy() for tensor in tensors))
+    def simulate(self, controls: np.ndarray) -> Plan:
+        """Rolls controls `[N, T, A]` out from the initial states."""
+        states = np.repeat(self.initial_states[:, None], controls.shape[1] + 1, 1)
+        no_gains = np.zeros((*controls.shape, states.shape[-1]), controls.dtype)
+        return self._plan(states, controls, np.zeros_like(controls), no_gains, 0.0)
 
-    def _rollout(self, states, controls, feedforward, gains, step_size):
-        def step(carry, reference):
+    def rollout(self, reference: Plan, direction: SearchDirection, *, step_size: float) -> Plan:
+        """Rolls a plan out with a step along a direction, within the limits of the controls."""
+        return self._plan(reference.states, reference.controls, direction.feedforward, direction.gains, step_size)
+
+    def derivatives(self, plan: Plan) -> tuple[tf.Tensor, ...]:
+        """Returns the derivatives with respect to `z = (x, u)`.
+
+        Args:
+            plan: `Plan`.
+
+        Returns:
+            `l_z, l_zz, f_z` `[N, T, ...]` of running cost and dynamics, then `l_f,x, l_f,xx` `[N, ...]` of the final
+            cost.
+        """
+        return self._compiled_derivatives(plan.states, plan.controls)
+
+    def backward(
+        self, controls: np.ndarray, regularization: np.ndarray, derivatives: tuple[tf.Tensor, ...]
+    ) -> SearchDirection:
+        """Solves the quadratic model from the last step to the first; Tassa 2012, eq. 5, 10 and 11.
+
+        Args:
+            controls: `[N, T, A]`.
+            regularization: `[N]`.
+            derivatives: Results of `derivatives`.
+
+        Returns:
+            `SearchDirection`.
+        """
+        amount = tf.constant(regularization, self.initial_states.dtype)
+        tensors = self._compiled_backward(controls, amount, *derivatives)
+        return SearchDirection(*(tensor.numpy() for tensor in tensors))
+
+    def _plan(
+        self, states: np.ndarray, controls: np.ndarray, feedforward: np.ndarray, gains: np.ndarray, step_size: float
+    ) -> Plan:
+        step = tf.constant(step_size, self.initial_states.dtype)
+        tensors = self._compiled_rollout(states, controls, feedforward, gains, step)
+        return Plan(*(tensor.numpy() for tensor in tensors))
+
+    def _rollout(
+        self, states: tf.Tensor, controls: tf.Tensor, feedforward: tf.Tensor, gains: tf.Tensor, step_size: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def step(carry: Any, reference: Any) -> Any:
             state, _ = carry
             reference_state, control, change, gain = reference
             control += step_size * change + tf.linalg.matvec(gain, state - reference_state)
@@ -59,8 +127,7 @@ class Problem:
         costs = tf.reduce_sum(self.running_cost(states[:, :-1], controls), 1) + self.final_cost(states[:, -1])
         return states, controls, costs
 
-    def derivatives(self, states, controls):
-        """Derivatives with respect to `z = (x, u)`: `l_z, l_zz, f_z`, each `[N, T, ...]`, then `l_f,x, l_f,xx`."""
+    def _derivatives(self, states: tf.Tensor, controls: tf.Tensor) -> tuple[tf.Tensor, ...]:
         num_states = states.shape[-1]
         z = tf.concat([states[:, :-1], controls], -1)
         last = tf.convert_to_tensor(states[:, -1])
@@ -68,11 +135,19 @@ class Problem:
         f_z = _jacobian(self.dynamics(z[..., :num_states], z[..., num_states:]), z)
         return l_z, l_zz, f_z, *_gradient_and_hessian(self.final_cost, last)
 
-    def backward(self, controls, regularization, l_z, l_zz, f_z, v_x, v_xx):
-        """Solves the quadratic model from the last step to the first; Tassa 2012, eq. 5, 10 and 11."""
+    def _backward(
+        self,
+        controls: tf.Tensor,
+        regularization: tf.Tensor,
+        l_z: tf.Tensor,
+        l_zz: tf.Tensor,
+        f_z: tf.Tensor,
+        v_x: tf.Tensor,
+        v_xx: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
         num_controls = controls.shape[-1]
 
-        def step(carry, at_step):
+        def step(carry: Any, at_step: Any) -> Any:
             control, l_z, l_zz, f_z = at_step
             q_z = l_z + tf.linalg.matvec(f_z, carry[0], transpose_a=True)
             q_zz = l_zz + tf.matmul(f_z, tf.matmul(carry[1], f_z), transpose_a=True)
@@ -96,8 +171,10 @@ class Problem:
         sums = tf.reduce_sum(slope, 0), tf.reduce_sum(curvature, 0)
         return _time_first(changes), _time_first(gains), *sums, tf.reduce_all(solved, 0)
 
-    def _best_reply(self, control, q_z, q_zz):
-        """The change of the control within its limits, its gain, and whether the quadratic has a minimum."""
+    def _best_reply(
+        self, control: tf.Tensor, q_z: tf.Tensor, q_zz: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the best change of the control within its limits, its gain, and whether there is a minimum."""
         num_states = q_z.shape[-1] - control.shape[-1]
         q_u, q_ux, q_uu = q_z[:, num_states:], q_zz[:, num_states:, :num_states], q_zz[:, num_states:, num_states:]
         identity = tf.eye(control.shape[-1], dtype=q_uu.dtype)
@@ -105,45 +182,46 @@ class Problem:
         q_uu = tf.where(finite[:, None, None], q_uu, identity)  # the eigenvalues of NaN would end all tasks
         solved = finite & (tf.linalg.eigvalsh(q_uu)[:, 0] > 0.0)
         q_uu = tf.where(solved[:, None, None], q_uu, identity)
-        change, free = box_qp(q_uu, q_u, self.lower - control, self.upper - control)
+        change, free = box_qp(q_uu, q_u, lower=self.lower - control, upper=self.upper - control)
         return change, -solve_free(q_uu, q_ux, free), solved
 
 
-def _compiled(method):
-    """A graph for the shapes of the first call.
+def _compiled(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a graph for the shapes of the first call.
 
-    Not `tf.function` as it is: from the fifth problem on it warns of retracing, which new functions cannot do without.
+    Plain `tf.function` would warn of retracing from the fifth problem on, though each problem needs graphs of its own.
     """
     graph = None
 
-    def call(*arguments):
+    def call(*arguments: Any) -> Any:
         nonlocal graph
-        arguments = [tf.convert_to_tensor(argument) for argument in arguments]
-        graph = graph or tf.function(method, autograph=False).get_concrete_function(*arguments)
-        return graph(*arguments)
+        tensors = [tf.convert_to_tensor(argument) for argument in arguments]
+        if graph is None:
+            graph = tf.function(method, autograph=False).get_concrete_function(*tensors)
+        return graph(*tensors)
 
     return call
 
 
-def _gradient_and_hessian(function, z):
+def _gradient_and_hessian(function: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     gradient = _gradient(function(z), z)
     return gradient, _symmetric(_jacobian(gradient, z))
 
 
-def _jacobian(values, z):
-    """`d values / d z`, `[..., M]` by `[..., Z]` -> `[..., M, Z]`."""
+def _jacobian(values: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """Returns `d values / d z`, `[..., M]` by `[..., Z]` -> `[..., M, Z]`."""
     return tf.stack([_gradient(value, z) for value in tf.unstack(values, axis=-1)], -2)
 
 
-def _gradient(values, z):
-    """Tasks and time steps do not mix: the gradient of the sum, which TensorFlow takes, holds that of each."""
+def _gradient(values: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    # Tasks and time steps do not mix: the gradient of the sum, which TensorFlow takes, holds that of each.
     return tf.gradients(values, z, unconnected_gradients="zero")[0]
 
 
-def _symmetric(matrices):
+def _symmetric(matrices: tf.Tensor) -> tf.Tensor:
     return 0.5 * (matrices + tf.linalg.matrix_transpose(matrices))
 
 
-def _time_first(tensor):
+def _time_first(tensor: tf.Tensor) -> tf.Tensor:
     """Exchanges the axes of tasks and time."""
     return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])

@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from ml3_tf.baselines._behavior_cloning import clone
+from ml3_tf.baselines import behavior_cloning
 
 GENERATOR = np.random.default_rng(0)
-STATES = GENERATOR.normal(size=(4, 25, 3)).astype("float32")
+OBSERVATIONS = GENERATOR.normal(size=(4, 25, 3)).astype("float32")
 GOALS = np.broadcast_to(GENERATOR.normal(size=(4, 1, 2)), (4, 25, 2)).astype("float32")
 GAINS = GENERATOR.normal(size=(3, 2)).astype("float32")
+ACTIONS = OBSERVATIONS @ GAINS
 
 
 def linear_policy(width=3):
@@ -19,48 +20,50 @@ def linear_policy(width=3):
 
 def test_a_linear_expert_is_recovered():
     policy = linear_policy()
-    history = clone(policy, STATES, STATES @ GAINS, optimizer=keras.optimizers.Adam(0.05), epochs=60, verbose=0)
+    optimizer = keras.optimizers.Adam(0.05)
+    history = behavior_cloning(policy, OBSERVATIONS, ACTIONS, optimizer=optimizer, epochs=60, verbose=0)
     np.testing.assert_allclose(policy.layers[0].kernel, GAINS, atol=0.02)
     assert len(history.history["loss"]) == 60
 
 
 def test_a_policy_that_sees_the_goal_serves_several():
-    """The expert's action depends on the goal: without it the error that is left is the spread of the goals."""
-    actions = STATES @ GAINS + GOALS
-    arguments = {"epochs": 60, "verbose": 0}
-    blind = clone(linear_policy(), STATES, actions, optimizer=keras.optimizers.Adam(0.05), **arguments)
+    """The expert's action depends on the goal: a policy without it is wrong by the spread of the goals."""
+    actions, common = ACTIONS + GOALS, {"epochs": 60, "verbose": 0}
+    optimizer = keras.optimizers.Adam(0.05)
+    blind = behavior_cloning(linear_policy(), OBSERVATIONS, actions, optimizer=optimizer, **common)
     policy = linear_policy(5)
-    seeing = clone(policy, STATES, actions, GOALS, keras.optimizers.Adam(0.05), **arguments)
+    optimizer = keras.optimizers.Adam(0.05)
+    seeing = behavior_cloning(policy, OBSERVATIONS, actions, goals=GOALS, optimizer=optimizer, **common)
     np.testing.assert_allclose(blind.history["loss"][-1], GOALS.var(axis=(0, 1)).mean(), rtol=0.3)
     assert seeing.history["loss"][-1] < 1e-3
     np.testing.assert_allclose(policy.layers[0].kernel[3:], np.eye(2), atol=0.02)
 
 
 @pytest.mark.parametrize("axes", [(100,), (4, 25), (2, 2, 25)], ids=["examples", "episodes", "targets"])
-def test_how_trajectories_are_stacked_does_not_matter(axes):
+def test_leading_axes_do_not_matter(axes):
     policy = linear_policy()
-    clone(policy, STATES.reshape(*axes, 3), (STATES @ GAINS).reshape(*axes, 2), shuffle=False, verbose=0)
+    behavior_cloning(policy, OBSERVATIONS.reshape(*axes, 3), ACTIONS.reshape(*axes, 2), shuffle=False, verbose=0)
     same = linear_policy()
-    clone(same, STATES, STATES @ GAINS, shuffle=False, verbose=0)
+    behavior_cloning(same, OBSERVATIONS, ACTIONS, shuffle=False, verbose=0)
     np.testing.assert_array_equal(policy.layers[0].kernel, same.layers[0].kernel)
 
 
 @pytest.mark.parametrize(
-    ("width", "states", "actions", "goals", "words"),
+    ("width", "observations", "actions", "goals", "words"),
     [
-        (3, STATES, STATES[:2] @ GAINS, None, "`states`, `actions` must have the same leading axes"),
-        (5, STATES, STATES @ GAINS, GOALS[:, 0], "`states`, `actions`, `goals` must have the same leading axes"),
-        (3, STATES[:0], STATES[:0] @ GAINS, None, "hold an example"),
-        (3, STATES, STATES @ GAINS, GOALS, "`policy` maps 3 numbers to 2. Received: 5 numbers"),
-        (5, STATES, STATES @ GAINS, None, "`policy` maps 5 numbers to 2. Received: 3 numbers"),
-        (3, STATES, STATES[..., :1], None, "1 of action"),
+        (3, OBSERVATIONS, ACTIONS[:2], None, "`observations`, `actions` must have the same leading axes"),
+        (5, OBSERVATIONS, ACTIONS, GOALS[:, 0], "`actions`, `goals` must have the same leading axes"),
+        (3, OBSERVATIONS[:0], ACTIONS[:0], None, "hold at least one example"),
+        (3, OBSERVATIONS, ACTIONS, GOALS, r"map 5 numbers \(observation and goal\).* that maps 3 numbers to 2"),
+        (5, OBSERVATIONS, ACTIONS, None, r"map 3 numbers \(observation, without `goals`\).* that maps 5 numbers to 2"),
+        (3, OBSERVATIONS, ACTIONS[..., :1], None, r"to 1 \(action\). Received"),
     ],
-    ids=["episodes", "a goal per episode", "nothing", "goal not seen", "goal missing", "action width"],
+    ids=["episodes", "a goal per episode", "nothing", "policy without goal", "no goals", "action width"],
 )
-def test_what_does_not_fit_is_refused(width, states, actions, goals, words):
+def test_arrays_that_do_not_fit_are_refused(width, observations, actions, goals, words):
     policy = linear_policy(width)
     before = policy.get_weights()
     with pytest.raises(ValueError, match=words):
-        clone(policy, states, actions, goals)
+        behavior_cloning(policy, observations, actions, goals=goals)
     for one, two in zip(before, policy.get_weights()):
         np.testing.assert_array_equal(one, two)

@@ -5,7 +5,8 @@ import pytest
 import scipy.optimize
 import tensorflow as tf
 
-from ml3_tf.baselines._box_qp import box_qp, solve_free
+from ml3_tf.baselines import box_qp
+from ml3_tf.baselines._box_qp import solve_free
 
 
 def random_programs(num_tasks, num_variables, seed=0):
@@ -17,10 +18,15 @@ def random_programs(num_tasks, num_variables, seed=0):
     return hessians, gradients, lower, upper
 
 
+def solve(hessian, gradient, lower, upper):
+    """The solution and the free variables, as arrays."""
+    return [tensor.numpy() for tensor in box_qp(hessian, gradient, lower=lower, upper=upper)]
+
+
 @pytest.mark.parametrize("num_variables", [1, 2, 7])
-def test_solution_is_that_of_scipy(num_variables):
+def test_solution_equals_that_of_scipy(num_variables):
     programs = random_programs(30, num_variables)
-    solutions, free = (tensor.numpy() for tensor in box_qp(*map(tf.constant, programs)))
+    solutions, free = solve(*programs)
     for x, hessian, gradient, lower, upper in zip(solutions, *programs):
         expected = scipy.optimize.minimize(
             lambda x, h, q: 0.5 * x @ h @ x + q @ x,
@@ -35,9 +41,9 @@ def test_solution_is_that_of_scipy(num_variables):
     assert 0.0 < np.mean(free) < 1.0
 
 
-def test_solution_satisfies_the_conditions_of_karush_kuhn_and_tucker():
+def test_solution_satisfies_the_karush_kuhn_tucker_conditions():
     hessians, gradients, lower, upper = random_programs(200, 5, seed=1)
-    x, free = (tensor.numpy() for tensor in box_qp(*map(tf.constant, (hessians, gradients, lower, upper))))
+    x, free = solve(hessians, gradients, lower, upper)
     slopes = np.einsum("nij,nj->ni", hessians, x) + gradients
     assert np.all((lower <= x) & (x <= upper))
     assert np.max(np.abs(slopes[free == 1])) < 1e-9
@@ -46,22 +52,21 @@ def test_solution_satisfies_the_conditions_of_karush_kuhn_and_tucker():
 
 def test_without_limits_it_solves_the_linear_system():
     hessians, gradients, *_ = random_programs(5, 3)
-    infinite = tf.fill(gradients.shape, tf.constant(np.inf, tf.float64))
-    x, free = box_qp(tf.constant(hessians), tf.constant(gradients), -infinite, infinite)
+    x, free = solve(hessians, gradients, -np.inf, np.inf)
     np.testing.assert_allclose(x, -np.linalg.solve(hessians, gradients[..., None])[..., 0], atol=1e-10)
     assert np.all(free == 1)
 
 
-def test_half_of_the_precision_is_enough_in_float32():
+def test_float32_is_accurate_to_half_of_its_digits():
     programs = [array.astype(np.float32) for array in random_programs(50, 3)]
-    x, _ = box_qp(*map(tf.constant, programs))
-    expected, _ = box_qp(*(tf.constant(array.astype(np.float64)) for array in programs))
+    x, _ = solve(*programs)
+    expected, _ = solve(*(array.astype(np.float64) for array in programs))
     np.testing.assert_allclose(x, expected, atol=1e-4)
 
 
 def test_graph_equals_eager():
     programs = [tf.constant(array) for array in random_programs(4, 2)]
-    for eager, graph in zip(box_qp(*programs), tf.function(box_qp)(*programs)):
+    for eager, graph in zip(solve(*programs), tf.function(box_qp)(*programs[:2], lower=programs[2], upper=programs[3])):
         np.testing.assert_allclose(graph, eager, atol=1e-12)
 
 

@@ -7,10 +7,9 @@ import pytest
 import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
-from ml3_tf.baselines._model_gradient import train_in_model
+from ml3_tf.baselines import train_in_model
 from ml3_tf.envs.pointmass import TIME_STEP, pointmass_step
-from ml3_tf.rl.policies import GaussianPolicy
-from ml3_tf.rl.rollouts import rollout_env
+from ml3_tf.rl import MLPPolicy, rollout_env
 
 GOALS = np.array([[0.3, -0.2], [-0.5, 0.4]])
 HORIZON = 4
@@ -37,7 +36,13 @@ def squared_distance(trajectory):
 
 
 def small_policy():
-    return GaussianPolicy(4, 2, hidden_units=(4,), action_limit=1.0)
+    return MLPPolicy(4, 2, hidden_units=(4,), action_limit=1.0)
+
+
+def train(env, *, policy=small_policy, cost=squared_distance, optimizer="sgd", **arguments):
+    return train_in_model(
+        policy, cost, optimizer, dynamics=pointmass_step, env=env, **{"horizon": HORIZON, **arguments}
+    )
 
 
 def test_a_step_is_the_gradient_in_closed_form(masses):
@@ -46,7 +51,7 @@ def test_a_step_is_the_gradient_in_closed_form(masses):
     optimizer = keras.optimizers.SGD(3.0)
     weights = constant_policy().trainable_variables
     assert [tuple(w.shape) for w in weights] == [(4, 2), (2,)]
-    result = train_in_model(constant_policy, squared_distance, optimizer, pointmass_step, masses, 2, HORIZON)
+    result = train(masses, policy=constant_policy, optimizer=optimizer, num_steps=2)
     action = np.full((2, 2), 0.1)
     np.testing.assert_allclose(result.actions[0], np.repeat(action[:, np.newaxis], HORIZON, 1), atol=1e-6)
     np.testing.assert_allclose(result.observations[0, :, -1, :2], reach * action, atol=1e-6)
@@ -56,62 +61,47 @@ def test_a_step_is_the_gradient_in_closed_form(masses):
 
 
 def test_each_policy_has_its_rate(masses):
-    run = lambda **arguments: train_in_model(
-        small_policy,
-        squared_distance,
-        keras.optimizers.SGD(7.0),
-        pointmass_step,
-        masses,
-        3,
-        HORIZON,
-        seed=0,
-        **arguments,
-    )
+    run = lambda **arguments: train(masses, optimizer=keras.optimizers.SGD(7.0), num_steps=3, seed=0, **arguments)
     rates = run(learning_rates=[0.0, 7.0]).observations
     np.testing.assert_array_equal(rates[3, 0], rates[0, 0])
     np.testing.assert_allclose(rates[:, 1], run().observations[:, 1], atol=1e-6)
 
 
 def test_it_trains_policies(masses):
-    result = train_in_model(
-        small_policy, squared_distance, keras.optimizers.Adam(0.05), pointmass_step, masses, 30, 25, seed=0
-    )
+    result = train(masses, optimizer=keras.optimizers.Adam(0.05), num_steps=30, horizon=25, seed=0)
     distances = np.linalg.norm(result.observations[:, :, -1, :2] - GOALS, axis=-1)
     assert (distances[-1] < 0.2 * distances[0]).all()
 
 
 def test_policies_start_from_given_weights(masses):
     policy = small_policy()
-    result = train_in_model(policy, squared_distance, "sgd", pointmass_step, masses, 1, HORIZON, parameters=policy)
-    np.testing.assert_allclose(result.actions[0], rollout_env(policy, masses, HORIZON).actions, atol=1e-6)
+    result = train(masses, policy=policy, num_steps=1, parameters=policy)
+    np.testing.assert_allclose(result.actions[0], rollout_env(policy, masses, horizon=HORIZON).actions, atol=1e-6)
 
 
 def test_a_step_that_is_not_finite_is_not_taken(masses):
     cost = lambda trajectory: squared_distance(trajectory) * tf.constant([[1.0], [np.nan]])
-    result = train_in_model(small_policy, cost, keras.optimizers.SGD(3.0), pointmass_step, masses, 1, HORIZON, seed=0)
+    result = train(masses, cost=cost, optimizer=keras.optimizers.SGD(3.0), num_steps=1, seed=0)
     np.testing.assert_array_equal(result.observations[1, 1], result.observations[0, 1])
     assert not np.allclose(result.observations[1, 0], result.observations[0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "arguments, words",
+    ("arguments", "words"),
     [
-        ({"steps": 0}, "`steps` must be an integer, at least 1. Received: steps=0"),
+        ({"num_steps": 0}, "`num_steps` must be an integer of at least 1. Received: num_steps=0"),
         ({"cost": lambda trajectory: tf.zeros(2)}, r"shape \(2, 1\). Received: shape \(2,\)"),
-        ({"learning_rates": [0.1]}, r"shape \(2,\), one for each environment.*Received: shape \(1,\)"),
-        ({"policy": lambda: GaussianPolicy(3, 2)}, r"does not take states of shape \(2, 4\)"),
+        ({"learning_rates": [0.1]}, r"shape \(2,\), one rate for each environment.*Received: shape \(1,\)"),
+        ({"policy": lambda: MLPPolicy(3, 2)}, r"does not take observations of shape \(2, 4\)"),
     ],
     ids=["no step", "cost", "rates", "policy"],
 )
-def test_what_does_not_fit_is_refused(masses, arguments, words):
-    valid = {
-        "policy": small_policy,
-        "cost": squared_distance,
-        "optimizer": keras.optimizers.SGD(0.1),
-        "dynamics": pointmass_step,
-        "env": masses,
-        "steps": 1,
-        "horizon": HORIZON,
-    }
+def test_arguments_that_do_not_fit_are_refused(masses, arguments, words):
     with pytest.raises(ValueError, match=words):
-        train_in_model(**{**valid, **arguments})
+        train(masses, **{"num_steps": 1, **arguments})
+
+
+def test_a_schedule_has_no_rate_for_each_policy(masses):
+    optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10))
+    with pytest.raises(ValueError, match="`optimizer` must have no schedule. Received"):
+        train(masses, optimizer=optimizer, num_steps=1, learning_rates=[0.1, 0.2])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.baselines._optimal_control import Plan, Problem, Trajectory
+from ml3_tf.baselines._optimal_control import Plan, Problem, SearchDirection
 
 NUM_TASKS, HORIZON, NUM_STATES, NUM_CONTROLS = 3, 4, 2, 1
 
@@ -25,30 +25,35 @@ def final_cost(states):
 @pytest.fixture
 def problem():
     initial_states = np.random.default_rng(0).normal(size=(NUM_TASKS, NUM_STATES))
-    return Problem(dynamics, running_cost, final_cost, initial_states, np.array([-0.5]), np.array([0.5]))
+    return make_problem(running_cost, final_cost, initial_states)
+
+
+def make_problem(running_cost, final_cost, initial_states, limit=0.5):
+    lower, upper = np.array([-limit]), np.array([limit])
+    return Problem(dynamics, running_cost, final_cost, initial_states=initial_states, lower=lower, upper=upper)
 
 
 @pytest.fixture
-def trajectory():
+def plan():
     generator = np.random.default_rng(1)
     states = generator.normal(size=(NUM_TASKS, HORIZON + 1, NUM_STATES))
-    return Trajectory(states, generator.normal(size=(NUM_TASKS, HORIZON, NUM_CONTROLS)), None)
+    return Plan(states, generator.normal(size=(NUM_TASKS, HORIZON, NUM_CONTROLS)), np.zeros(NUM_TASKS))
 
 
-def plan(trajectory, seed=2):
+def draw_direction(plan, seed=2):
     generator = np.random.default_rng(seed)
-    shape = trajectory.controls.shape
-    return Plan(generator.normal(size=shape), generator.normal(size=(*shape, NUM_STATES)), None, None, None)
+    shape = plan.controls.shape
+    return SearchDirection(generator.normal(size=shape), generator.normal(size=(*shape, NUM_STATES)), None, None, None)
 
 
-def test_rollout_is_the_loop_over_time(problem, trajectory):
-    steps = plan(trajectory)
-    result = problem.rollout(trajectory, steps, 0.3)
+def test_rollout_equals_a_loop_over_time(problem, plan):
+    direction = draw_direction(plan)
+    result = problem.rollout(plan, direction, step_size=0.3)
     for n in range(NUM_TASKS):
         state, cost = problem.initial_states[n], 0.0
         for t in range(HORIZON):
-            control = trajectory.controls[n, t] + 0.3 * steps.feedforward[n, t]
-            control = np.clip(control + steps.gains[n, t] @ (state - trajectory.observations[n, t]), -0.5, 0.5)
+            control = plan.controls[n, t] + 0.3 * direction.feedforward[n, t]
+            control = np.clip(control + direction.gains[n, t] @ (state - plan.states[n, t]), -0.5, 0.5)
             np.testing.assert_allclose(result.controls[n, t], control, atol=1e-12)
             cost += running_cost(state, control)
             state = dynamics(state, control).numpy()
@@ -56,17 +61,17 @@ def test_rollout_is_the_loop_over_time(problem, trajectory):
         np.testing.assert_allclose(result.costs[n], cost + final_cost(state), atol=1e-12)
 
 
-def test_many_problems_in_a_row_raise_no_warning_of_retracing(problem, trajectory, caplog):
+def test_many_problems_in_a_row_raise_no_warning_of_retracing(problem, plan, caplog):
     for _ in range(6):
-        another = Problem(dynamics, running_cost, final_cost, problem.initial_states, problem.lower, problem.upper)
-        another.rollout(trajectory, plan(trajectory), 1.0)
+        another = make_problem(running_cost, final_cost, problem.initial_states)
+        another.rollout(plan, draw_direction(plan), step_size=1.0)
     assert "retracing" not in caplog.text
 
 
-def test_derivatives_equal_finite_differences(problem, trajectory):
-    l_z, l_zz, f_z, v_x, v_xx = (tensor.numpy() for tensor in problem.derivatives(*trajectory[:2]))
-    z = np.concatenate([trajectory.observations[:, :-1], trajectory.controls], -1)
-    last = trajectory.observations[:, -1]
+def test_derivatives_equal_finite_differences(problem, plan):
+    l_z, l_zz, f_z, v_x, v_xx = (tensor.numpy() for tensor in problem.derivatives(plan))
+    z = np.concatenate([plan.states[:, :-1], plan.controls], -1)
+    last = plan.states[:, -1]
 
     def cost(z):
         return running_cost(*np.split(z, [NUM_STATES], -1)).numpy()
@@ -76,37 +81,33 @@ def test_derivatives_equal_finite_differences(problem, trajectory):
         states = [dynamics(*np.split(z + s * h, [NUM_STATES], -1)).numpy() for s in (1, -1)]
         np.testing.assert_allclose(f_z[..., i], (states[0] - states[1]) / 2e-6, atol=1e-7)
         np.testing.assert_allclose(l_z[..., i], (cost(z + h) - cost(z - h)) / 2e-6, atol=1e-6)
-        gradients = [problem.derivatives(*arrange(z + s * h, last))[0].numpy() for s in (1, -1)]
+        gradients = [problem.derivatives(make_plan(z + s * h, last))[0].numpy() for s in (1, -1)]
         np.testing.assert_allclose(l_zz[..., i], (gradients[0] - gradients[1]) / 2e-6, atol=1e-6)
     for i in range(NUM_STATES):
         h = 1e-6 * np.eye(NUM_STATES)[i]
         difference = (final_cost(last + h) - final_cost(last - h)) / 2e-6
         np.testing.assert_allclose(v_x[:, i], difference, rtol=1e-6)
-        gradients = [problem.derivatives(*arrange(z, last + s * h))[3].numpy() for s in (1, -1)]
+        gradients = [problem.derivatives(make_plan(z, last + s * h))[3].numpy() for s in (1, -1)]
         np.testing.assert_allclose(v_xx[..., i], (gradients[0] - gradients[1]) / 2e-6, rtol=1e-5, atol=1e-6)
 
 
-def arrange(z, last):
+def make_plan(z, last):
     states, controls = np.split(z, [NUM_STATES], -1)
-    return np.concatenate([states, last[:, None]], 1), controls
+    return Plan(np.concatenate([states, last[:, None]], 1), controls, np.zeros(NUM_TASKS))
 
 
-def test_backward_pass_expects_the_decrease_that_a_short_step_brings(problem, trajectory):
-    stay = Plan(np.zeros_like(trajectory.controls), np.zeros((*trajectory.controls.shape, NUM_STATES)), *[None] * 3)
-    start = problem.rollout(trajectory, stay, 0.0)
-    regularization = np.ones(NUM_TASKS)
-    result = problem.backward(start.controls, regularization, *problem.derivatives(*start[:2]))
-    steps = Plan(*(tensor.numpy() for tensor in result))
-    assert np.all(steps.solved) and np.all(steps.slope < 0)
-    after = problem.rollout(start, steps, 1e-4)
-    np.testing.assert_allclose(start.costs - after.costs, steps.expected_decrease(1e-4), rtol=1e-2)
+def test_backward_pass_expects_the_decrease_that_a_short_step_brings(problem, plan):
+    start = problem.simulate(plan.controls)
+    direction = problem.backward(start.controls, np.ones(NUM_TASKS), problem.derivatives(start))
+    assert np.all(direction.solved) and np.all(direction.slope < 0)
+    after = problem.rollout(start, direction, step_size=1e-4)
+    np.testing.assert_allclose(start.costs - after.costs, direction.expected_decrease(1e-4), rtol=1e-2)
 
 
-def test_backward_pass_says_where_there_is_no_minimum(trajectory):
+def test_backward_pass_tells_which_tasks_have_no_minimum(plan):
     def concave(states, controls):
         return -tf.reduce_sum(controls**2, -1) * tf.constant([[1.0], [-1.0], [1.0]], tf.float64)
 
-    initial_states = trajectory.observations[:, 0]
-    problem = Problem(dynamics, concave, lambda x: 0.0 * x[:, 0], initial_states, np.array([-1.0]), np.array([1.0]))
-    *_, solved = problem.backward(trajectory.controls, np.zeros(3), *problem.derivatives(*trajectory[:2]))
-    assert solved.numpy().tolist() == [False, True, False]
+    problem = make_problem(concave, lambda x: 0.0 * x[:, 0], plan.states[:, 0], limit=1.0)
+    direction = problem.backward(plan.controls, np.zeros(3), problem.derivatives(plan))
+    assert direction.solved.tolist() == [False, True, False]

@@ -3,21 +3,19 @@
 import csv
 import inspect
 import json
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import digit_images  # noqa: E402
-import digits  # noqa: E402
-from experiment import command_line  # noqa: E402
+import digits
+from parts.digits import images as digit_images
+from parts.experiment import command_line
 
-import ml3_tf  # noqa: E402
+import ml3_tf
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,14 @@
 import csv
 import inspect
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import keras_fit  # noqa: E402
+import keras_fit
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import gymnasium
@@ -11,16 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import reacher_model_based as recipe  # noqa: E402
-import reacher_model_based_figure  # noqa: E402
-import reacher_model_based_task as task  # noqa: E402
+import reacher_model_based as recipe
+from parts.reacher_model_based import figure as reacher_model_based_figure
+from parts.reacher_model_based import task as task
 
-import ml3_tf  # noqa: E402
-from ml3_tf.envs.reacher import reacher_step  # noqa: E402
-from ml3_tf.rl.rollouts import Trajectory, rollout_model  # noqa: E402
+import ml3_tf
+from ml3_tf.envs.reacher import reacher_step
+from ml3_tf.rl.rollouts import Trajectory, rollout_model
 
 METHODS = recipe.EXPERIMENT.methods
 RESULTS = ROOT / "results" / "reacher_model_based" / "summary.json"
@@ -145,7 +143,7 @@ def test_in_the_figure_paths_count_from_their_goals():
 def test_a_fresh_policy_hardly_moves_the_arm():
     policy = task.build_policy(recipe.CONFIG)
     starts = tf.constant(task.draw_tasks("trained")(np.random.default_rng(0), 5)[0], tf.float32)
-    states = rollout_model(policy, reacher_step, starts, task.HORIZON).observations.numpy()
+    states = rollout_model(policy, reacher_step, starts, horizon=task.HORIZON).observations.numpy()
     assert np.abs(states[:, -1, :2] - states[:, 0, :2]).max() < 1.5
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,18 +10,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import ant_model_free  # noqa: E402
-import ant_model_free_figure as figure  # noqa: E402
-import ant_model_free_task as task  # noqa: E402
-import model_free_reaching as methods  # noqa: E402
-import model_free_reaching_baselines as baselines  # noqa: E402
-from model_free_reaching_figure import pushes  # noqa: E402
+import ant_model_free
+from parts.ant_model_free import figure as figure
+from parts.ant_model_free import task as task
+from parts.model_free import baselines as baselines
+from parts.model_free import experiment as methods
+from parts.model_free.figure import pushes
 
-import ml3_tf  # noqa: E402
-from ml3_tf.rl.meta_testing import Adaptation  # noqa: E402
+import ml3_tf
+from ml3_tf.rl.meta_testing import Adaptation
 
 COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-layers 1 2 --smoke"
 ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned_alone",)}

@@ -12,13 +12,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import shaped_sine  # noqa: E402
-import shaped_sine_figures  # noqa: E402
+import shaped_sine
+from parts.shaped_sine import figures as shaped_sine_figures
 
-import ml3_tf  # noqa: E402
+import ml3_tf
 
 METHODS = ["shaped", "unshaped", "per_point", "shaped_without_x", "noise_trained", "mse", "mse_tuned"]
 NAMES = [

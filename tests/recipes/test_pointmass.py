@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import gymnasium
@@ -11,16 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import goal_reaching  # noqa: E402
-import pointmass  # noqa: E402
-import pointmass_figure  # noqa: E402
+import pointmass
+from parts.goal_reaching import experiment as goal_reaching
+from parts.pointmass import figure as pointmass_figure
 
-import ml3_tf  # noqa: E402
-from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step  # noqa: E402
-from ml3_tf.rl.rollouts import Trajectory  # noqa: E402
+import ml3_tf
+from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step
+from ml3_tf.rl.rollouts import Trajectory
 
 CONFIG = {**pointmass.CONFIG, **pointmass.SMOKE, "layout": "absolute"}
 METHODS = pointmass.EXPERIMENT.methods

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,10 @@ import tensorflow as tf
 
 pytest.importorskip("mujoco")
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import inverse_dynamics  # noqa: E402
-from inverse_dynamics_learner import (  # noqa: E402
+import inverse_dynamics
+from parts.inverse_dynamics.learner import (
     Scales,
     build_learner,
     draw_points,
@@ -25,11 +23,11 @@ from inverse_dynamics_learner import (  # noqa: E402
     inertia_loss,
     standard_inertia,
 )
-from inverse_dynamics_report import ARMS, metrics_of  # noqa: E402
-from robot_dynamics import Robot  # noqa: E402
+from parts.inverse_dynamics.report import ARMS, metrics_of
+from parts.inverse_dynamics.robot_dynamics import Robot
 
-import ml3_tf  # noqa: E402
-from ml3_tf.learner import Learner  # noqa: E402
+import ml3_tf
+from ml3_tf.learner import Learner
 
 TIMES = np.linspace(0.0, 4.0, 4)
 ROBOTS = ["reacher", "sawyer"]

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import gymnasium
@@ -11,16 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import mountain_car  # noqa: E402
-import mountain_car_figure  # noqa: E402
-import mountain_car_task  # noqa: E402
-from PIL import Image  # noqa: E402
+import mountain_car
+from parts.mountain_car import figure as mountain_car_figure
+from parts.mountain_car import task as mountain_car_task
+from PIL import Image
 
-import ml3_tf  # noqa: E402
-from ml3_tf.rl.rollouts import rollout_model  # noqa: E402
+import ml3_tf
+from ml3_tf.rl.rollouts import rollout_model
 
 METHODS = ("shaped", "unshaped", "paper_setting", "ilqr")
 RESULTS = ROOT / "results" / "mountain_car" / "summary.json"
@@ -77,7 +75,9 @@ def rollout(force, config, progress=0.0):
     starts = tf.constant([[[-0.55, 0.0]]])
     goal = tf.constant([[mountain_car_task.GOAL]])
     policy = lambda states: tf.fill([1, 1, 1], force)
-    trajectory = rollout_model(policy, mountain_car_task.mountain_car_step, starts, mountain_car_task.HORIZON, goal)
+    trajectory = rollout_model(
+        policy, mountain_car_task.mountain_car_step, starts, horizon=mountain_car_task.HORIZON, goal=goal
+    )
     return trajectory, float(task_loss(trajectory)[0, 0])
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import gymnasium
@@ -11,16 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import reacher_demonstrations as recipe  # noqa: E402
-import reacher_demonstrations_figure as figure  # noqa: E402
-import reacher_demonstrations_task as task  # noqa: E402
-from reacher_demonstrations_baselines import taught_by  # noqa: E402
+import reacher_demonstrations as recipe
+from parts.reacher_demonstrations import figure as figure
+from parts.reacher_demonstrations import task as task
+from parts.reacher_demonstrations.baselines import taught_by
 
-import ml3_tf  # noqa: E402
-from ml3_tf.rl.rollouts import Trajectory  # noqa: E402
+import ml3_tf
+from ml3_tf.rl.rollouts import Trajectory
 
 RESULTS = ROOT / "results" / "reacher_demonstrations" / "summary.json"
 SHIPPED = ROOT / "savedmodels" / "reacher_demonstrations"

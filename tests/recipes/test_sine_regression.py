@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import results_table  # noqa: E402
-import sine_regression  # noqa: E402
-from experiment import command_line, run_seeds  # noqa: E402
+import results_table
+import sine_regression
+from parts.experiment import command_line, run_seeds
 
-import ml3_tf  # noqa: E402
+import ml3_tf
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,21 +11,20 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-import model_free_reaching as methods  # noqa: E402
-import model_free_reaching_measures as measures  # noqa: E402
-import reacher_model_free  # noqa: E402
-import reacher_model_free_figure  # noqa: E402
-import reacher_model_free_task as task  # noqa: E402
-from model_free_reaching_baselines import train_goal_conditioned  # noqa: E402
-from model_free_reaching_figure import draw_figure  # noqa: E402
+import reacher_model_free
+from parts.model_free import experiment as methods
+from parts.model_free import measures as measures
+from parts.model_free.baselines import train_goal_conditioned
+from parts.model_free.figure import draw_figure
+from parts.reacher_model_free import figure as reacher_model_free_figure
+from parts.reacher_model_free import task as task
 
-import ml3_tf  # noqa: E402
-import ml3_tf.envs  # noqa: E402, F401 - registers the environment
-from ml3_tf.rl.meta_testing import Adaptation  # noqa: E402
-from ml3_tf.rl.rollouts import Trajectory  # noqa: E402
+import ml3_tf
+import ml3_tf.envs  # noqa: F401 - registers the environment
+from ml3_tf.rl.meta_testing import Adaptation
+from ml3_tf.rl.rollouts import Trajectory
 
 MOTORS = "usual", "varied", "reversed"
 COMMAND = "python recipes/reacher_model_free.py --losses learned_alone learned_rewards --policy-layers 1 2 --smoke"

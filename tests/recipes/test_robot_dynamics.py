@@ -1,6 +1,5 @@
 """The robots of the inverse dynamics recipe: their models, their motions, and eq. 10 of ML3."""
 
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -9,10 +8,9 @@ import pytest
 
 mujoco = pytest.importorskip("mujoco")
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
+ROOT = Path(__file__).parents[2]
 
-from robot_dynamics import FOLDER, Motion, Robot  # noqa: E402
+from parts.inverse_dynamics.robot_dynamics import FOLDER, Motion, Robot
 
 NAMES = ["reacher", "sawyer"]
 TIMES = np.linspace(0.0, 4.0, 50)

@@ -1,0 +1,71 @@
+"""Tests of `ml3_tf.meta_testing`: Algorithm 2, and the metrics beside the task loss."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ml3_tf import Learner, meta_test, sine_tasks
+
+layers, optimizers = keras.layers, keras.optimizers
+
+
+def build_mlp():
+    return keras.Sequential([keras.Input((1,)), layers.Dense(5, activation="tanh"), layers.Dense(1)])
+
+
+def test_meta_test_reports_the_loss_before_and_after_each_step():
+    tasks = next(iter(sine_tasks(num_tasks=3, num_query=10, seed=0)))
+    curve = meta_test(build_mlp, "mse", optimizers.SGD(0.05), tasks, num_steps=30, seed=1)
+    learner = Learner(build_mlp, seed=1)
+    first = learner.apply(learner.draw(3), tasks["query"][0], training=False)[0]
+    np.testing.assert_allclose(curve[0], np.mean((first - tasks["query"][1]) ** 2, axis=(1, 2)), rtol=1e-4)
+    assert curve.shape == (31, 3)
+    assert np.all(curve[-1] < curve[0])
+
+
+def test_meta_test_can_start_from_a_given_model():
+    tasks = next(iter(sine_tasks(num_tasks=2, seed=0)))
+    model = build_mlp()
+    curve = meta_test(model, "mse", "sgd", tasks, num_steps=2, parameters=model)
+    expected = [np.mean((model(x) - y) ** 2) for x, y in zip(*tasks["query"])]
+    np.testing.assert_allclose(curve[0], expected, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_curve():
+    tasks = next(iter(sine_tasks(num_tasks=2, seed=0)))
+    curves = [meta_test(build_mlp, "mse", "sgd", tasks, num_steps=2, seed=seed) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(curves[0], curves[1])
+    assert not np.allclose(curves[0], curves[2])
+
+
+@pytest.mark.parametrize("jit_compile", [True, False], ids=["XLA", "graph"])
+def test_metrics_are_recorded_beside_the_loss(jit_compile):
+    """With the metric "mse" on the query points, each curve equals the other; a metric may have any shape."""
+    tasks = next(iter(sine_tasks(num_tasks=3, num_query=10, seed=0)))
+    learner = Learner(build_mlp, seed=1)
+    metrics = {
+        "mse": lambda parameters, tasks: tf.reduce_mean(
+            tf.square(learner.predict(parameters, tasks["query"][0]) - tasks["query"][1]), [1, 2]
+        ),
+        "mean_bias": lambda parameters, tasks: tf.reduce_mean(parameters.trainable[-1]),
+    }
+    curves = meta_test(learner, "mse", "sgd", tasks, num_steps=4, metrics=metrics, jit_compile=jit_compile)
+    alone = meta_test(build_mlp, "mse", "sgd", tasks, num_steps=4, seed=1)
+    np.testing.assert_allclose(curves["loss"], alone, rtol=1e-5)
+    np.testing.assert_allclose(curves["mse"], curves["loss"], rtol=1e-5)
+    assert curves["mean_bias"].shape == (5,)
+    assert curves["mean_bias"][0] == 0 != curves["mean_bias"][-1]
+
+
+def test_it_can_start_from_given_parameters():
+    tasks = next(iter(sine_tasks(num_tasks=2, seed=0)))
+    learner = Learner(build_mlp, seed=1)
+    parameters = learner.draw(2)
+    curves = [meta_test(build_mlp, "mse", "sgd", tasks, num_steps=1, parameters=parameters, seed=s) for s in (1, 2)]
+    np.testing.assert_array_equal(*curves)
+
+
+def test_steps_must_be_positive():
+    with pytest.raises(ValueError, match="`num_steps` must be an integer of at least 1. Received: num_steps=0"):
+        meta_test(build_mlp, "mse", "sgd", next(iter(sine_tasks())), num_steps=0)
