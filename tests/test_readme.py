@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, but for the number of steps."""
+"""The examples of the README and the guides run as they stand, but for the number of steps; all links resolve."""
 
 import json
 import re
@@ -8,12 +8,24 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 
 import ml3_tf
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/*.md", "recipes/*.md", "serving/*.md", "savedmodels/*/README.md")
+    for page in ROOT.glob(pattern)
+)
+
+
+def blocks_of(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+BLOCKS = blocks_of("README.md")
 
 
 def test_the_twenty_lines_run(tmp_path, monkeypatch):
@@ -39,7 +51,7 @@ sys.modules["ml3_tf"] = None
 import keras, numpy as np
 keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1)])
-{BLOCKS[2]}
+{blocks_of("docs/guide.md")[1]}
 x = np.linspace(-1, 1, 20).reshape(-1, 1)
 model.fit(x, np.sin(x), epochs=2, shuffle=False, batch_size=5, verbose=0)
 print([float(v) for w in model.get_weights() for v in w.ravel()])
@@ -56,19 +68,30 @@ print([float(v) for w in model.get_weights() for v in w.ravel()])
 
 
 def test_the_policy_learns_to_climb_the_hill(capsys):
+    """Step by step with Keras alone, then the same by `meta_test_in_env` for four policies at once."""
     keras.utils.set_random_seed(0)
-    exec(BLOCKS[3], {})
+    by_hand, by_function = blocks_of("docs/policies.md")
+    names = {}
+    exec(by_hand, names)
     distances = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[-10:]]
     assert distances[0] > 1.0 and distances[-1] < 0.1
+    exec(by_function, names)
+    final_positions = names["rollouts"].observations[-1, :, -1, 0]
+    np.testing.assert_allclose(final_positions, 0.5, atol=0.1)
 
 
-def test_every_file_that_the_readme_names_exists():
-    paths = re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(
-        r"`((?:ml3_tf|recipes|benchmarks)/[\w/.]+)`", README
-    )
-    assert len(paths) > 8
-    missing = [path for path in paths if not (ROOT / path).exists()]
-    assert not missing
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_and_file_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    links = [page.parent / link for link in re.findall(r"\]\((?!http)([^)#\s]+)\)", text)]
+    named = re.findall(r"`((?:ml3_tf|recipes|benchmarks|examples|tools)/[\w/.]+)`", text)
+    missing = [str(path) for path in [*links, *(ROOT / path for path in named)] if not path.exists()]
+    assert missing == []
+
+
+def test_the_readme_is_short_and_points_on():
+    assert len(README.splitlines()) <= 130
+    assert len(re.findall(r"\]\((?!http)", README)) > 15
 
 
 def test_every_make_target_of_the_readme_exists():

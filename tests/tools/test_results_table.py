@@ -1,0 +1,34 @@
+"""Tests of `tools/results_table.py`: the tables are those of the committed results."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import results_table
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_committed_tables_are_those_of_the_results():
+    for page, table in (
+        ("README.md", results_table.readme_table()),
+        ("docs/results.md", results_table.results_table()),
+    ):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert results_table.with_table(text, table) == text
+
+
+def test_the_readme_shows_eight_rows_and_losses_among_them():
+    lines = results_table.readme_table().splitlines()[2:]
+    wins = [line.split(" | ")[-1] for line in lines]
+    assert len(lines) == 8
+    assert sum(win.startswith(("0 of", "1 of", "2 of", "3 of 10")) for win in wins) >= 3
+
+
+def test_a_row_is_the_mean_over_seeds():
+    [row] = [row for row in results_table.ROWS if row.label == "sine regression, error after 100 steps ↓"]
+    metrics = json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["metrics"]
+    learned, tuned = np.array(metrics[row.learned]), np.array(metrics[row.tuned])
+    cells = results_table._cells(row)
+    assert cells[0] == f"{learned.mean():.3g} ± {learned.std():.2g}"
+    assert cells[4] == f"{np.sum(learned < tuned)} of 10"

@@ -1,0 +1,167 @@
+"""Write the tables of results in README.md and docs/results.md from the committed results.
+
+python tools/results_table.py
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+MARKERS = "<!-- results -->\n", "<!-- /results -->"
+
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    Args:
+        folder: Folder below `results/`.
+        label: What is measured.
+        learned: Metric of the learned loss.
+        same_rate: Metric of the task loss at the same rate. `None`: there is none.
+        tuned: Metric of the task loss at its best rate, or `None`.
+        higher_is_better: Whether more of it is better.
+    """
+
+    folder: str
+    label: str
+    learned: str
+    same_rate: str | None
+    tuned: str | None
+    higher_is_better: bool = False
+
+
+def _methods(metric):
+    return [metric.format(method) for method in ("learned", "same_rate", "tuned")]
+
+
+def _against_ppo(metric):
+    return metric.format("learned"), None, metric.format("ppo")
+
+
+LEARNED_DISTANCE = "final_distance_learned"
+INVERSE_DYNAMICS = ["torque_rmse_shaped", "torque_rmse_same_rate", "torque_rmse_tuned"]
+ROWS = [
+    Row(folder, f"{label}, error after {steps} steps ↓", *(f"test_mse_{method}{suffix}" for method in methods))
+    for folder, label in (
+        ("sine_regression", "sine regression"),
+        ("sine_regression_paper", "the same, setting of the paper"),
+    )
+    for steps, suffix, methods in (
+        ("100", "", ("learned", "same_rate", "tuned")),
+        ("1,000", "_1000", ("learned", "same_rate", "tuned_for")),
+    )
+]
+ROWS += [
+    Row("digits", "unseen pairs of digits, steps to 90 % accuracy ↓", *_methods("steps_to_90_{}")),
+    Row("digits", "the same, accuracy after 100 steps ↑", *_methods("accuracy_{}_100"), True),
+    Row("digits", "all ten digits, steps to 90 % accuracy ↓", *_methods("ten_class_steps_to_90_{}")),
+    Row("digits", "the same, accuracy after 100 steps ↑", *_methods("ten_class_accuracy_{}_100"), True),
+    Row("keras_fit", "a CNN in `fit`, ten digits, test accuracy ↑", *_methods("digits_accuracy_{}"), True),
+    Row("keras_fit", "a regressor in `fit`, diabetes, test RMSE ↓", *_methods("diabetes_rmse_{}")),
+    Row(
+        "shaped_sine",
+        "shaped sine, share of frequencies recovered in 10 steps ↑",
+        *("recovered_shaped", "recovered_mse", "recovered_mse_tuned"),
+        True,
+    ),
+    *(
+        Row(f"inverse_dynamics_{robot}", f"inverse dynamics, {robot}, torque error (N m) ↓", *INVERSE_DYNAMICS)
+        for robot in ("reacher", "sawyer")
+    ),
+    Row("mountain_car", "mountain car, share of policies at the goal ↑", "strict_rate_shaped", None, None, True),
+    *(
+        row
+        for folder, label in (
+            ("pointmass", "point mass, other half-plane, final distance (m) ↓"),
+            ("reacher_model_based", "arm, other side, final distance (rad) ↓"),
+        )
+        for row in (
+            Row(folder, label, *_methods("final_distance_{}")),
+            Row(
+                folder, "the same against the squared distance", LEARNED_DISTANCE, None, "final_distance_tuned_squared"
+            ),
+        )
+    ),
+    Row(
+        "reacher_model_free", "arm, without a model, samples to 80 % of the way ↓", *_against_ppo("samples_to_level_{}")
+    ),
+    Row("reacher_model_free", "the same, return after learning ↑", *_against_ppo("final_return_{}"), True),
+    Row(
+        "reacher_model_free",
+        "the same, motors reversed, reward-aware loss ↑",
+        *("reversed_final_return_learned_rewards", None, "reversed_final_return_ppo"),
+        True,
+    ),
+    Row("ant_model_free", "ant (3 seeds), return after learning ↑", *_against_ppo("final_return_{}"), True),
+    Row("reacher_demonstrations", "arm, unseen targets, final distance (rad) ↓", LEARNED_DISTANCE, None, None),
+]
+
+
+README_ROWS = (
+    "sine regression, error after 100 steps ↓",
+    "sine regression, error after 1,000 steps ↓",
+    "all ten digits, steps to 90 % accuracy ↓",
+    "shaped sine, share of frequencies recovered in 10 steps ↑",
+    "inverse dynamics, sawyer, torque error (N m) ↓",
+    "point mass, other half-plane, final distance (m) ↓",
+    "arm, without a model, samples to 80 % of the way ↓",
+    "ant (3 seeds), return after learning ↑",
+)
+
+
+def results_table():
+    """Returns the table of all results in Markdown: mean and deviation over seeds, and on how many of them it wins."""
+    head = "| experiment | learned loss | task loss, same rate | task loss, best rate | better than same | than best |"
+    rows = [_cells(row) for row in ROWS]
+    lines = [f"| [{row.label}](../results/{row.folder}) | {' | '.join(cells)} |" for row, cells in zip(ROWS, rows)]
+    return "\n".join([head, "|---|---|---|---|---|---|", *lines]) + "\n"
+
+
+def readme_table():
+    """Returns the eight rows of the README; the best rate of the last two is that of a tuned PPO."""
+    head = "| experiment | learned loss | task loss, same rate | task loss (or PPO), best rate | better than best |"
+    chosen = {row.label: row for row in ROWS if row.label in README_ROWS}
+    lines = []
+    for label in README_ROWS:
+        learned, same_rate, tuned, _, wins = _cells(chosen[label])
+        lines.append(f"| [{label}](results/{chosen[label].folder}) | {learned} | {same_rate} | {tuned} | {wins} |")
+    return "\n".join([head, "|---|---|---|---|---|", *lines]) + "\n"
+
+
+def _cells(row):
+    """Three values, then on how many seeds the learned loss is better than each of the others."""
+    metrics = json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["metrics"]
+    learned, *others = [name and metrics[name] for name in (row.learned, row.same_rate, row.tuned)]
+    sign = 1 if row.higher_is_better else -1
+    wins = [_wins(sign * np.array(learned), values and sign * np.array(values)) for values in others]
+    return [_mean_and_deviation(values) for values in (learned, *others)] + wins
+
+
+def _mean_and_deviation(values):
+    if values is None:
+        return "-"
+    mean, deviation = np.mean(values), np.std(values)
+    return f"{mean:,.0f} ± {deviation:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g} ± {deviation:.2g}"
+
+
+def _wins(learned, others):
+    return "-" if others is None else f"{np.sum(learned > others)} of {len(learned)}"
+
+
+def with_table(text, table):
+    """Returns a text with the table between its markers."""
+    before, rest = text.split(MARKERS[0])
+    return before + MARKERS[0] + table + MARKERS[1] + rest.split(MARKERS[1])[1]
+
+
+def main():
+    """Writes both tables."""
+    for path, table in ((ROOT / "README.md", readme_table()), (ROOT / "docs" / "results.md", results_table())):
+        path.write_text(with_table(path.read_text(encoding="utf-8"), table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
