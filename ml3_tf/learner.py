@@ -55,8 +55,12 @@ class Learner:
     """
 
     def __init__(self, build: ModelLike, *, seed: int | None = None) -> None:
-        self._build = (lambda: keras.models.clone_model(build)) if isinstance(build, keras.Model) else build
-        self.model = self._build()
+        if isinstance(build, keras.Model):
+            template = _clone_architecture(build) if build.compiled else build
+            self._build: Callable[[], Any] = lambda: keras.models.clone_model(template)
+        else:
+            self._build = build
+        self.model: keras.Model = self._build()
         if not isinstance(self.model, keras.Model):
             raise ValueError(f"`learner` must return a Keras model. Received: {type(self.model).__name__}")
         if not self.model.trainable_variables:
@@ -65,7 +69,7 @@ class Learner:
             )
         seeds = keras.random.SeedGenerator(seed)
         self._draw_trainable, self._draw_non_trainable = self._record_initializers(seeds)
-        self._vectorized = None
+        self._vectorized: bool | None = None
 
     def draw(self, num_tasks: int) -> Parameters:
         """Draws fresh parameters for each task, by the learner's own initializers. Returns `Parameters`."""
@@ -95,9 +99,10 @@ class Learner:
 
         def apply_to_one_task(inputs: Any) -> Any:
             trainable, non_trainable, x = inputs
-            y_pred, non_trainable, losses = self.model.stateless_call(
+            outputs: Any = self.model.stateless_call(
                 list(trainable), list(non_trainable), x, training=training, return_losses=True
             )
+            y_pred, non_trainable, losses = outputs
             return y_pred, tuple(non_trainable), tf.add_n(losses) if losses else tf.zeros((), y_pred.dtype)
 
         inputs = (tuple(parameters.trainable), tuple(parameters.non_trainable), x)
@@ -126,6 +131,15 @@ class Learner:
                 ]
 
             return [record(model.trainable_variables), record(model.non_trainable_variables)]
+
+
+def _clone_architecture(model: keras.Model) -> keras.Model:
+    """Clones a model without its optimizer and loss, which `clone_model` would compile the clone with."""
+    compiled, model.compiled = model.compiled, False
+    try:
+        return keras.models.clone_model(model)
+    finally:
+        model.compiled = compiled
 
 
 def _drawer(initializer: Any, shape: tuple[int, ...], dtype: str, seeds: Any) -> Callable[[int], tf.Tensor]:

@@ -154,3 +154,13 @@ def test_a_learner_that_is_no_model_is_refused():
 def test_a_learner_without_weights_is_refused():
     with pytest.raises(ValueError, match=r"has no trainable weights. Give it a `keras.Input`"):
         Learner(lambda: keras.Sequential([layers.Dense(1)]))
+
+
+def test_a_compiled_model_is_a_learner_and_stays_compiled():
+    model = dense()()
+    model.compile(keras.optimizers.Adam(0.1), loss="mse")
+    learner = Learner(model, seed=0)
+    assert learner.draw(2).trainable[0].shape == (2, 30, 20)
+    assert not learner.model.compiled
+    assert model.compiled and model.loss == "mse"
+    model.fit(np.ones((2, 30)), np.ones((2, 20)), verbose=0)
