@@ -8,10 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # At once: a saved model that was compiled with a learned loss needs the class.
-from ml3_tf.feature_layout import LossInputs
 from ml3_tf.meta_loss import LearnedRate, MetaLoss
 
 if TYPE_CHECKING:
+    from ml3_tf.arguments import LossInputs
     from ml3_tf.datasets import sine_tasks
     from ml3_tf.learner import Learner, Parameters
     from ml3_tf.meta_testing import meta_test
@@ -35,6 +35,7 @@ __all__ = [
 
 _MODULES = {
     "Learner": "learner",
+    "LossInputs": "arguments",
     "MetaTrainer": "meta_trainer",
     "Parameters": "learner",
     "list_meta_losses": "saving",

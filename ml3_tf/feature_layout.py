@@ -5,77 +5,31 @@ Shape letters: B examples of a set, W width of a feature, H learned features; `.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
-from ml3_tf.arguments import Mode
-
 if TYPE_CHECKING:
+    from ml3_tf.arguments import LossInputs
     from ml3_tf.meta_loss import MetaLoss
 
 PER_SAMPLE = "per_sample"
 PER_OUTPUT = "per_output"
 PER_SET = "per_set"
-MODES: tuple[str, ...] = get_args(Mode)
+MODES = (PER_SAMPLE, PER_OUTPUT, PER_SET)
 FROM_NETWORK = "network"
 
 
-@dataclasses.dataclass(frozen=True)
-class LossInputs:
-    """Describes what a learned loss sees, for `MetaLoss.mlp`, and for the trainers and meta-tests of policies.
-
-    Args:
-        function: Function of a `ml3_tf.rl.Trajectory` that returns what the loss sees beside the policy's outputs,
-            `[..., T, width]`. `None` for a loss of data sets, which sees `y_true` as it is.
-        features: Mapping from the name of each feature to its width. The prediction comes first; the widths of the
-            others add up to what `function` returns.
-        scale: Optional sequence with one positive divisor per column of all features, e.g. the spread of a velocity.
-        name: Optional name, by which `ml3_tf.rl.get_loss_inputs` finds those of the shipped losses.
-
-    Raises:
-        ValueError: `function` is not a function, or there are fewer than two features.
-
-    Example:
-
-    >>> import ml3_tf, tensorflow as tf
-    >>> final_state = lambda tau: tf.repeat(tau.observations[..., -1:, :], tau.actions.shape[-2], -2)
-    >>> inputs = LossInputs(final_state, {"action": 2, "final_state": 4})
-    >>> ml3_tf.MetaLoss.mlp(features=inputs).network.input_shape
-    (None, 6)
-    """
-
-    function: Callable[[Any], Any] | None
-    features: Mapping[str, int]
-    scale: Sequence[float] | None = None
-    name: str | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.function is None or callable(self.function)) or len(self.features) < 2:
-            raise ValueError(
-                "`LossInputs` need a function of a trajectory or None, and the widths of at least two features: the "
-                f"prediction and what else the loss sees. Received: function={self.function!r}, "
-                f"features={self.features!r}"
-            )
-
-    def __call__(self, trajectory: Any) -> Any:
-        """Returns what the loss sees of a trajectory beside the policy's outputs, `[..., T, width]`."""
-        if self.function is None:
-            raise ValueError("These `LossInputs` have no function of a trajectory: give them one to train policies.")
-        return self.function(trajectory)
-
-    def check_fits(self, loss: Any) -> None:
-        """Raises `ValueError` if `loss` is a `MetaLoss` whose features have other widths."""
-        expected = list(getattr(loss, "features", self.features).values())
-        if list(self.features.values()) != expected:
-            raise ValueError(
-                f"`loss_inputs` must have the widths of the loss's features, {loss.features}. Received: "
-                f"{dict(self.features)}. Build the loss from them: MetaLoss.mlp(features=loss_inputs)."
-            )
+def widths_and_scale(
+    features: Mapping[str, int] | LossInputs | None,
+) -> tuple[Mapping[str, int], Sequence[float] | None]:
+    """Returns the width of each feature, by default one prediction and one target, and the scale of `LossInputs`."""
+    if features is None:
+        return {"y_pred": 1, "y_true": 1}, None
+    return (features, None) if isinstance(features, Mapping) else (features.features, features.scale)
 
 
 def check(meta_loss: MetaLoss) -> None:
@@ -137,12 +91,17 @@ def with_width(values: Any, dtype: str) -> Any:
     return ops.expand_dims(values, -1) if len(values.shape) == 1 else values
 
 
+def shape_of(tensor: Any) -> Any:
+    """Returns the shape of a tensor. Sizes that a graph does not know are tensors themselves."""
+    return ops.shape(tensor)
+
+
 def apply_to_rows(network: keras.Model, inputs: Any) -> Any:
     """Applies a network of `[batch, width]` to `[..., width]`."""
     rank = len(inputs.shape)
     rows = inputs if rank == 2 else ops.reshape(inputs, (-1, inputs.shape[-1]))
-    outputs = network(rows)
-    return outputs if rank == 2 else ops.reshape(outputs, (*ops.shape(inputs)[:-1], outputs.shape[-1]))
+    outputs: Any = network(rows)
+    return outputs if rank == 2 else ops.reshape(outputs, (*shape_of(inputs)[:-1], outputs.shape[-1]))
 
 
 def pool(features: Any, weights: Any = None) -> Any:
@@ -164,7 +123,7 @@ def pool(features: Any, weights: Any = None) -> Any:
     """
     if weights is None:
         return ops.mean(features, axis=-2)
-    total = ops.sum(weights, axis=-1, keepdims=True)
+    total: Any = ops.sum(weights, axis=-1, keepdims=True)
     shares = weights / ops.where(total > 0, total, ops.ones_like(total))
     return ops.sum(ops.expand_dims(shares, -1) * features, axis=-2)
 
@@ -181,15 +140,16 @@ def example_weights(y_pred: Any, sample_weight: Any = None, mask: Any = None) ->
     Returns:
         `[..., B]`, or `None` where there is neither.
     """
-    given = [ops.cast(values, y_pred.dtype) for values in (sample_weight, mask) if values is not None]
+    given: list[Any] = [ops.cast(values, y_pred.dtype) for values in (sample_weight, mask) if values is not None]
     if not given:
         return None
-    weights = ops.ones_like(y_pred[..., 0])
+    weights: Any = ops.ones_like(y_pred[..., 0])
     rank = len(weights.shape)
+    values: Any
     for values in given:
         if len(values.shape) > rank:
             values = ops.squeeze(values, -1)
-        weights = weights * ops.reshape(values, (*ops.shape(values), *[1] * (rank - len(values.shape))))
+        weights = weights * ops.reshape(values, (*shape_of(values), *[1] * (rank - len(values.shape))))
     return weights
 
 
@@ -205,7 +165,7 @@ class WithCall(keras.losses.Loss):
 
     def __init__(self, call: Callable[[Any, Any], Any], reduction: Any, name: str | None, dtype: Any) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.call = call
+        self.call: Callable[[Any, Any], Any] = call
 
 
 def _check_networks(meta_loss: MetaLoss, num_inputs: int) -> None:

@@ -45,9 +45,9 @@ class InnerLoop:
     """
 
     def __init__(self, learner: Learner, loss: LossLike, optimizer: OptimizerLike) -> None:
-        self.learner = learner
-        self.loss = keras.losses.get(loss)
-        self.optimizer = InnerOptimizer(optimizer, learner.model.trainable_variables)
+        self.learner: Learner = learner
+        self.loss: Any = keras.losses.get(loss)
+        self.optimizer: InnerOptimizer = InnerOptimizer(optimizer, learner.model.trainable_variables)
 
     def start(self, num_tasks: int, parameters: Parameters | None = None) -> LearnerState:
         """Returns the `LearnerState` of fresh learners, or of learners with the given `Parameters`."""
@@ -73,6 +73,7 @@ class InnerLoop:
             tape.watch(theta)
             parameters = Parameters(theta, non_trainable)
             examples = tf.nest.map_structure(tf.convert_to_tensor, support(parameters))
+            y: Any
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
             y_pred, non_trainable, regularizers = self.learner.apply(parameters, x, training=True)
             losses = per_task_loss(self.loss, y, y_pred, sample_weight)
@@ -109,7 +110,9 @@ def repeat(step: Callable[[Carry], Carry], carry: Carry, num_steps: int) -> Carr
     )[1]
 
 
-def per_task_loss(loss: LossLike, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None) -> tf.Tensor:
+def per_task_loss(
+    loss: keras.losses.Loss | Callable[[Any, Any], Any], y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None
+) -> tf.Tensor:
     """Reduces the values of a loss over the examples of each task, as Keras reduces a batch.
 
     Args:
@@ -124,7 +127,7 @@ def per_task_loss(loss: LossLike, y_true: tf.Tensor, y_pred: tf.Tensor, sample_w
     dtype = getattr(loss, "dtype", y_pred.dtype)
     # The weights of a per-set loss weigh its sets, too.
     weights = {"sample_weight": sample_weight} if getattr(loss, "pools_examples", False) else {}
-    values = getattr(loss, "call", loss)(tf.cast(y_true, dtype), tf.cast(y_pred, dtype), **weights)  # [N, B, ...]
+    values: Any = getattr(loss, "call", loss)(tf.cast(y_true, dtype), tf.cast(y_pred, dtype), **weights)  # [N, B, ...]
     over_examples = list(range(1, values.shape.rank))
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     if sample_weight is not None:
@@ -148,7 +151,7 @@ def count_tasks(batch: Any) -> int:
             f"`evaluate` take a `tf.data.Dataset` of them. Received: {received}"
         )
     shapes = {tuple(tensor.shape) for tensor in tf.nest.flatten([batch["support"], batch["query"]])}
-    sizes = {shape[0] if shape else None for shape in shapes}
+    sizes: set[Any] = {shape[0] if shape else None for shape in shapes}
     if len(sizes) != 1 or None in sizes or any(0 in shape for shape in shapes):
         raise ValueError(
             "All arrays of 'support' and 'query' need the same static, positive number of tasks as their first axis "

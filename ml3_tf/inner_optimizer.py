@@ -38,13 +38,13 @@ class InnerOptimizer:
     """
 
     def __init__(self, optimizer: OptimizerLike, variables: Sequence[keras.Variable]) -> None:
-        optimizer = keras.optimizers.get(optimizer)
-        _refuse_unsupported(optimizer)
-        neutral = type(f"Stateless{type(optimizer).__name__}", (type(optimizer), StatelessOptimizer), {})
-        self.optimizer = neutral.from_config(optimizer.get_config())
+        original: Any = keras.optimizers.get(optimizer)
+        _refuse_unsupported(original)
+        neutral: Any = type(f"Stateless{type(original).__name__}", (type(original), StatelessOptimizer), {})
+        self.optimizer: keras.optimizers.Optimizer = neutral.from_config(original.get_config())
         self.optimizer.build(variables)
-        _refuse_copied_parameters(optimizer, self.optimizer, variables)
-        self._vectorized = None
+        _refuse_copied_parameters(original, self.optimizer, variables)
+        self._vectorized: bool | None = None
 
     def initial_slots(self, num_tasks: int) -> list[tf.Tensor]:
         """Returns the slots (iteration, rate, moments, ...) of fresh optimizers: a list of `[N, ...]`."""

@@ -35,7 +35,7 @@ def _find_neutral_optimizer() -> type:
 
 # On TensorFlow, Keras replaces these methods of its backend-neutral optimizer by versions for `tf.distribute` that need
 # variables. The neutral ones also work on tensors, inside a `keras.StatelessScope`.
-StatelessOptimizer = type(
+StatelessOptimizer: type[keras.optimizers.Optimizer] = type(
     "StatelessOptimizer",
     (keras.optimizers.Optimizer,),
     {name: getattr(_find_neutral_optimizer(), name) for name in NEUTRAL_METHODS},

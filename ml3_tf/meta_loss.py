@@ -6,16 +6,17 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
 from ml3_tf import feature_layout
-from ml3_tf.arguments import InitializerLike, Mode, Reduction, TensorLike
-from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET, LossInputs
-from ml3_tf.keras_internals import get_mask
+from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET
+
+if TYPE_CHECKING:
+    from ml3_tf.arguments import InitializerLike, LossInputs, Mode, Reduction, TensorLike
 
 
 @keras.saving.register_keras_serializable("ml3_tf")
@@ -38,8 +39,8 @@ class LearnedRate(keras.layers.Layer):
         super().__init__(**kwargs)
         if not 0 < initial < math.inf:
             raise ValueError(f"`initial` must be a positive finite number. Received: initial={initial}")
-        self.initial = float(initial)
-        self.log_rate = self.add_weight(
+        self.initial: float = float(initial)
+        self.log_rate: keras.Variable = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(math.log(self.initial)), name="log_rate"
         )
         self.built = True
@@ -53,7 +54,7 @@ class LearnedRate(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("ml3_tf")
 class MetaLoss(keras.losses.Loss):
-    """A learned loss: a Keras network scores what a model predicted.
+    """A learned loss: a Keras network that scores the predictions of a model.
 
     Eq. 3 of ML3 (Bechtle et al., section 3.1): `L_learned = M_phi(y, f_theta(x))`. Use it like any other Keras loss, in
     `model.compile(loss=...)`, with Keras's reductions, sample weights, masks and dtypes. Each example has one value.
@@ -120,16 +121,16 @@ class MetaLoss(keras.losses.Loss):
         dtype: str | None = None,
         score_network: keras.Model | None = None,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.network = network
-        self.score_network = score_network
-        self.mode = mode
-        self.features = {"y_pred": 1, "y_true": 1} if features is None else dict(features)
-        self.input_scale = None if input_scale is None else [float(scale) for scale in input_scale]
-        self.learning_rate = learning_rate
+        super().__init__(name, reduction, dtype)  # pyright: ignore[reportArgumentType] - Keras takes None, too
+        self.network: keras.Model = network
+        self.score_network: keras.Model | None = score_network
+        self.mode: Mode = mode
+        self.features: dict[str, int] = dict(feature_layout.widths_and_scale(features)[0])
+        self.input_scale: list[float] | None = None if input_scale is None else [float(scale) for scale in input_scale]
+        self.learning_rate: float | Literal["network"] | None = learning_rate
         feature_layout.check(self)
-        scalar_rate = learning_rate is not None and learning_rate != FROM_NETWORK
-        self.learned_rate = LearnedRate(learning_rate, dtype=self.dtype) if scalar_rate else None
+        is_scalar = isinstance(learning_rate, (int, float))
+        self.learned_rate: LearnedRate | None = LearnedRate(learning_rate, dtype=self.dtype) if is_scalar else None
 
     @classmethod
     def mlp(
@@ -159,17 +160,15 @@ class MetaLoss(keras.losses.Loss):
             output_initializer: Initializer of the last layer. For long unrolls start from small values, i.e. near-zero
                 gradients: a random loss makes learners diverge at once.
             score_units: Widths of the hidden layers behind the pooling; mode `"per_set"` alone.
-            mode: As in `MetaLoss`.
+            mode: As in `MetaLoss`, as are the others; the network takes the same `dtype`.
             features: The widths of the features, as in `MetaLoss`; or `LossInputs`, whose features and scale are taken.
-            learning_rate: As in `MetaLoss`, as are the others. The network takes the same `dtype`.
 
         Example:
 
         >>> MetaLoss.mlp(features={"y_pred": 2, "state": 4, "goal": 2}).network.input_shape
         (None, 8)
         """
-        widths, scale = (features.features, features.scale) if isinstance(features, LossInputs) else (features, None)
-        widths = {"y_pred": 1, "y_true": 1} if widths is None else widths
+        widths, scale = feature_layout.widths_and_scale(features)
         dtype = dtype or keras.config.floatx()
         dense = functools.partial(keras.layers.Dense, dtype=dtype)
 
@@ -186,8 +185,8 @@ class MetaLoss(keras.losses.Loss):
             )
         network = chain(sum(widths.values()), hidden_units, [] if mode == PER_SET else [output])
         score_network = chain(hidden_units[-1], score_units, [output]) if mode == PER_SET else None
-        settings = {"mode": mode, "features": widths, "input_scale": scale, "learning_rate": learning_rate}
-        return cls(network, score_network=score_network, name=name, dtype=dtype, **settings)
+        layout: Any = {"mode": mode, "features": widths, "input_scale": scale, "learning_rate": learning_rate}
+        return cls(network, score_network=score_network, name=name, dtype=dtype, **layout)
 
     @property
     def layers(self) -> list[keras.layers.Layer]:
@@ -208,6 +207,8 @@ class MetaLoss(keras.losses.Loss):
         """Returns the reduced loss, as Keras computes it; the weights of a per-set loss reach its sets as well."""
         if not self.pools_examples:
             return super().__call__(y_true, y_pred, sample_weight)
+        from ml3_tf.keras_internals import get_mask
+
         rows = feature_layout.with_width(y_pred, self.dtype)
         weights = feature_layout.example_weights(rows, sample_weight, get_mask(y_pred))
         call = functools.partial(self.call, sample_weight=weights)
@@ -234,14 +235,12 @@ class MetaLoss(keras.losses.Loss):
         if self.mode == PER_SAMPLE:
             return self._score(inputs)
         scores = self._score(inputs, feature_layout.example_weights(y_pred, sample_weight))
-        return ops.broadcast_to(ops.expand_dims(scores, -1), ops.shape(inputs)[:-1])
+        return ops.broadcast_to(ops.expand_dims(scores, -1), feature_layout.shape_of(inputs)[:-1])
 
     def value_and_gradient(self, y_true: TensorLike, y_pred: TensorLike) -> tuple[np.ndarray, np.ndarray]:
         """Returns the loss of each example and its derivative with respect to `y_pred`; needs TensorFlow.
 
         For a per-set loss the derivative is that of the sum over the set. Arguments are those of `call`.
-
-        Example:
 
         >>> value, gradient = MetaLoss.mlp().value_and_gradient([[0.1], [0.2]], [[0.5], [0.5]])
         >>> value.shape, gradient.shape
@@ -254,7 +253,7 @@ class MetaLoss(keras.losses.Loss):
             tape.watch(y_pred)
             value = self.call(y_true, y_pred)
         gradient = tape.gradient(value, y_pred, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return ops.convert_to_numpy(value), ops.convert_to_numpy(gradient)
+        return np.array(value), np.array(gradient)
 
     def _score(self, inputs: Any, weights: Any = None) -> Any:
         """M_phi of each feature vector, or of each set of them, times the learned rate: `[..., F] -> [...]`."""

@@ -4,7 +4,7 @@ Shape letters: N tasks, B examples of a task.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike, check_co
 from ml3_tf.inner_loop import InnerLoop, LearnerState, count_tasks, per_task_loss
 from ml3_tf.learner import Learner, Parameters
 
-Metric = Callable[[Parameters, Batch], Any]
+Metric: TypeAlias = Callable[[Parameters, Batch], Any]
 
 
 @overload
@@ -102,14 +102,14 @@ def meta_test(
     check_counts(num_steps=num_steps)
     learner = learner if isinstance(learner, Learner) else Learner(learner, seed=seed)
     loop = InnerLoop(learner, loss, optimizer)
-    task_loss = keras.losses.get(task_loss)
+    reported_loss: Any = keras.losses.get(task_loss)
     tasks = tf.nest.map_structure(tf.convert_to_tensor, dict(tasks))
     num_tasks = count_tasks(tasks)
 
     def train(learners: LearnerState, tasks: Any) -> Any:
         def score(parameters: Parameters) -> dict[str, tf.Tensor]:
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tasks["query"])
-            scores = {"loss": per_task_loss(task_loss, y, loop.predict(parameters, x), sample_weight)}
+            scores = {"loss": per_task_loss(reported_loss, y, loop.predict(parameters, x), sample_weight)}
             return scores | {name: metric(parameters, tasks) for name, metric in (metrics or {}).items()}
 
         def body(i: Any, learners: LearnerState, curves: Any) -> Any:

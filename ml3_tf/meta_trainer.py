@@ -4,7 +4,7 @@ Shape letters: N tasks, B examples of a task.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
@@ -30,7 +30,7 @@ class MetaTrainer(OuterLoop):
     through the whole chain. Clip the outer gradient with the optimizer's own `clipnorm` or `global_clipnorm`.
 
     **Shaping.** Knowledge that only meta-training has may shape the loss: with an `extra_loss`, the task loss is
-    `beta L_T + gamma L_extra` (eq. 9). `L_extra` sees the trained learners' parameters and the whole batch, where e.g. a
+    `beta L_T + gamma L_extra` (eq. 9). `L_extra` sees the trained learners' parameters and the whole batch, where a
     true frequency or inertia matrix has a name of its own. The learned loss needs none of it.
 
     **Other tasks.** To learn a loss for something other than regression or classification, override one or both of
@@ -170,7 +170,7 @@ class MetaTrainer(OuterLoop):
         return self.get_metrics_result()
 
     def train_learners(self, batch: Batch) -> LearnerState:
-        """Trains fresh learners for `inner_steps` steps, moves phi after every `unroll`; returns their `LearnerState`."""
+        """Trains fresh learners for `inner_steps` steps, moves phi after every `unroll`: their last `LearnerState`."""
         # Initializers draw outside of XLA, where they are fast.
         learners = self.inner_loop.start(count_tasks(batch))
         outer_steps = self.inner_steps // self.unroll
@@ -207,4 +207,4 @@ def _get_metric(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
             f"Which accuracy? Received: metrics=[{metric!r}]. Expected 'binary_accuracy', 'categorical_accuracy' or "
             "'sparse_categorical_accuracy'."
         )
-    return keras.metrics.get(metric)
+    return cast(keras.metrics.Metric, keras.metrics.get(metric))

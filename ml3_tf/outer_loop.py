@@ -6,7 +6,7 @@ Shape letters: N tasks, B examples of a task.
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -16,11 +16,11 @@ from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_loss import MetaLoss
 
-ExtraLoss = Callable[[Parameters, Batch], tf.Tensor]
+ExtraLoss: TypeAlias = Callable[[Parameters, Batch], tf.Tensor]
 
 
 class OuterLoop(keras.Model):
-    """What every trainer of a loss shares: phi, its optimizer and metrics, and the guard against non-finite gradients.
+    """The base class of all trainers: phi, its optimizer and metrics, and the guard against non-finite gradients.
 
     A trainer defines `train_step` and `test_step`; it draws learners from `learner`, trains them by `inner_loop`, and
     moves phi by `apply_meta_gradient`.
@@ -54,11 +54,11 @@ class OuterLoop(keras.Model):
                 "Expected `inner_steps` >= 1 and an `unroll` that divides it. "
                 f"Received: inner_steps={inner_steps}, unroll={unroll}"
             )
-        self.learner = Learner(learner, seed=seed)
+        self.learner: Learner = Learner(learner, seed=seed)
         self._evaluated_learner = Learner(learner, seed=seed)  # draws from a stream of its own: training is unmoved
-        self.meta_loss = meta_loss
-        self.inner_steps = inner_steps
-        self.unroll = unroll
+        self.meta_loss: MetaLoss = meta_loss
+        self.inner_steps: int = inner_steps
+        self.unroll: int = unroll
         # Phi is what this model trains. The learner's template is not a layer of it, so that its weights stay out.
         self._phi_layers = meta_loss.layers
         self._guard = FiniteGuard(meta_loss.trainable_variables)
@@ -91,9 +91,11 @@ class OuterLoop(keras.Model):
                 "The task loss is `beta * loss + gamma * extra_loss`: expected finite weights that are not negative, "
                 f"and one of them positive. Received: beta={beta}, gamma={gamma}, extra_loss={extra_loss}"
             )
-        self.inner_loop = InnerLoop(self.learner, self.meta_loss, inner_optimizer)
-        self.task_loss = loss
-        self.extra_loss, self.beta, self.gamma = extra_loss, beta, gamma
+        self.inner_loop: InnerLoop = InnerLoop(self.learner, self.meta_loss, inner_optimizer)
+        self.task_loss: Any = loss
+        self.extra_loss: ExtraLoss | None = extra_loss
+        self.beta: float = beta
+        self.gamma: float = gamma
         self.optimizer.build(self.meta_loss.trainable_variables)
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._norm_mean = keras.metrics.Mean(name="meta_gradient_norm")
@@ -235,7 +237,7 @@ class FiniteGuard:
     """
 
     def __init__(self, variables: list[keras.Variable]) -> None:
-        self.variables = variables
+        self.variables: list[keras.Variable] = variables
         self._non_finite = tf.Variable(tf.zeros(len(variables), tf.bool), trainable=False)
 
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> None:

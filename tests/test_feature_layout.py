@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.feature_layout`: shapes, `LossInputs`, pooling; `test_meta_loss` tests the arguments of a loss."""
+"""Tests of `ml3_tf.feature_layout`: shapes, weights and pooling; `test_meta_loss` tests the arguments of a loss."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from ml3_tf import LossInputs, MetaLoss, feature_layout
+from ml3_tf import MetaLoss, feature_layout
 from ml3_tf.feature_layout import WithCall, example_weights, pool
 
 FEATURES = np.random.default_rng(0).normal(size=(3, 5, 2))
@@ -48,30 +48,6 @@ def test_numbers_become_columns_and_a_scalar_is_refused():
     assert feature_layout.with_width(np.zeros((3, 4, 1)), "float32").shape == (3, 4, 1)
     with pytest.raises(ValueError, match="Received a scalar"):
         feature_layout.with_width(1.0, "float32")
-
-
-def test_loss_inputs_give_their_features_and_scale_to_a_loss():
-    inputs = LossInputs(lambda trajectory: trajectory * 2, {"action": 2, "state": 1}, [1.0, 1.0, 4.0], "mine")
-    loss = MetaLoss.mlp(features=inputs)
-    assert (loss.features, loss.input_scale) == ({"action": 2, "state": 1}, [1.0, 1.0, 4.0])
-    assert inputs(21) == 42
-    inputs.check_fits(loss)
-    inputs.check_fits("mse")
-    with pytest.raises(
-        ValueError, match=r"Received: {'action'"
-    ):
-        inputs.check_fits(MetaLoss.mlp())
-
-
-@pytest.mark.parametrize(("function", "features"), [("mse", {"a": 1, "b": 1}), (len, {"a": 1})])
-def test_loss_inputs_that_describe_nothing_are_refused(function, features):
-    with pytest.raises(ValueError, match="`LossInputs` need a function of a trajectory or None"):
-        LossInputs(function, features)
-
-
-def test_loss_inputs_of_data_sets_see_no_trajectory():
-    with pytest.raises(ValueError, match="no function of a trajectory"):
-        LossInputs(None, {"y_pred": 1, "y_true": 1})(None)
 
 
 # Sets

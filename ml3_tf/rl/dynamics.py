@@ -63,16 +63,19 @@ class EnsembleDense(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.units = units
-        self.activation = keras.activations.get(activation)
-        self.seed = seed
+        self.units: int = units
+        self.activation: Any = keras.activations.get(activation)
+        self.seed: int | keras.random.SeedGenerator | None = seed
 
     def build(self, input_shape: Sequence[Any]) -> None:
         num_members, _, width = input_shape
         # Glorot's: the leading axis multiplies the fans, and thereby divides the variance, by its length.
         glorot = keras.initializers.VarianceScaling(num_members, "fan_avg", "uniform", seed=self.seed)
-        self.kernel = self.add_weight(shape=(num_members, width, self.units), initializer=glorot, name="kernel")
-        self.bias = self.add_weight(shape=(num_members, 1, self.units), initializer="zeros", name="bias")
+        shape = (num_members, width, self.units)
+        self.kernel: keras.Variable = self.add_weight(shape=shape, initializer=glorot, name="kernel")
+        self.bias: keras.Variable = self.add_weight(
+            shape=(num_members, 1, self.units), initializer="zeros", name="bias"
+        )
 
     def call(self, inputs: Any) -> Any:
         return self.activation(ops.matmul(inputs, self.kernel) + self.bias)
@@ -140,18 +143,20 @@ class DynamicsEnsemble(keras.Model):
             raise ValueError(
                 f"`angles` must hold columns of the state, between 0 and {state_size - 1}. Received: angles={angles}"
             )
-        self.state_size, self.action_size, self.num_members = state_size, action_size, num_members
-        self.arguments = {"hidden_units": tuple(hidden_units), "activation": activation, "seed": seed}
-        self.angles = tuple(angles)
+        self.state_size: int = state_size
+        self.action_size: int = action_size
+        self.num_members: int = num_members
+        self.arguments: dict[str, Any] = {"hidden_units": tuple(hidden_units), "activation": activation, "seed": seed}
+        self.angles: tuple[int, ...] = tuple(angles)
         seeds = keras.random.SeedGenerator(seed)
-        self.hidden = [EnsembleDense(units, activation, seed=seeds) for units in hidden_units]
-        self.head = EnsembleDense(2 * state_size, seed=seeds)
+        self.hidden: list[EnsembleDense] = [EnsembleDense(units, activation, seed=seeds) for units in hidden_units]
+        self.head: EnsembleDense = EnsembleDense(2 * state_size, seed=seeds)
         num_inputs = state_size + len(self.angles) + action_size
-        self.input_mean = self._constant("input_mean", num_inputs, "zeros")
-        self.input_std = self._constant("input_std", num_inputs, "ones")
-        self.change_mean = self._constant("change_mean", state_size, "zeros")
-        self.change_std = self._constant("change_std", state_size, "ones")
-        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
+        self.input_mean: keras.Variable = self._constant("input_mean", num_inputs, "zeros")
+        self.input_std: keras.Variable = self._constant("input_std", num_inputs, "ones")
+        self.change_mean: keras.Variable = self._constant("change_mean", state_size, "zeros")
+        self.change_std: keras.Variable = self._constant("change_std", state_size, "ones")
+        self.adapted: keras.Variable = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
         self((ops.zeros((1, state_size)), ops.zeros((1, action_size))))
 
     def adapt(self, states: TensorLike, actions: TensorLike, next_states: TensorLike) -> None:
@@ -202,16 +207,17 @@ class DynamicsEnsemble(keras.Model):
         states, actions = inputs
         self._check_width("states", states)
         self._check_width("actions", actions)
-        values = (self._inputs(states, actions) - self.input_mean) / self.input_std
-        leading = ops.shape(values)[:-1]
+        values: Any = (self._inputs(states, actions) - self.input_mean) / self.input_std
+        shape: Any = ops.shape(values)
         # One batch for each member, [M, B, I]. Stacked, not repeated or transposed: in a loop, XLA compiles no second
         # derivative of `repeat`, `take`, `transpose` and `einsum`.
         values = ops.stack([ops.reshape(values, (-1, values.shape[-1]))] * self.num_members)
         for layer in [*self.hidden, self.head]:
             values = layer(values)
         values = ops.stack(ops.unstack(values, self.num_members), axis=1)
-        values = ops.reshape(values, (*leading, self.num_members, 2, self.state_size))
-        return ops.stack([values[..., 0, :], ops.softplus(values[..., 1, :]) + MIN_STD], axis=-2)
+        values = ops.reshape(values, (*shape[:-1], self.num_members, 2, self.state_size))
+        std: Any = ops.softplus(values[..., 1, :])
+        return ops.stack([values[..., 0, :], std + MIN_STD], axis=-2)
 
     def next_states(self, states: Any, actions: Any) -> Any:
         """Returns the next states `[..., S]`, the mean over the members' predictions: the dynamics of a rollout."""
@@ -251,7 +257,8 @@ class DynamicsEnsemble(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """Returns the negative log-likelihood of the next states, nats, averaged over transitions and members."""
-        losses = -ops.mean(self._distribution(x[0], y_pred).log_prob(y[..., None, :]), axis=-1)
+        log_likelihoods: Any = ops.mean(self._distribution(x[0], y_pred).log_prob(y[..., None, :]), axis=-1)
+        losses = -log_likelihoods
         if sample_weight is not None:
             losses = losses * ops.cast(sample_weight, losses.dtype)
         return ops.mean(losses)
@@ -270,7 +277,7 @@ class DynamicsEnsemble(keras.Model):
 
     def _inputs(self, states: Any, actions: Any) -> Any:
         """What a member sees, `[..., I]`: columns that are not angles, cosines, sines, action."""
-        columns = ops.unstack(states, axis=-1)
+        columns: Any = ops.unstack(states, axis=-1)
         others = [column for n, column in enumerate(columns) if n not in self.angles]
         angles = [function(columns[n]) for function in (ops.cos, ops.sin) for n in self.angles]
         return ops.concatenate([ops.stack([*others, *angles], axis=-1), actions], axis=-1)

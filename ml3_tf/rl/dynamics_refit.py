@@ -4,7 +4,7 @@ Shape letters: N environments, T time, S state, A action.
 """
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -85,14 +85,18 @@ class DynamicsRefit(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         check_counts(every=every, exploration=exploration, epochs=epochs, batch_size=batch_size)
-        self.dynamics, self.env, self.tasks = dynamics, env, tasks
-        self.every, self.exploration = every, exploration
-        self.fit_arguments = {"epochs": epochs, "batch_size": batch_size, "verbose": 0}
-        self.generator = np.random.default_rng(seed)
-        self.replay, self.held_out = ReplayBuffer(), ReplayBuffer()
+        self.dynamics: DynamicsEnsemble = dynamics
+        self.env: Any = env
+        self.tasks: tf.data.Dataset = tasks
+        self.every: int = every
+        self.exploration: int = exploration
+        self.fit_arguments: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "verbose": 0}
+        self.generator: np.random.Generator = np.random.default_rng(seed)
+        self.replay: ReplayBuffer = ReplayBuffer()
+        self.held_out: ReplayBuffer = ReplayBuffer()
         self.scores: list[DynamicsScore] = []  # after each fit
         self._episodes = self._iterations = self._in_epoch = 0
-        self._act = None
+        self._act: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not isinstance(self.model, PolicyTrainer):
@@ -100,7 +104,7 @@ class DynamicsRefit(keras.callbacks.Callback):
                 "`DynamicsRefit` rolls out the policies of a `ModelBasedTrainer` or `DemonstrationTrainer`: expected "
                 f"it among the callbacks of one of their `fit`. Received: {type(self.model).__name__}"
             )
-        loop = self.model.inner_loop
+        loop = self._trainer.inner_loop
         act = lambda parameters, observations: loop.predict(parameters, observations[:, tf.newaxis])[:, 0]
         self._act = tf.function(act, autograph=False)
         if not self.replay.size:
@@ -109,13 +113,17 @@ class DynamicsRefit(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         before, self._in_epoch = self._iterations + self._in_epoch, batch + 1
         if (self._iterations + self._in_epoch) // self.every > before // self.every:
-            if self._collect(*self.model.last_policies()):
+            if self._collect(*self._trainer.last_policies()):
                 self._fit()
         self._tell(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._iterations, self._in_epoch = self._iterations + self._in_epoch, 0
         self._tell(logs)
+
+    @property
+    def _trainer(self) -> PolicyTrainer:
+        return cast(PolicyTrainer, self.model)  # checked in `on_train_begin`
 
     def _explore(self) -> None:
         for batch in self.tasks.take(self.exploration):
@@ -143,7 +151,7 @@ class DynamicsRefit(keras.callbacks.Callback):
         pairs = zip(np.asarray(starts[:number, 0], np.float64), np.asarray(goals[:number, 0], np.float64))
         self.env.set_attr("task", [{"state": state, "goal": goal} for state, goal in pairs])
         try:
-            trajectory = rollout_env(policy, self.env, horizon=self.model.horizon)
+            trajectory = rollout_env(policy, self.env, horizon=self._trainer.horizon)
         except FloatingPointError as error:
             warnings.warn(f"The model of the dynamics is not refitted to a diverged simulation. {error}", stacklevel=2)
             return False

@@ -1,4 +1,4 @@
-"""What a learned loss of policies sees, and the examples that policies learn from.
+"""The inputs of a learned loss of policies, and the examples that policies learn from.
 
 Shape letters: N tasks, E episodes of a task, T time, O observation, A action, G goal; `...` any leading axes.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from ml3_tf.feature_layout import LossInputs
+from ml3_tf.arguments import LossInputs
 from ml3_tf.rl.returns import discounted_sums, normalize
 from ml3_tf.rl.rollouts import Trajectory, concat_goal
 

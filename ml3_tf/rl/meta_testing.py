@@ -11,8 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike, check_counts
-from ml3_tf.feature_layout import LossInputs
+from ml3_tf.arguments import Batch, LossInputs, LossLike, ModelLike, OptimizerLike, check_counts
 from ml3_tf.inner_loop import InnerLoop, LearnerState
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.rl.loss_inputs import learning_batch, mini_batches

@@ -91,7 +91,7 @@ class ModelBasedTrainer(PolicyTrainer):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
-        self.trajectory_cost = loss
+        self.trajectory_cost: Callable[[Trajectory], tf.Tensor] = loss
 
     def compute_task_loss(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
         costs = self.trajectory_cost(self.rollout(parameters, *batch["query"]))

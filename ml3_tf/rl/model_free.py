@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ml3_tf.arguments import Batch, ModelLike, OptimizerLike, check_counts
-from ml3_tf.feature_layout import LossInputs
+from ml3_tf.arguments import Batch, LossInputs, ModelLike, OptimizerLike, check_counts
 from ml3_tf.inner_loop import LearnerState, per_task_loss
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
@@ -99,13 +98,16 @@ class ModelFreeTrainer(OuterLoop):
     ) -> None:
         super().__init__(policy, meta_loss, inner_steps=inner_steps, unroll=unroll, seed=seed, name=name)
         loss_inputs.check_fits(meta_loss)
-        self.simulator, self.horizon = simulator, horizon
-        self.loss_inputs, self.batch_size = loss_inputs, batch_size
-        self.action_size = policy_action_size(self.learner.model)
-        self.seeds, self._evaluation_seeds = keras.random.SeedGenerator(seed), keras.random.SeedGenerator(seed)
+        self.simulator: Any = simulator
+        self.horizon: int = horizon
+        self.loss_inputs: LossInputs = loss_inputs
+        self.batch_size: int | None = batch_size
+        self.action_size: int = policy_action_size(self.learner.model)
+        self.seeds: keras.random.SeedGenerator = keras.random.SeedGenerator(seed)
+        self._evaluation_seeds = keras.random.SeedGenerator(seed)
         self._samples = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._return_mean = keras.metrics.Mean(name="return")
-        self.sampler = self._make_sampler()
+        self.sampler: Sampler = self._make_sampler()
 
     def compile(
         self,
@@ -153,7 +155,8 @@ class ModelFreeTrainer(OuterLoop):
             )
         shaping = {"extra_loss": extra_loss, "beta": beta, "gamma": gamma}
         super().compile(optimizer, loss, inner_optimizer, jit_compile=jit_compile, run_eagerly=run_eagerly, **shaping)
-        self.outer_epochs, self.outer_batch_size = outer_epochs, outer_batch_size
+        self.outer_epochs: int = outer_epochs
+        self.outer_batch_size: int | None = outer_batch_size
         self.sampler = self._make_sampler(compiled=self._compiled)
         self._take_steps = self._compiled(self._learn_from)
         self._predict = self._compiled(self.inner_loop.predict)

@@ -5,6 +5,7 @@ Shape letters: B examples, O observation, A action.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self, TypeAlias, get_args
@@ -41,12 +42,12 @@ class Squash(keras.layers.Layer):
 
     def __init__(self, limit: PerColumn, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.limit = limit
+        self.limit: PerColumn = limit
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        limit = ops.convert_to_tensor(self.limit, dtype=inputs.dtype)
-        return limit * inputs * ops.rsqrt(1 + ops.square(inputs))
+        square: Any = ops.square(inputs)
+        return ops.convert_to_tensor(self.limit, dtype=inputs.dtype) * inputs * ops.rsqrt(1 + square)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "limit": self.limit}
@@ -68,11 +69,11 @@ class StandardDeviation(keras.layers.Layer):
 
     def __init__(self, initial: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.initial = initial
+        self.initial: float = initial
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         constant = keras.initializers.Constant(math.log(self.initial))
-        self.log_std = self.add_weight(shape=(input_shape[-1],), initializer=constant, name="log_std")
+        self.log_std: keras.Variable = self.add_weight(shape=(input_shape[-1],), initializer=constant, name="log_std")
 
     def call(self, mean: Any, change: Any = None) -> Any:
         """Returns `[mean, exp(log_std + change)]`.
@@ -82,10 +83,10 @@ class StandardDeviation(keras.layers.Layer):
             change: Optional, `[B, A]`, the part of `log_std` that depends on the observation.
         """
         # Side by side by products with the halves of an identity: a concatenation cannot be vectorized over tasks.
-        halves = np.split(np.eye(2 * mean.shape[-1]), 2)
-        left, right = (ops.convert_to_tensor(half, dtype=mean.dtype) for half in halves)
+        left, right = (ops.convert_to_tensor(h, dtype=mean.dtype) for h in np.split(np.eye(2 * mean.shape[-1]), 2))
         log_std = ops.expand_dims(self.log_std, 0) if change is None else self.log_std + change
-        return ops.matmul(mean, left) + ops.matmul(ops.exp(log_std), right)
+        left_half: Any = ops.matmul(mean, left)
+        return left_half + ops.matmul(ops.exp(log_std), right)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial": self.initial}
@@ -248,8 +249,8 @@ class GaussianPolicy(_Policy):
         Raises:
             ImportError: TensorFlow Probability, of the extra `[rl]`, is not installed.
         """
-        mean, std = ops.split(self(observations), 2, axis=-1)
-        return import_distributions().MultivariateNormalDiag(mean, std)
+        mean_and_std: Any = ops.split(self(observations), 2, axis=-1)
+        return import_distributions().MultivariateNormalDiag(*mean_and_std)
 
 
 def _network(
@@ -269,13 +270,13 @@ def _network(
     # The initializer is built before the layers: each takes the next of the seeds that Keras draws.
     if output_initializer is None:
         output_initializer = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
-    dense = keras.layers.Dense
+    dense = functools.partial(keras.layers.Dense, use_bias=use_bias)
     inputs = hidden = keras.Input((observation_size,))
     if observation_scale is not None:
         hidden = keras.layers.Rescaling([1 / scale for scale in observation_scale])(hidden)
     for units in hidden_units:
-        hidden = dense(units, activation=activation, use_bias=use_bias)(hidden)
-    actions = dense(action_size, use_bias=use_bias, kernel_initializer=output_initializer, name="mean")(hidden)
+        hidden = dense(units, activation=activation)(hidden)
+    actions = dense(action_size, kernel_initializer=output_initializer, name="mean")(hidden)
     if action_limit is not None:
         actions = Squash(action_limit, name="squash")(actions)
     return inputs, hidden, actions

@@ -141,8 +141,12 @@ class PolicyGradient:
         _check_baseline(baseline, gae_lambda, reward_to_go)
         if clip_range is not None and not clip_range > 0:
             raise ValueError(f"`clip_range` must be positive, or None. Received: clip_range={clip_range!r}")
-        self.discount, self.gae_lambda, self.reward_to_go = float(discount), float(gae_lambda), reward_to_go
-        self.baseline, self.normalize, self.clip_range = baseline, normalize, clip_range
+        self.discount: float = float(discount)
+        self.gae_lambda: float = float(gae_lambda)
+        self.reward_to_go: bool = reward_to_go
+        self.baseline: Baseline = baseline
+        self.normalize: bool = normalize
+        self.clip_range: float | None = clip_range
 
     def __call__(self, y_true: tf.Tensor, y_pred: TensorLike) -> tf.Tensor:
         """Returns the loss of each time step: minus the surrogate.

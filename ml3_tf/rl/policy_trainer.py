@@ -1,4 +1,4 @@
-"""What the trainers share that roll policies out in a model of the dynamics.
+"""The base class of the trainers that roll policies out in a model of the dynamics.
 
 Shape letters: N tasks, B episodes of a task, T time, O observation, A action, G goal.
 """
@@ -8,8 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ml3_tf.arguments import Batch, ModelLike, check_counts
-from ml3_tf.feature_layout import LossInputs
+from ml3_tf.arguments import Batch, LossInputs, ModelLike, check_counts
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.meta_trainer import MetaTrainer
@@ -62,8 +61,9 @@ class PolicyTrainer(MetaTrainer):
         super().__init__(policy, meta_loss, inner_steps=inner_steps, unroll=unroll, seed=seed, name=name)
         check_counts(horizon=horizon)
         loss_inputs.check_fits(meta_loss)
-        self.horizon, self.time_unroll = horizon, time_unroll
-        self.loss_inputs = loss_inputs
+        self.horizon: int = horizon
+        self.time_unroll: int = time_unroll
+        self.loss_inputs: LossInputs = loss_inputs
         # Called through a function: a model of the dynamics is not part of this one, whose weights are phi.
         self._dynamics = lambda states, actions: dynamics(states, actions)
         self._last = _Kept()

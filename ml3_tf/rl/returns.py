@@ -5,6 +5,8 @@ Shape letters: N tasks, E episodes of a task, T time, B examples, F columns; `..
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -59,11 +61,12 @@ def generalized_advantages(
     >>> generalized_advantages([1.0, 2.0], [0.5, 1.0, 4.0], discount=0.5, gae_lambda=0.5).numpy().tolist()
     [1.75, 3.0]
     """
-    rewards, values = tf.convert_to_tensor(rewards), tf.convert_to_tensor(values)
-    mask = tf.ones_like(rewards) if mask is None else tf.cast(mask, rewards.dtype)
-    happens_next = tf.concat([mask[..., 1:], mask[..., -1:]], -1)
-    errors = mask * (rewards + discount * happens_next * values[..., 1:] - values[..., :-1])
-    return mask * discounted_sums(errors, discount * gae_lambda)
+    r: Any = tf.convert_to_tensor(rewards)
+    v: Any = tf.convert_to_tensor(values)
+    happens: Any = tf.ones_like(r) if mask is None else tf.cast(mask, r.dtype)
+    happens_next = tf.concat([happens[..., 1:], happens[..., -1:]], -1)
+    errors = happens * (r + discount * happens_next * v[..., 1:] - v[..., :-1])
+    return happens * discounted_sums(errors, discount * gae_lambda)
 
 
 def normalize(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

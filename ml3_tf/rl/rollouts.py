@@ -87,7 +87,7 @@ def rollout_model(
     ((3, 21, 2), (3, 20, 2))
     """
     check_counts(horizon=horizon, time_unroll=time_unroll)
-    initial_states = tf.convert_to_tensor(initial_states)
+    start: Any = tf.convert_to_tensor(initial_states)
 
     def steps(states: tf.Tensor, number: int) -> list[tf.Tensor]:
         visited, actions = [], []
@@ -99,17 +99,17 @@ def rollout_model(
 
     # The steps that do not fill a pass of the loop come first: they also tell the loop the shape of an action.
     num_loops = (horizon - 1) // time_unroll
-    last, states, actions = steps(initial_states, horizon - num_loops * time_unroll)
+    last, states, actions = steps(start, horizon - num_loops * time_unroll)
     if num_loops:
         looped = _loop(lambda states: steps(states, time_unroll), last, num_loops, states.shape[1:], actions.shape[1:])
         states, actions = (tf.concat(pair, 0) for pair in zip((states, actions), looped))
-    states, actions = _time_second_last(tf.concat([initial_states[tf.newaxis], states], 0)), _time_second_last(actions)
-    goal = tf.zeros([*initial_states.shape[:-1], 0], states.dtype) if goal is None else tf.convert_to_tensor(goal)
-    shape = [*initial_states.shape[:-1], horizon]
+    states, actions = _time_second_last(tf.concat([start[tf.newaxis], states], 0)), _time_second_last(actions)
+    goals: Any = tf.zeros([*start.shape[:-1], 0], states.dtype) if goal is None else tf.convert_to_tensor(goal)
+    shape = [*start.shape[:-1], horizon]
     rewards = tf.zeros(shape, states.dtype)
     if reward is not None:
-        rewards = reward(states[..., 1:, :], actions, goal[..., tf.newaxis, :])
-    return Trajectory(states, actions, rewards, goal, tf.ones(shape, states.dtype))
+        rewards = reward(states[..., 1:, :], actions, goals[..., tf.newaxis, :])
+    return Trajectory(states, actions, rewards, goals, tf.ones(shape, states.dtype))
 
 
 def rollout_env(

@@ -1,11 +1,11 @@
-"""What the shipped losses of policies see: the `LossInputs` that `get_loss_inputs` finds by the name of a loss.
+"""The `LossInputs` of the shipped losses of policies, by the name of the loss.
 
 Shape letters: T time; `...` any leading axes.
 """
 
 import tensorflow as tf
 
-from ml3_tf.feature_layout import LossInputs
+from ml3_tf.arguments import LossInputs
 from ml3_tf.rl.loss_inputs import observation_and_action, observation_and_goal, with_reward_changes
 from ml3_tf.rl.rollouts import Trajectory
 

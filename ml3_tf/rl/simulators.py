@@ -86,8 +86,10 @@ class Sampler:
                 f"num_envs=...)`. Received: {simulator!r}"
             )
         model: Any = simulator
-        self.simulator, self.horizon, self.action_size = model, horizon, action_size
-        self.runs_in_graph = isinstance(simulator, Simulator)
+        self.simulator: Any = simulator
+        self.horizon: int = horizon
+        self.action_size: int = action_size
+        self.runs_in_graph: bool = isinstance(simulator, Simulator)
         self._predict = compiled(predict)
         self._simulate = compiled(
             lambda parameters, tasks, noise: simulate(partial(predict, parameters), model, tasks=tasks, noise=noise)
@@ -118,8 +120,7 @@ class Sampler:
         if self.runs_in_graph:
             trajectory = self._simulate(parameters, tasks, noise)
         else:
-            policy = partial(self._predict, parameters)
-            trajectory = run_environments(policy, self.simulator, tasks=tasks, noise=noise)
+            trajectory = run_environments(partial(self._predict, parameters), self.simulator, tasks=tasks, noise=noise)
         if tf.executing_eagerly():
             _check_finite(trajectory)
         return trajectory
@@ -245,9 +246,8 @@ def run_environments(
         ValueError: Environments that do not fit the tasks or the policy, see `rollout_env`.
         FloatingPointError: An environment diverged.
     """
-    num_tasks, num_episodes, horizon, action_size = noise.shape
-    axes = [num_tasks, num_episodes]
-    _set_tasks(env, tasks, num_tasks * num_episodes)
+    *axes, horizon, action_size = noise.shape
+    _set_tasks(env, tasks, axes[0] * axes[1])
     noise_of_step = iter(tf.unstack(noise, axis=2))
 
     def act(observations: Any) -> tf.Tensor:
