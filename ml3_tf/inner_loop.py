@@ -4,7 +4,7 @@ Shape letters: N tasks, B examples of a task.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,6 @@ from ml3_tf.learner import Learner, Parameters
 # Up to so many steps are laid out one after the other in the graph, which runs fastest; more become a `tf.while_loop`,
 # whose compile time does not grow with their number.
 MAX_UNROLLED_STEPS = 4
-Carry = TypeVar("Carry")
 
 
 class LearnerState(NamedTuple):
@@ -92,22 +91,16 @@ class InnerLoop:
 
     def run(self, learners: LearnerState, support: Callable[[Parameters], Any], num_steps: int) -> LearnerState:
         """Takes `num_steps` steps; see `step`."""
-        return repeat(lambda learners: self.step(learners, support), learners, num_steps)
+        if num_steps <= MAX_UNROLLED_STEPS:
+            for _ in range(num_steps):
+                learners = self.step(learners, support)
+            return learners
+        body = lambda i, learners: (i + 1, self.step(learners, support))
+        return tf.while_loop(lambda i, _: i < num_steps, body, (0, learners), maximum_iterations=num_steps)[1]
 
     def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:
         """Returns predictions `[N, B, ...]` of learners that are not training."""
         return self.learner.predict(parameters, x)
-
-
-def repeat(step: Callable[[Carry], Carry], carry: Carry, num_steps: int) -> Carry:
-    """Applies `step` to `carry` again and again: laid out in the graph if the steps are few, else as a loop."""
-    if num_steps <= MAX_UNROLLED_STEPS:
-        for _ in range(num_steps):
-            carry = step(carry)
-        return carry
-    return tf.while_loop(
-        lambda i, _: i < num_steps, lambda i, carry: (i + 1, step(carry)), (0, carry), maximum_iterations=num_steps
-    )[1]
 
 
 def per_task_loss(

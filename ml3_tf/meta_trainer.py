@@ -13,7 +13,7 @@ from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import LearnerState, count_tasks, per_task_loss
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
-from ml3_tf.outer_loop import ExtraLoss, OuterLoop, meta_gradient
+from ml3_tf.outer_loop import ExtraLoss, OuterLoop, complete_gradients
 
 
 class MetaTrainer(OuterLoop):
@@ -156,7 +156,10 @@ class MetaTrainer(OuterLoop):
         Raises:
             ValueError: The task loss does not depend on the meta-loss at all.
         """
-        return meta_gradient(lambda: self.adapt_and_score(learners, batch, self.unroll), self.meta_loss)
+        with tf.GradientTape() as tape:
+            loss, learners = self.adapt_and_score(learners, batch, self.unroll)
+        gradients = tape.gradient(loss, self.meta_loss.trainable_variables)
+        return complete_gradients(gradients, self.meta_loss), loss, learners
 
     def outer_step(self, learners: LearnerState, batch: Batch) -> LearnerState:
         """Trains the learners for `unroll` steps and moves phi once: the new `LearnerState`."""
@@ -166,18 +169,15 @@ class MetaTrainer(OuterLoop):
         return learners
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
-        self.train_learners(batch)
-        return self.get_metrics_result()
-
-    def train_learners(self, batch: Batch) -> LearnerState:
-        """Trains fresh learners for `inner_steps` steps, moves phi after every `unroll`: their last `LearnerState`."""
         # Initializers draw outside of XLA, where they are fast.
         learners = self.inner_loop.start(count_tasks(batch))
-        outer_steps = self.inner_steps // self.unroll
-        if outer_steps == 1:
-            return self.outer_step(learners, batch)
-        body = lambda i, learners: (i + 1, self.outer_step(learners, batch))
-        return tf.while_loop(lambda i, _: i < outer_steps, body, (0, learners))[1]
+        num_outer_steps = self.inner_steps // self.unroll
+        if num_outer_steps == 1:
+            self.outer_step(learners, batch)
+        else:
+            body = lambda i, learners: (i + 1, self.outer_step(learners, batch))
+            tf.while_loop(lambda i, _: i < num_outer_steps, body, (0, learners))
+        return self.get_metrics_result()
 
     def test_step(self, batch: Batch) -> dict[str, Any]:
         num_tasks = count_tasks(batch)

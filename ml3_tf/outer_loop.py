@@ -192,26 +192,17 @@ class OuterLoop(keras.Model):
         self.train_function = train_function
 
 
-def meta_gradient(
-    compute: Callable[[], tuple[tf.Tensor, Any]], meta_loss: MetaLoss
-) -> tuple[list[tf.Tensor], Any, Any]:
-    """Differentiates a task loss with respect to the variables of a meta-loss.
+def complete_gradients(gradients: Sequence[tf.Tensor | None], meta_loss: MetaLoss) -> list[tf.Tensor]:
+    """Returns a meta-gradient with zeros for the variables that nothing depends on, and warns of them.
 
     Args:
-        compute: Function without arguments that trains learners with the meta-loss, and returns the task loss of the
-            trained learners, a scalar, and anything else.
+        gradients: The gradient for each variable of the meta-loss, or `None`.
         meta_loss: The `MetaLoss`.
-
-    Returns:
-        The gradient for each variable of the meta-loss, the task loss, and the other value that `compute` returned.
 
     Raises:
         ValueError: The task loss does not depend on the meta-loss at all.
     """
     phi = meta_loss.trainable_variables
-    with tf.GradientTape() as tape:
-        loss, other = compute()
-    gradients = tape.gradient(loss, phi)
     missing = [variable.path for variable, gradient in zip(phi, gradients, strict=True) if gradient is None]
     if len(missing) == len(phi):
         raise ValueError(
@@ -225,8 +216,7 @@ def meta_gradient(
             "linear output only shifts the loss; drop it with use_bias=False. Anything else is cut off from y_pred.",
             stacklevel=2,
         )
-    gradients = [tf.zeros(v.shape, v.dtype) if g is None else g for v, g in zip(phi, gradients, strict=True)]
-    return gradients, loss, other
+    return [tf.zeros(v.shape, v.dtype) if g is None else g for v, g in zip(phi, gradients, strict=True)]
 
 
 class FiniteGuard:

@@ -1,5 +1,6 @@
 """Tests of `ml3_tf.meta_trainer`: Algorithm 1 as `fit`."""
 
+import inspect
 import warnings
 
 import keras
@@ -324,6 +325,23 @@ def test_a_subclass_overrides_one_hook(trainer_class):
     before = phi_of(trainer)
     history = trainer.fit(dataset.repeat(2), verbose=0).history
     assert np.isfinite(history["loss"]).all() and not np.array_equal(before, phi_of(trainer))
+
+
+def test_the_way_from_fit_to_the_inner_step_is_short():
+    """At most six hops of our own code, so that a reader finds the inner step."""
+    frames = []
+
+    class Spy(MetaTrainer):
+        def support(self, parameters, batch):
+            frames.append([frame.function for frame in reversed(inspect.stack()) if "/ml3_tf/" in frame.filename])
+            return super().support(parameters, batch)
+
+    trainer = Spy(build_learner, MetaLoss.mlp((5,)), seed=0)
+    trainer.compile(run_eagerly=True)
+    trainer.fit(make_tasks(1), verbose=0)
+    way = frames[0][frames[0].index("fit") : frames[0].index("step") + 1]
+    way = [name for name in way if name != "train_function"]  # wraps Keras's own, to tell of non-finite gradients
+    assert len(way) - 1 <= 6, way
 
 
 # Errors

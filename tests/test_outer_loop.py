@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ml3_tf import MetaLoss, MetaTrainer, sine_tasks
-from ml3_tf.outer_loop import FiniteGuard, meta_gradient
+from ml3_tf.outer_loop import FiniteGuard, complete_gradients
 
 layers, optimizers = keras.layers, keras.optimizers
 
@@ -31,16 +31,16 @@ def phi_of(trainer):
     return np.concatenate([variable.numpy().ravel() for variable in trainer.meta_loss.trainable_variables])
 
 
-def test_the_meta_gradient_of_a_known_function():
-    """Of the sum of squares of phi: 2 phi, with the loss and whatever else was computed."""
+def test_missing_gradients_become_zeros_with_a_warning():
     loss = MetaLoss.mlp((3,))
-    phi = loss.trainable_variables
-    compute = lambda: (tf.add_n([tf.reduce_sum(tf.square(v.value)) for v in phi]), "learners")
-    gradients, value, other = meta_gradient(compute, loss)
-    assert other == "learners"
-    np.testing.assert_allclose(value, sum(np.sum(v.numpy() ** 2) for v in phi), rtol=1e-6)
-    for gradient, variable in zip(gradients, phi, strict=True):
-        np.testing.assert_allclose(gradient, 2 * variable.numpy(), rtol=1e-6)
+    given = [tf.ones(v.shape) for v in loss.trainable_variables]
+    for received, expected in zip(complete_gradients(given, loss), given, strict=True):
+        np.testing.assert_array_equal(received, expected)
+    with pytest.warns(UserWarning, match="The meta-gradient of .*bias is missing"):
+        completed = complete_gradients([given[0], None, *given[2:]], loss)
+    np.testing.assert_array_equal(completed[1], np.zeros(3))
+    with pytest.raises(ValueError, match="There is no meta-gradient"):
+        complete_gradients([None] * len(given), loss)
 
 
 def test_the_guard_steps_by_finite_gradients_alone():

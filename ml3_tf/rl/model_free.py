@@ -13,7 +13,7 @@ from ml3_tf.arguments import Batch, LossInputs, ModelLike, OptimizerLike, check_
 from ml3_tf.inner_loop import LearnerState, per_task_loss
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
-from ml3_tf.outer_loop import ExtraLoss, OuterLoop, meta_gradient
+from ml3_tf.outer_loop import ExtraLoss, OuterLoop, complete_gradients
 from ml3_tf.rl.loss_inputs import learning_batch, mini_batches
 from ml3_tf.rl.meta_testing import mean_returns
 from ml3_tf.rl.policy_gradient import PolicyGradient, gaussian_log_prob
@@ -230,8 +230,9 @@ class ModelFreeTrainer(OuterLoop):
 
     def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Differentiates the task loss through the inner steps: the gradient for each variable of phi, the loss."""
-        compute = lambda: (self._task_loss(self._learn_from(learners, batch["support"]).parameters, batch), None)
-        return meta_gradient(compute, self.meta_loss)[:2]
+        with tf.GradientTape() as tape:
+            loss = self._task_loss(self._learn_from(learners, batch["support"]).parameters, batch)
+        return complete_gradients(tape.gradient(loss, self.meta_loss.trainable_variables), self.meta_loss), loss
 
     def query(self, trajectory: Trajectory, parameters: Parameters) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns fresh rollouts as examples of the task loss: `(x, y, sample_weight)`, y as `PolicyGradient` takes it.

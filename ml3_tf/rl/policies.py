@@ -164,7 +164,7 @@ class MLPPolicy(_Policy):
         }
         inputs, _, actions = _network(**arguments)
         super().__init__(inputs, actions, name=name)
-        self.arguments = arguments
+        self.arguments: dict[str, Any] = arguments
 
 
 @SERIALIZABLE
@@ -234,7 +234,7 @@ class GaussianPolicy(_Policy):
             change = keras.layers.Dense(action_size, kernel_initializer="zeros", name="log_std")(hidden)
         outputs = StandardDeviation(std, trainable=std_mode != "fixed", name="std")(mean, change)
         super().__init__(inputs, outputs, name=name)
-        self.arguments = {**arguments, "std": std, "std_mode": std_mode}
+        self.arguments: dict[str, Any] = {**arguments, "std": std, "std_mode": std_mode}
 
     def mean(self, observations: Any) -> Any:
         """Returns the mean actions `[B, A]` of observations `[B, O]`: the policy without noise."""

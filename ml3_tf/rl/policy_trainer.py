@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, LossInputs, ModelLike, check_counts
+from ml3_tf.inner_loop import LearnerState
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.meta_trainer import MetaTrainer
@@ -83,10 +84,10 @@ class PolicyTrainer(MetaTrainer):
             time_unroll=self.time_unroll,
         )
 
-    def train_step(self, batch: Batch) -> dict[str, Any]:
-        learners = self.train_learners(batch)
+    def outer_step(self, learners: LearnerState, batch: Batch) -> LearnerState:
+        learners = super().outer_step(learners, batch)
         self._last.assign((learners.parameters, tuple(batch["support"])))
-        return self.get_metrics_result()
+        return learners
 
     def last_policies(self) -> tuple[Parameters, tuple[tf.Tensor, tf.Tensor]]:
         """Returns the policies that the last step of `fit` trained, which Algorithm 3 rolls out on the real system.
