@@ -61,7 +61,7 @@ class DynamicsRefit(keras.callbacks.Callback):
     ...     loss_inputs=inputs,
     ... )
     >>> final_distance = lambda tau: tf.norm(tau.observations[..., -1, :] - tau.goal, axis=-1)
-    >>> trainer.compile(loss=final_distance, jit_compile=False)
+    >>> trainer.compile(cost=final_distance, jit_compile=False)
     >>> part = tf.constant([[[-0.5, 0.0]]] * 4), tf.constant([[[0.5, 1.0]]] * 4)
     >>> tasks = tf.data.Dataset.from_tensors({"support": part, "query": part}).repeat()
     >>> env = gymnasium.make_vec("ml3_tf/MountainCarGoal-v0", num_envs=4, vectorization_mode="sync")

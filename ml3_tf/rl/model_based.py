@@ -50,7 +50,7 @@ class ModelBasedTrainer(PolicyTrainer):
     def compile(
         self,
         optimizer: OptimizerLike = "adam",
-        loss: Callable[[Trajectory], tf.Tensor] | None = None,
+        cost: Callable[[Trajectory], tf.Tensor] | None = None,
         inner_optimizer: OptimizerLike = "sgd",
         *,
         extra_loss: ExtraLoss | None = None,
@@ -64,22 +64,22 @@ class ModelBasedTrainer(PolicyTrainer):
 
         Args:
             optimizer: Outer optimizer, moves the meta-loss.
-            loss: Task loss: function of the query `Trajectory` that returns the cost of each episode, `[N, B]`.
+            cost: The task loss: function of the query `Trajectory` that returns the cost of each episode, `[N, B]`.
             inner_optimizer: Inner optimizer, moves the policies.
             extra_loss: Optional function `(parameters, batch) -> [N]`.
-            beta: Weight of `loss`.
+            beta: Weight of `cost`.
             gamma: Weight of `extra_loss`.
             jit_compile: Whether to compile the meta-gradient with XLA.
             steps_per_execution: Number of steps in one compiled call.
             run_eagerly: Whether to run without graphs, for debugging.
 
         Raises:
-            ValueError: `loss` is not a function.
+            ValueError: `cost` is not a function.
         """
-        if not callable(loss):
+        if not callable(cost):
             raise ValueError(
-                "`loss` is the task loss: expected a function of a `Trajectory` that returns the cost of each episode, "
-                f"[N, B]. Received: loss={loss!r}"
+                "`cost` must be a function of a `Trajectory` that returns the cost of each episode, [N, B]. Received: "
+                f"cost={cost!r}"
             )
         super().compile(
             optimizer,
@@ -91,14 +91,14 @@ class ModelBasedTrainer(PolicyTrainer):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
-        self.trajectory_cost: Callable[[Trajectory], tf.Tensor] = loss
+        self.cost: Callable[[Trajectory], tf.Tensor] = cost
 
     def compute_task_loss(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
-        costs = self.trajectory_cost(self.rollout(parameters, *batch["query"]))
+        costs = self.cost(self.rollout(parameters, *batch["query"]))
         expected = tuple(batch["query"][0].shape[:2])
         if tuple(costs.shape) != expected:
             raise ValueError(
-                f"The task loss must return the cost of each episode, shape {expected}. Received: shape "
+                f"`cost` must return one value for each episode, shape {expected}. Received: shape "
                 f"{tuple(costs.shape)}"
             )
         return tf.reduce_mean(costs, 1)

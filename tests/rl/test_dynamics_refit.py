@@ -55,8 +55,9 @@ def make_trainer(dynamics, inner_steps=1, trainer_class=ModelBasedTrainer, **com
         seed=0,
     )
     inner_optimizer = keras.optimizers.SGD(0.5)
-    arguments = {"loss": final_distance, "inner_optimizer": inner_optimizer, "jit_compile": False, **compile_arguments}
-    trainer.compile(keras.optimizers.Adam(1e-3), **arguments)
+    task_loss = final_distance if trainer_class is ModelBasedTrainer else "mse"
+    arguments = {"inner_optimizer": inner_optimizer, "jit_compile": False, **compile_arguments}
+    trainer.compile(keras.optimizers.Adam(1e-3), task_loss, **arguments)
     return trainer
 
 
@@ -183,7 +184,7 @@ def test_it_serves_demonstrations():
     dynamics = make_dynamics()
     expert = np.full((NUM_TASKS, 3, 4), 7.0, "float32"), np.full((NUM_TASKS, 3, 2), 9.0, "float32")
     tasks = tf.data.Dataset.from_tensors({"support": (STARTS, GOALS), "query": expert}).repeat()
-    trainer = make_trainer(dynamics, trainer_class=DemonstrationTrainer, loss="mse")
+    trainer = make_trainer(dynamics, trainer_class=DemonstrationTrainer)
     refit = make_refit(dynamics, tasks=tasks, every=1, exploration=1)
     trainer.fit(tasks, steps_per_epoch=1, callbacks=[refit], verbose=0)
     starts = refit.replay.transitions()[0].reshape(2, 7, HORIZON, 4)[:, :, 0]

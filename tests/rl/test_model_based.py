@@ -26,14 +26,14 @@ def final_distance(trajectory):
     return tf.norm(trajectory.observations[..., -1, :] - trajectory.goal, axis=-1)
 
 
-def make_trainer(loss=final_distance, horizon=6, meta_loss=None, **arguments):
+def make_trainer(cost=final_distance, horizon=6, meta_loss=None, **arguments):
     keras.utils.set_random_seed(0)
     meta_loss = meta_loss or MetaLoss.mlp((6,), features=INPUTS)
     compile_arguments = {"optimizer": keras.optimizers.SGD(0.5), "inner_optimizer": keras.optimizers.SGD(0.3)}
     compile_arguments |= {name: arguments.pop(name) for name in ("jit_compile", "optimizer") if name in arguments}
     arguments = {"dynamics": mountain_car_step, "loss_inputs": INPUTS, "seed": 0, **arguments}
     trainer = ModelBasedTrainer(build_policy, meta_loss, horizon=horizon, **arguments)
-    trainer.compile(loss=loss, **{"jit_compile": False, **compile_arguments})
+    trainer.compile(cost=cost, **{"jit_compile": False, **compile_arguments})
     return trainer
 
 
@@ -115,9 +115,10 @@ def test_the_weights_of_the_dynamics_are_not_part_of_the_trainer():
 
 
 def test_a_loss_must_score_each_episode():
-    with pytest.raises(ValueError, match=r"the cost of each episode, shape \(2, 1\). Received: shape \(2,\)"):
+    words = r"`cost` must return one value for each episode, shape \(2, 1\). Received: shape \(2,\)"
+    with pytest.raises(ValueError, match=words):
         make_trainer(lambda trajectory: final_distance(trajectory)[:, 0]).fit(dataset(), verbose=0)
-    with pytest.raises(ValueError, match="`loss` is the task loss: expected a function of a `Trajectory`.*loss='mse'"):
+    with pytest.raises(ValueError, match="`cost` must be a function of a `Trajectory`.*cost='mse'"):
         make_trainer("mse")
 
 
