@@ -1,0 +1,209 @@
+"""Which metrics the tables of results of the model cards show, for `tools/model_cards.py`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+
+class Table(NamedTuple):
+    """The table of results of a card.
+
+    Args:
+        folder: Folder below `results/`.
+        spread: What follows a number. `"deviation"`: mean ± standard deviation over seeds, and seed 0 in brackets.
+            `"quartiles"` and `"range"`: median (quartiles, or least and most), and a last column of seed 0.
+        columns: Heading of each column, and the part of a metric's name that it stands for.
+        rows: Label of each row, and `"METRIC FORMAT"`: `{}` in METRIC is the column's part. FORMAT may have a second
+            one, for the deviation, after a slash.
+        replaced: Metrics to show instead of others; an empty one is left out.
+    """
+
+    folder: str
+    spread: Literal["deviation", "quartiles", "range"]
+    columns: dict[str, str]
+    rows: dict[str, str]
+    replaced: Mapping[str, str] = MappingProxyType({})
+
+
+def _expand(labels: dict[str, str], measures: dict[str, str]) -> dict[str, str]:
+    """Returns rows for each label, whose value is a prefix of metrics, and each measure."""
+    return {
+        f"{label}{what}": f"{prefix}{metric}" for label, prefix in labels.items() for what, metric in measures.items()
+    }
+
+
+THROUGH_MODEL = {
+    "learned loss": "learned",
+    "task loss, same rate": "same_rate",
+    "task loss, best rate": "tuned",
+    "squared distance, best rate": "tuned_squared",
+}
+DIGITS = {", steps to 90 %": "steps_to_90_{} .0f"}
+DIGITS |= {f", accuracy after {n} steps (%)": f"accuracy_{{}}_{n} .1%" for n in (10, 30, 100, 300)}
+DIGITS |= {f", cross-entropy after {n} steps (nats)": f"cross_entropy_{{}}_{n} .2f" for n in (100, 300)}
+INVERSE_DYNAMICS = {
+    f"{label}, {steps} steps": f"{metric}_{{}}{suffix} .3g/.2g"
+    for label, metric in {
+        "torque error (N m)": "torque_rmse",
+        "torque error / standard deviation": "torque_share",
+        "inertia matrix, relative error": "inertia_error",
+    }.items()
+    for steps, suffix in ((100, "_100"), (500, ""))
+}
+MODEL_FREE = {
+    ": environment steps to 80 %": "samples_to_level_{} ,.0f",
+    ": return after learning (m)": "final_return_{} .2f",
+}
+ANT = MODEL_FREE | {": return after learning (m)": "final_return_{} .0f"}
+
+
+def _inverse_dynamics(robot: str, sgd: str, adam: str) -> Table:
+    columns = {
+        "this loss (shaped)": "shaped",
+        "unshaped learned loss": "unshaped",
+        "squared error, rate 0.01": "same_rate",
+    }
+    columns |= {f"squared error, SGD at {sgd}": "tuned", f"squared error, Adam at {adam}": "tuned_adam"}
+    return Table(f"inverse_dynamics_{robot}", "deviation", columns, INVERSE_DYNAMICS)
+
+
+TABLES = {
+    "ant_model_free": Table(
+        "ant_model_free",
+        "range",
+        {
+            "learned loss": "learned",
+            "PPO, tuned: 40 episodes an update": "ppo",
+            "PPO, 20 episodes an update": "paper_ppo",
+            "goal-conditioned policy (the guide)": "goal_conditioned",
+        },
+        _expand({"unseen tasks": "", "goals 3 m away": "shifted_"}, ANT),
+    ),
+    "digits": Table(
+        "digits",
+        "deviation",
+        {
+            "learned loss": "learned",
+            "cross-entropy, same rate": "same_rate",
+            "cross-entropy, best rate": "tuned",
+        },
+        _expand({"unseen pairs": "", "ten digits": "ten_class_"}, DIGITS),
+    ),
+    "inverse_dynamics_reacher": _inverse_dynamics("reacher", "0.3", "0.03"),
+    "inverse_dynamics_sawyer": _inverse_dynamics("sawyer", "0.03", "0.003"),
+    "mountain_car": Table(
+        "mountain_car",
+        "quartiles",
+        {
+            "learned, shaped": "shaped",
+            "learned, unshaped": "unshaped",
+            "setting of the paper": "paper_setting",
+            "iLQR with the true model": "ilqr",
+        },
+        _expand(
+            {"the paper's start": "", "random starts": "random_start_"},
+            {
+                ": final distance": "final_distance_{} .3f",
+                ": share at the right end": "reach_rate_{} .2f",
+                ": share within 0.1 of the goal": "strict_rate_{} .2f",
+            },
+        )
+        | {"the paper's start, after 30 updates: share within 0.1": "later_strict_rate_{} .2f"},
+    ),
+    "pointmass": Table(
+        "pointmass",
+        "quartiles",
+        THROUGH_MODEL,
+        _expand(
+            {"untrained side": "", "trained side": "trained_side_"},
+            {"": "final_distance_{} .3f", ", after 20 updates": "later_final_distance_{} .3f"},
+        ),
+    ),
+    "reacher_demonstrations": Table(
+        "reacher_demonstrations",
+        "quartiles",
+        {
+            "learned loss": "learned",
+            "cloning": "cloning",
+            "goal-conditioned cloning": "goal_cloning",
+            "taught by that clone": "taught",
+            "nearest training target": "nearest",
+        },
+        {
+            "unseen targets: final distance (rad)": "final_distance_{} .2f",
+            "unseen targets: fingertip (m)": "fingertip_distance_{} .3f",
+            "unseen targets: share within 0.1 rad": "reached_{} .2f",
+            "unseen targets, after 40 updates: final distance (rad)": "later_final_distance_{} .2f",
+            "training targets, other starts: final distance (rad)": "trained_final_distance_{} .2f",
+        },
+        {"trained_final_distance_nearest": ""},  # 0 by construction
+    ),
+    "reacher_model_based": Table(
+        "reacher_model_based",
+        "quartiles",
+        THROUGH_MODEL,
+        {
+            f"{side}{when}": f"{prefix}{metric} .2f"
+            for when, metric in {
+                ": final distance (rad)": "final_distance_{}",
+                ": final speed (rad/s)": "final_speed_{}",
+                ", after 20 updates: final distance (rad)": "later_final_distance_{}",
+            }.items()
+            for side, prefix in {"untrained side": "", "trained side": "trained_side_"}.items()
+        },
+    ),
+    "reacher_model_free": Table(
+        "reacher_model_free",
+        "quartiles",
+        {
+            "learned loss": "learned",
+            "learned by eq. 8 alone": "learned_alone",
+            "the paper's layout": "learned_paper",
+            "reward-aware loss": "learned_rewards",
+            "PPO, tuned": "ppo",
+            "PPO, 20 episodes an update": "paper_ppo",
+            "goal-conditioned policy (the guide)": "goal_conditioned",
+        },
+        _expand({"unseen tasks": "", "unseen directions": "shifted_", "reversed motors": "reversed_"}, MODEL_FREE),
+    ),
+    "reacher_model_free_rewards": Table(
+        "reacher_model_free",
+        "quartiles",
+        {
+            "reward-aware loss": "learned_rewards",
+            "`reacher_model_free`, which sees no reward": "learned",
+            "PPO, tuned": "ppo",
+        },
+        _expand(
+            {"usual motors": "", "unseen directions of goals": "shifted_", "reversed motors": "reversed_"}, MODEL_FREE
+        ),
+    ),
+    "shaped_sine": Table(
+        "shaped_sine",
+        "deviation",
+        {"10 steps": "", "50 steps": "_50", "abs(nu) in [5, 7]": "_beyond", "noise of 0.1 on y": "_noise"},
+        {
+            f"{label} (%)": f"recovered_{method}{{}} .1%"
+            for label, method in {
+                "this loss": "shaped",
+                "scores each point by itself": "per_point",
+                "this loss, learned on noisy y": "noise_trained",
+                "learned for the squared error alone": "unshaped",
+                "squared error, best rate of a grid": "mse_tuned",
+                "squared error, rate 1.0": "mse",
+            }.items()
+        },
+    ),
+    "sine": Table(
+        "sine_regression",
+        "deviation",
+        {
+            "learned loss": "learned",
+            "squared error, rate 0.001": "same_rate",
+            "squared error, best rate of a grid": "tuned",
+        },
+        {"after 100 steps": "test_mse_{} .2f", "after 1,000 steps": "test_mse_{}_1000 .2f"},
+        # The best rate is that for so many steps.
+        {"test_mse_tuned_1000": "test_mse_tuned_for_1000"},
+    ),
+}
