@@ -1,303 +1,298 @@
-"""Meta-learn a loss on one pair of digits, and train classifiers of other digits with it (ML3, section 4.1, figure 2).
+"""Learn a loss on one pair of digits, and train classifiers of other digits with it (ML3, section 4.1, figure 2).
 
     python recipes/digits.py                          one seed, about a minute and a half
     python recipes/digits.py --seeds 10               the reported run
     python recipes/digits.py --data mnist --output-dir results/digits_mnist
 
 The learner is LeNet with its original layer sizes: tanh convolutions of 6 and of 16 filters of 5x5, each followed by
-average pooling, then tanh layers of 120 and 84; here on 16x16 pixels (the first convolution pads), with one softmax
-output for each class. The loss is learned on one pair of digits, 4 and 7, and compared on four pairs that share no
-digit with it, and on all ten digits, with gradient descent on cross-entropy: at the same rate, and at the best rate
-of a grid, tuned once on training images of other pairs of digits (for ten classes: of the ten digits). All methods
-start from the same fresh LeNets, and take full-batch SGD steps on 50 images of each class. Scores are on 49 or 50
-other images of each class, which nobody was trained on.
+average pooling, then tanh layers of 120 and 84. Images have 16x16 pixels (the first convolution pads), and there is one
+softmax output for each class. The loss is learned on one pair of digits, 4 and 7. It is tested on four pairs that share
+no digit with it, and on all ten digits. All methods start from the same fresh LeNets and take full-batch SGD steps on
+50 images of each class. Scores are on 49 or 50 other images of each class:
 
-The loss is per output: one network scores each pair of a class's probability and its one-hot target, and the mean
-over the classes is taken, so it trains any number of them. A mean over ten classes gives each a fifth of the step
-that it gets as one of two; so the rate grows with their number, for all methods: .01 for two (the default of Keras for
-SGD), .05 for ten. What the learned loss does on ten classes at .01 is reported too.
+learned: the learned loss.
+same_rate: cross-entropy at the same rate.
+tuned: cross-entropy at its best rate, tuned on training images of other pairs (for ten classes: of the ten digits).
+
+The loss is per output: one network scores each pair of a class's probability and its one-hot target, and the mean over
+the classes is taken. So it trains any number of classes. A mean over ten classes gives each class a fifth of the step
+that it gets as one of two. Therefore the rate grows with the number of classes, for all methods: 0.01 for two, 0.05 for
+ten. The learned loss on ten classes at 0.01 is reported too.
 
 Meta-training sees 4s and 7s alone. Turned by quarters and mirrored, they make 16 classes. Tasks of two and of ten of
-these take turns: each draws its classes and images at random, trains fresh LeNets for 20 steps, and differentiates
-the cross-entropy on other images through all of them.
+these take turns. Each draws its classes and images at random and trains fresh LeNets for 20 steps; the cross-entropy on
+other images is differentiated through all steps.
+
+Expected result (10 seeds): on unseen pairs a tenth of the steps to 90 % accuracy that cross-entropy takes at the same
+rate, and as many as at its best rate. On ten digits less than half of the former, and twice the latter.
 
 Departures from the paper, which says "one pair to train, other pairs to test, LeNet" and little else: turned and
-mirrored digits in meta-training; probabilities as the loss's input (its reference: logarithms of both probabilities
-at once, which fits two classes only); 20 inner steps instead of one; ten classes; a tuned baseline. The settings were
-chosen on training images of the tuning pairs and of the ten digits, with seeds from 100 on. Logarithms of
-single probabilities were tried as inputs: they know no bound, and some learners diverged beyond the trained steps.
-More or faster meta-training is not better here: learners then reach the edge of divergence, and the meta-gradient with
-them, as the late spikes of panel (d) of the figure show.
+mirrored digits in meta-training; probabilities as the loss's input (its reference takes the logarithms of both
+probabilities at once, which fits two classes only); 20 inner steps instead of one; ten classes; a tuned baseline. The
+settings were chosen on training images of the tuning pairs and of the ten digits, with seeds from 100 on. Logarithms of
+single probabilities were tried as inputs: they have no bound, and some learners diverged beyond the trained steps. More
+or faster meta-training brings learners to the edge of divergence: see the late spikes in panel (d) of the figure.
 
 Metrics (`summary.json`, one value per seed; METHOD is `learned`, `same_rate` or `tuned`; STEPS is 10, 30, 100 or 300
-gradient steps, of which 300 is 15 times what the loss was trained for):
+gradient steps, of which 300 is 15 times the number that the loss was trained for):
     accuracy_METHOD_STEPS: share of correct classes on unseen images, mean over LeNets and unseen pairs.
     cross_entropy_METHOD_STEPS: cross-entropy on unseen images (nats), the same mean.
-    steps_to_90_METHOD: steps until 90 % of unseen images are right, mean over LeNets; one that never is counts 300.
+    steps_to_90_METHOD: steps until 90 % of unseen images are right, mean over LeNets; 300 for a LeNet that never is.
     ten_class_accuracy_METHOD_STEPS, ten_class_cross_entropy_METHOD_STEPS, ten_class_steps_to_90_METHOD: the same for
         the ten digits.
     ten_class_accuracy_learned_rate_of_two_STEPS (and ten_class_cross_entropy_..., ten_class_steps_to_90_...): for
-        the learned loss on ten digits at the rate for two classes, .01.
+        the learned loss on ten digits at the rate for two classes, 0.01.
     train_pair_accuracy_METHOD_STEPS, train_pair_cross_entropy_METHOD_STEPS, train_pair_steps_to_90_METHOD: the same
         for the pair of meta-training, on images that were not part of it.
 
-    The tuned rates stand in "config", as tuned_rate and tuned_rate_ten.
-
-Files: `summary.json`, `history.csv`, `figure.png`, and the learned loss of the first seed in `meta_loss/`.
+Files: `summary.json` (the tuned rates are in "config"), `history.csv`, `figure.png`, and the learned loss of the first
+seed in `meta_loss/`.
 """
 
+import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
-import tyro
-from digit_figure import METHODS, draw_figure
-from digit_images import check_pairs, draw_tasks, load_images, meta_train_tasks, split
-from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
-from lenet import build_lenet, learning_curves, steps_to
 
 import ml3_tf
+from parts.digits.figure import draw_figure
+from parts.digits.images import Images, check_pairs, draw_tasks, load_images, meta_train_tasks, split, stream_seed
+from parts.digits.lenet import build_lenet, learning_curves
+from parts.digits.report import compute_metrics, history_rows, print_report
+from parts.experiment import (
+    Metrics,
+    Result,
+    Seed,
+    export_seed_loss,
+    fill_in,
+    run_seeds,
+    save_figure,
+    seed_loss_folder,
+    write_history,
+    write_summary,
+)
+from parts.settings import RecipeSettings, recorded_command, run_command
 
-TRAIN_PAIR = (4, 7)  # no two of their quarter turns and mirror images look alike
-TEST_PAIRS = ((0, 6), (1, 8), (2, 3), (5, 9))
-TUNING_PAIRS = [[0, 9], [1, 2], [3, 5], [6, 8]]
 TEN_DIGITS = tuple(range(10))
-RATE_PER_CLASS = 5e-3  # a per-output loss is a mean over classes: the rate makes up for it
-RATES = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5]  # the grid for cross-entropy
-REPORTED_STEPS = (10, 30, 100, 300)
-TUNED_STEPS = 100
-PER_CLASS = 50  # images in training, and as many in testing
-
-CONFIG = {
-    "meta_loss": {"activation": "silu", "learning_rate": 30.0, "input_scale": [0.2, 1.0]},
-    "output_stddev": 1e-4,  # start from a loss that moves nobody: a random one diverges
-    "inner_steps": 20,
-    "epochs": 50,  # in each, tasks of two and of ten classes take their turn: rarer turns undo each other
-    "clip_norm": 0.5,
-    "heads": {  # tasks of meta-training, by their number of classes
-        "2": {"outer_rate": 1.3e-3, "outer_steps": 100, "num_tasks": 2, "per_class": 16},
-        "10": {"outer_rate": 1.8e-3, "outer_steps": 100, "num_tasks": 1, "per_class": 8},
-    },
-    "test_learners": 1,  # fresh LeNets for each pair, and for the ten digits
-    "tuning_learners": 3,
-    "test_steps": REPORTED_STEPS[-1],
-}
-SMOKE = {
-    "inner_steps": 2,
-    "epochs": 2,
-    "heads": {
-        "2": {"outer_rate": 1e-3, "outer_steps": 2, "num_tasks": 1, "per_class": 2},
-        "10": {"outer_rate": 3e-3, "outer_steps": 2, "num_tasks": 1, "per_class": 1},
-    },
-    "test_learners": 1,
-    "tuning_learners": 1,
-    "test_steps": 10,
-    "tuning_pairs": TUNING_PAIRS[:1],
-    "rates": RATES[2:3],
-}
+TUNED_STEPS = 100  # the rate of cross-entropy is tuned for
 
 
-def rate_for(num_classes):
-    return RATE_PER_CLASS * num_classes
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """Meta-training with tasks of one number of classes."""
+
+    outer_rate: float
+    """First rate of the outer Adam."""
+    outer_steps: int = 100
+    """Number of outer steps."""
+    num_tasks: int = 1
+    """Number of tasks in an outer step."""
+    per_class: int = 8
+    """Number of images of each class to train on, and as many for the task loss."""
 
 
-def stream(purpose, seed):
-    """Training, tuning and testing draw from streams of their own."""
-    return 3 * seed + ["train", "tune", "test"].index(purpose)
+@dataclasses.dataclass(frozen=True)
+class Settings(RecipeSettings):
+    data: Literal["digits", "mnist"] = "digits"
+    """`digits` (scikit-learn's, no download), or `mnist`."""
+    data_path: Path | None = None
+    """`.npz` file of MNIST. None: Keras fetches it."""
+    train_pair: tuple[int, int] = (4, 7)
+    """The two digits of meta-training: no two of their quarter turns and mirror images look alike."""
+    test_pairs: tuple[tuple[int, int], ...] = ((0, 6), (1, 8), (2, 3), (5, 9))
+    """Pairs of digits that the loss is tested on."""
+    tuning_pairs: tuple[tuple[int, int], ...] = ((0, 9), (1, 2), (3, 5), (6, 8))
+    """Pairs of digits that the rate of cross-entropy is tuned on."""
+    rates: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+    """The grid for the rate of cross-entropy."""
+    rate_per_class: float = 5e-3
+    """Rate of SGD for each class: a per-output loss is a mean over classes, which the rate makes up for."""
+    activation: str = "silu"
+    """Activation of the loss's network."""
+    learned_rate: float = 30.0
+    """First value of the rate that the loss learns."""
+    input_scale: tuple[float, float] = (0.2, 1.0)
+    """Divisors of the loss's inputs, probability and target."""
+    output_stddev: float = 1e-4
+    """Spread of the loss's first output weights: a random loss diverges."""
+    inner_steps: int = 20
+    """Number of gradient steps in meta-training."""
+    epochs: int = 50
+    """In each, tasks of two and of ten classes take their turn: rarer turns undo each other."""
+    clip_norm: float = 0.5
+    """Largest norm of the outer gradient."""
+    two_classes: Head = Head(outer_rate=1.3e-3, num_tasks=2, per_class=16)
+    """Meta-training with tasks of two classes."""
+    ten_classes: Head = Head(outer_rate=1.8e-3)
+    """Meta-training with tasks of ten classes."""
+    per_class: int = 50
+    """Number of images of each class to train on at meta-test, and at most as many to test on."""
+    test_learners: int = 1
+    """Number of fresh LeNets for each pair, and for the ten digits."""
+    tuning_learners: int = 3
+    """The same while the rate of cross-entropy is tuned."""
+    test_steps: int = 300
+    """Number of gradient steps at meta-test."""
+    tuned_rate: float | None = None
+    """Rate that is best for cross-entropy of two classes. None: tune it."""
+    tuned_rate_ten: float | None = None
+    """Rate that is best for cross-entropy of ten classes. None: tune it."""
+
+    @property
+    def heads(self) -> dict[int, Head]:
+        """Meta-training by the number of classes."""
+        return {2: self.two_classes, 10: self.ten_classes}
+
+    def smoke(self) -> "Settings":
+        return self.replace(
+            inner_steps=2,
+            epochs=2,
+            two_classes=Head(outer_rate=1e-3, outer_steps=2, num_tasks=1, per_class=2),
+            ten_classes=Head(outer_rate=3e-3, outer_steps=2, num_tasks=1, per_class=1),
+            test_learners=1,
+            tuning_learners=1,
+            test_steps=10,
+            tuning_pairs=self.tuning_pairs[:1],
+            rates=self.rates[2:3],
+        )
 
 
-def meta_train(images, pair, config, seed, verbose):
+def meta_train(
+    images: Images, settings: Settings, seed: int, verbose: int
+) -> tuple[ml3_tf.MetaLoss, dict[int, list[float]]]:
     """Returns the learned loss, and for each number of classes the task loss for each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
-    initializer = keras.initializers.RandomNormal(stddev=config["output_stddev"])
     meta_loss = ml3_tf.MetaLoss.mlp(
-        (40, 40), output_initializer=initializer, mode="per_output", name="digits", **config["meta_loss"]
+        (40, 40),
+        activation=settings.activation,
+        output_initializer=keras.initializers.RandomNormal(stddev=settings.output_stddev),
+        mode="per_output",
+        features=ml3_tf.LossInputs(None, {"y_pred": 1, "y_true": 1}, settings.input_scale),
+        learning_rate=settings.learned_rate,
+        name="digits",
     )
-    images_of_pair = [images.x[images.y == digit] for digit in pair]
-    trainers = {head: compile_trainer(meta_loss, int(head), config, seed) for head in config["heads"]}
-    curves = {head: [] for head in trainers}
-    for epoch in range(config["epochs"]):
-        for head, trainer in trainers.items():
-            settings = config["heads"][head]
-            sizes = int(head), settings["num_tasks"], settings["per_class"]
+    images_of_pair = [images.x[images.y == digit] for digit in settings.train_pair]
+    trainers = {num_classes: compile_trainer(meta_loss, num_classes, settings, seed) for num_classes in settings.heads}
+    curves = {num_classes: [] for num_classes in trainers}
+    for epoch in range(settings.epochs):
+        for num_classes, trainer in trainers.items():
+            head = settings.heads[num_classes]
+            sizes = num_classes, head.num_tasks, head.per_class
             history = trainer.fit(
-                meta_train_tasks(images_of_pair, *sizes, seed=[stream("train", seed), epoch]),
-                steps_per_epoch=settings["outer_steps"] // config["epochs"],
+                meta_train_tasks(images_of_pair, *sizes, seed=[stream_seed("train", seed), epoch]),
+                steps_per_epoch=head.outer_steps // settings.epochs,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 verbose=verbose,
             )
-            curves[head] += history.history["loss"]
+            curves[num_classes] += history.history["loss"]
     return meta_loss, curves
 
 
-def compile_trainer(meta_loss, num_classes, config, seed):
-    settings = config["heads"][str(num_classes)]
+def compile_trainer(meta_loss: ml3_tf.MetaLoss, num_classes: int, settings: Settings, seed: int) -> ml3_tf.MetaTrainer:
+    head = settings.heads[num_classes]
     trainer = ml3_tf.MetaTrainer(
-        lambda: build_lenet(num_classes), meta_loss, inner_steps=config["inner_steps"], seed=stream("train", seed)
+        lambda: build_lenet(num_classes), meta_loss, inner_steps=settings.inner_steps, seed=stream_seed("train", seed)
     )
-    schedule = keras.optimizers.schedules.CosineDecay(settings["outer_rate"], settings["outer_steps"])
+    schedule = keras.optimizers.schedules.CosineDecay(head.outer_rate, head.outer_steps)
     trainer.compile(
         # An Adam for each number of classes: their gradients differ a hundredfold in size.
-        optimizer=keras.optimizers.Adam(schedule, global_clipnorm=config["clip_norm"]),
+        optimizer=keras.optimizers.Adam(schedule, global_clipnorm=settings.clip_norm),
         loss="categorical_crossentropy",
-        inner_optimizer=keras.optimizers.SGD(rate_for(num_classes)),
+        inner_optimizer=keras.optimizers.SGD(settings.rate_per_class * num_classes),
         jit_compile=False,  # on a CPU, XLA's convolutions are five times slower
     )
     return trainer
 
 
-def tune_rates(_, config, output_dir, verbose):
-    """The rates of the grid at which cross-entropy is least, on average over 100 steps: for two classes and for ten.
+def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Returns the rates at which cross-entropy is least, on average over 100 steps, for two classes and for ten.
 
-    They are found once, on training images alone, a part of which is held out for this, and they are the same for all
-    seeds: near the edge of divergence, a rate tuned on few learners fails on the next.
+    They are found on training images alone, a part of them held out. They are the same for all seeds: near the edge of
+    divergence, a rate tuned on few learners fails on the next.
     """
-    train, held_out = split(load_images(config["data"], config["data_path"])[0])
-    steps = min(TUNED_STEPS, config["test_steps"])
-    best = []
-    for groups in (config["tuning_pairs"], [TEN_DIGITS]):
-        tasks = draw_tasks(train, held_out, groups, PER_CLASS, config["tuning_learners"], stream("tune", 0))
+    train, held_out = split(load_images(settings.data, settings.data_path)[0])
+    steps, seed, best = min(TUNED_STEPS, settings.test_steps), stream_seed("tune", 0), []
+    for groups in (settings.tuning_pairs, (TEN_DIGITS,)):
+        tasks = draw_tasks(
+            train, held_out, groups, settings.per_class, settings.tuning_learners, stream_seed("tune", 0)
+        )
         scores = [
-            learning_curves("categorical_crossentropy", rate, tasks, steps, stream("tune", 0))[0].mean()
-            for rate in config["rates"]
+            learning_curves("categorical_crossentropy", rate, tasks, steps, seed)[0].mean() for rate in settings.rates
         ]
-        best.append(config["rates"][int(np.argmin(np.nan_to_num(scores, nan=np.inf)))])
+        best.append(settings.rates[int(np.argmin(np.nan_to_num(scores, nan=np.inf)))])
     return {"tuned_rate": best[0], "tuned_rate_ten": best[1]}
 
 
-def run_seed(seed, config, output_dir, verbose):
-    train, test = load_images(config["data"], config["data_path"])
-    meta_loss, meta_train_curves = meta_train(train, config["train_pair"], config, seed, verbose)
-    meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
+def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    train, test = load_images(settings.data, settings.data_path)
+    meta_loss, meta_train_curves = meta_train(train, settings, seed, verbose)
+    meta_loss.export(seed_loss_folder(seed, output_dir))
 
-    experiments = {"": config["test_pairs"], "train_pair_": [config["train_pair"]], "ten_class_": [TEN_DIGITS]}
+    experiments = {"": settings.test_pairs, "train_pair_": (settings.train_pair,), "ten_class_": (TEN_DIGITS,)}
     curves = {}
     for prefix, groups in experiments.items():
-        ten = groups == [TEN_DIGITS]
-        tasks = draw_tasks(train, test, groups, PER_CLASS, config["test_learners"], stream("test", seed))
-        rate, tuned_rate = rate_for(len(groups[0])), config["tuned_rate_ten" if ten else "tuned_rate"]
-        methods = {
-            "learned": (meta_loss, rate),
-            "same_rate": ("categorical_crossentropy", rate),
-            "tuned": ("categorical_crossentropy", tuned_rate),
-            **({"learned_rate_of_two": (meta_loss, rate_for(2))} if ten else {}),
-        }
+        tasks = draw_tasks(train, test, groups, settings.per_class, settings.test_learners, stream_seed("test", seed))
         curves[prefix] = {
-            name: learning_curves(*method, tasks, config["test_steps"], stream("test", seed))
-            for name, method in methods.items()
+            name: learning_curves(*method, tasks, settings.test_steps, stream_seed("test", seed))
+            for name, method in methods(meta_loss, len(groups[0]), settings).items()
         }
     return {
-        "metrics": all_metrics(curves),
-        "meta_train": meta_train_curves,
-        "meta_test": {
-            prefix: {name: values.mean(axis=2).tolist() for name, values in methods.items()}
-            for prefix, methods in curves.items()
-        },
+        "metrics": compute_metrics(curves),
+        "meta_train": {str(num_classes): curve for num_classes, curve in meta_train_curves.items()},
+        "meta_test": {k: {name: c.mean(axis=2).tolist() for name, c in group.items()} for k, group in curves.items()},
     }
 
 
-def all_metrics(curves):
-    """The metrics of one seed, from prefix -> method -> `[2, steps + 1, N]`."""
-    metrics = {}
-    for prefix, methods in curves.items():
-        for name, (cross_entropy, accuracy) in methods.items():
-            for step in REPORTED_STEPS:
-                if step < len(accuracy):
-                    metrics[f"{prefix}accuracy_{name}_{step}"] = float(accuracy[step].mean())
-                    metrics[f"{prefix}cross_entropy_{name}_{step}"] = float(cross_entropy[step].mean())
-            metrics[f"{prefix}steps_to_90_{name}"] = float(steps_to(0.9, accuracy).mean())
-    return metrics
+def methods(meta_loss: ml3_tf.MetaLoss, num_classes: int, settings: Settings) -> dict[str, tuple[Any, float]]:
+    """Returns name -> loss and rate."""
+    rate, ten = settings.rate_per_class * num_classes, num_classes == len(TEN_DIGITS)
+    compared = {
+        "learned": (meta_loss, rate),
+        "same_rate": ("categorical_crossentropy", rate),
+        "tuned": ("categorical_crossentropy", settings.tuned_rate_ten if ten else settings.tuned_rate),
+    }
+    return compared | ({"learned_rate_of_two": (meta_loss, 2 * settings.rate_per_class)} if ten else {})
 
 
 def main(
+    settings: Settings = Settings(),
+    *,
     seeds: int = 1,
     first_seed: int = 0,
-    data: Literal["digits", "mnist"] = "digits",
-    data_path: Path | None = None,
-    train_pair: tuple[int, int] = TRAIN_PAIR,
-    test_pairs: tuple[tuple[int, int], ...] = TEST_PAIRS,
     smoke: bool = False,
     jobs: int = 1,
     output_dir: Path = Path("results/digits"),
-):
-    """Meta-learns a loss on one pair of digits and compares it on others.
+) -> Metrics:
+    """Learns a loss on one pair of digits and compares it on others.
 
     Args:
+        settings: The settings.
         seeds: Number of seeds.
         first_seed: The first seed.
-        data: `digits` (scikit-learn's, no download), or `mnist`.
-        data_path: `.npz` file of MNIST; default: Keras fetches it.
-        train_pair: The two digits of meta-training.
-        test_pairs: Pairs of digits that the loss is tested on.
         smoke: Run a few steps only, to see that everything works.
         jobs: Number of processes; each takes seeds of its own.
-        output_dir: Where results go. An interrupted run resumes from it.
+        output_dir: Folder for the results. An interrupted run resumes from it.
 
     Returns:
-        The metrics, name -> one value per seed.
+        The metrics, name -> one value for each seed.
     """
-    command = command_line(main, locals())
-    check_pairs(train_pair, test_pairs)
-    load_images(data, data_path)  # fails before anything is written
-    config = {
-        "data": data,
-        "data_path": None if data_path is None else str(data_path),
-        "train_pair": list(train_pair),
-        "test_pairs": [list(pair) for pair in test_pairs],
-        "tuning_pairs": TUNING_PAIRS,
-        "rates": RATES,
-        **CONFIG,
-    }
-    config |= {**SMOKE, "smoke": True} if smoke else {}
+    command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
+    check_pairs(settings.train_pair, settings.test_pairs)
+    load_images(settings.data, settings.data_path)  # fails before anything is written
+    settings = settings.smoke() if smoke else settings
+    settings = fill_in(tune_rates, ("tuned_rate", "tuned_rate_ten"), settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
-    [tuned] = run_seeds(tune_rates, ["tuning"], config, output_dir)
-    config |= {name: tuned[name] for name in ("tuned_rate", "tuned_rate_ten")}
-    results = run_seeds(run_seed, numbers, config, output_dir, jobs)
-    metrics = write_summary("digits", command, numbers, results, config, output_dir)
+    results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
+    metrics = write_summary("digits", command, numbers, results, settings, output_dir)
     write_history(history_rows(numbers, results), output_dir)
-    figure_path = Path(output_dir) / "figure.png"
-    draw_figure(results, config).savefig(figure_path)
-    loss_path = export_loss_of(first_seed, output_dir)
-    print_results(metrics, config["test_steps"])
-    print(
-        f"\nFigure: {figure_path}\nLearned loss: {loss_path}\n\nUse it in any Keras classifier with a softmax and "
-        f'one-hot targets:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
-        f"    model.compile(optimizer=keras.optimizers.SGD({RATE_PER_CLASS} * num_classes), loss=loss)"
-    )
+    figure_path = save_figure(draw_figure(results, settings), output_dir)
+    loss_path = export_seed_loss(first_seed, output_dir)
+    print_report(metrics, settings, figure_path, loss_path)
     return metrics
 
 
-def history_rows(seeds, results):
-    rows = []
-    for seed, result in zip(seeds, results):
-        for head, curve in result["meta_train"].items():
-            shared = {"seed": seed, "phase": f"meta_train_{head}_classes", "method": "learned"}
-            rows += [{**shared, "step": i, "cross_entropy": loss, "accuracy": ""} for i, loss in enumerate(curve)]
-        for prefix, methods in result["meta_test"].items():
-            for name, (cross_entropy, accuracy) in methods.items():
-                shared = {"seed": seed, "phase": f"{prefix}meta_test", "method": name}
-                rows += [
-                    {**shared, "step": i, "cross_entropy": loss, "accuracy": share}
-                    for i, (loss, share) in enumerate(zip(cross_entropy, accuracy))
-                ]
-    return rows
-
-
-def print_results(metrics, last_step):
-    kinds = {"": "unseen pairs", "ten_class_": "ten digits"}
-    rows = []
-    for prefix, kind in kinds.items():
-        for key, method in METHODS.items():
-            rows += [
-                (f"{kind}, {method}: accuracy after {step} steps", f"{prefix}accuracy_{key}_{step}")
-                for step in REPORTED_STEPS
-                if step <= last_step
-            ]
-            rows.append((f"{kind}, {method}: steps to 90 %", f"{prefix}steps_to_90_{key}"))
-    print_table(metrics, rows)
-
-
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    run_command(main, description=__doc__)

@@ -3,21 +3,23 @@
     python recipes/keras_fit.py                   one seed, about half a minute
     python recipes/keras_fit.py --seeds 10        the reported run
 
-This is the page to copy from: `train_classifier` and `train_regressor` are all that there is to it. The paper has no
-such experiment; it asks what the shipped losses are worth to someone who takes them off the shelf, on models, batches
-and data that they were not learned with.
+Copy from this recipe: `train_classifier` and `train_regressor` are complete. The paper has no such experiment. It shows
+how well the shipped losses train models on batches and data that they were not learned with:
 
-`digits`: a convolutional network (ReLU, 3x3 filters, max pooling) learns scikit-learn's ten digits in batches of 32
-    with the loss "digits", which was learned on 4s and 7s with LeNets. 800 images to train, 400 to validate, 597 to
-    test. At most 30 epochs.
-`diabetes`: a regressor of two layers of 40 predicts the progression of diabetes after a year from ten measurements
+digits: a convolutional network (ReLU, 3x3 filters, max pooling) learns scikit-learn's ten digits in batches of 32 with
+    the loss "digits", which was learned on 4s and 7s with LeNets. 800 images to train, 400 to validate, 597 to test. At
+    most 30 epochs.
+diabetes: a regressor of two layers of 40 predicts the progression of diabetes after a year from ten measurements
     (scikit-learn's 442 patients, divided 6:2:2, standardized) in batches of 32 with the loss "sine", which was learned
     on sine curves. At most 100 epochs.
 
-Each is compared with the usual loss, cross-entropy or mean squared error (MSE), at the same rate and at the best rate
-of a grid, tuned once with seeds that are not reported, for the best validation value and not for speed. All use plain
-SGD. Early stopping ends a run whose metric on the validation data no longer improves, and keeps the best weights. It
-watches a *metric*, never the loss: a learned loss has a scale of its own.
+Each learned loss is compared with the usual loss, cross-entropy or mean squared error (MSE): at the same rate, and at
+the best rate of a grid. The rate is tuned once, with seeds that are not reported, for the best validation value and not
+for speed. All use plain SGD. Early stopping ends a run whose metric on the validation data no longer improves, and
+keeps the best weights. It watches a *metric*, never the loss: a learned loss has a scale of its own.
+
+Expected result (10 seeds): the learned losses are better than the usual ones at the same rate, on all seeds for the
+digits and on 8 for the patients. They come close to the usual ones at their best rate, but are not better.
 
 Metrics (`summary.json`, one value per seed; METHOD is `learned`, `same_rate` or `tuned`):
     digits_accuracy_METHOD: share of correct classes on the test images, at the best epoch.
@@ -28,40 +30,90 @@ Metrics (`summary.json`, one value per seed; METHOD is `learned`, `same_rate` or
     diabetes_r2_METHOD: share of the variance of the test patients' scores that is explained, 1 at best.
     diabetes_epochs_METHOD: epoch with the least MSE on the validation patients.
 
-    The tuned rates stand in "config", as digits_tuned_rate and diabetes_tuned_rate.
-
-Files: `summary.json`, `history.csv`, `figure.png`, and Keras's own log of each run in `logs/`.
+Files: `summary.json` (the tuned rates are in "config"), `history.csv`, `figure.png`, and Keras's own log of each run in
+`logs/`.
 """
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tyro
-from digit_images import SIZE, load_images, one_hot
-from experiment import command_line, print_table, run_seeds, write_history, write_summary
-from matplotlib.figure import Figure
 
 import ml3_tf
-from ml3_tf.inspection.learning_curves import NAMED_COLORS, plot_learning_curve
-from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
+from parts.digits.images import SIZE
+from parts.experiment import (
+    Metrics,
+    Result,
+    Seed,
+    fill_in,
+    run_seeds,
+    save_figure,
+    write_history,
+    write_summary,
+)
+from parts.keras_fit.data import load_diabetes, load_digits
+from parts.keras_fit.report import (
+    METHODS,
+    METRIC,
+    best_value,
+    draw_figure,
+    history_rows,
+    measure_diabetes,
+    measure_digits,
+    print_report,
+)
+from parts.settings import RecipeSettings, recorded_command, run_command
 
-RATES = {"digits": 5e-2, "diabetes": 1e-3}  # those that the losses were learned for: 5e-3 per class, and 1e-3
-GRIDS = {
-    "digits": [5e-2, 1e-1, 2e-1, 3e-1, 5e-1, 7e-1, 1.0],
-    "diabetes": [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
-}
-EPOCHS = {"digits": 30, "diabetes": 100}
-USUAL_LOSS = {"digits": "categorical_crossentropy", "diabetes": "mse"}
-LEARNED_LOSS = {"digits": "digits", "diabetes": "sine"}
-METRIC = {"digits": "val_accuracy", "diabetes": "val_mse"}
-METHODS = ("learned", "same_rate", "tuned")
 BATCH_SIZE = 32
-TUNING_SEEDS = (100, 101)
 
 
-def train_classifier(loss, rate, data, epochs, log, verbose):
-    """Trains a classifier of the ten digits; `loss` is a learned one or any other."""
+@dataclasses.dataclass(frozen=True)
+class TaskSettings:
+    """The settings of one data set."""
+
+    epochs: int
+    """Largest number of epochs."""
+    rate: float
+    """Rate of SGD that the learned loss was learned for."""
+    grid: tuple[float, ...]
+    """The grid for the rate of the usual loss."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RecipeSettings):
+    digits: TaskSettings = TaskSettings(epochs=30, rate=5e-2, grid=(5e-2, 1e-1, 2e-1, 3e-1, 5e-1, 7e-1, 1.0))
+    """The digits; the rate is 5e-3 for each class."""
+    diabetes: TaskSettings = TaskSettings(epochs=100, rate=1e-3, grid=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
+    """The patients."""
+    tuning_seeds: tuple[int, ...] = (100, 101)
+    """Seeds that the rate of the usual loss is tuned with."""
+    digits_tuned_rate: float | None = None
+    """Rate that is best for cross-entropy. None: tune it."""
+    diabetes_tuned_rate: float | None = None
+    """Rate that is best for MSE. None: tune it."""
+
+    @property
+    def tasks(self) -> dict[str, TaskSettings]:
+        return {"digits": self.digits, "diabetes": self.diabetes}
+
+    @property
+    def tuned_rates(self) -> dict[str, float | None]:
+        return {"digits": self.digits_tuned_rate, "diabetes": self.diabetes_tuned_rate}
+
+    def smoke(self) -> "Settings":
+        digits, diabetes = (
+            dataclasses.replace(task, epochs=1, grid=task.grid[1:2]) for task in (self.digits, self.diabetes)
+        )
+        return self.replace(digits=digits, diabetes=diabetes, tuning_seeds=(100,))
+
+
+def train_classifier(
+    loss: Any, rate: float, data: Mapping[str, Any], epochs: int, log: Path, verbose: int
+) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Trains a classifier of the ten digits; `loss` is a learned loss or any other."""
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -90,8 +142,10 @@ def train_classifier(loss, rate, data, epochs, log, verbose):
     return model, history.history
 
 
-def train_regressor(loss, rate, data, epochs, log, verbose):
-    """Trains a regressor of one number; `loss` is a learned one or any other."""
+def train_regressor(
+    loss: Any, rate: float, data: Mapping[str, Any], epochs: int, log: Path, verbose: int
+) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Trains a regressor of one number; `loss` is a learned loss or any other."""
     layers = keras.layers
     num_features = data["train"][0].shape[1]
     model = keras.Sequential(
@@ -117,178 +171,105 @@ def train_regressor(loss, rate, data, epochs, log, verbose):
     return model, history.history
 
 
-TRAIN = {"digits": train_classifier, "diabetes": train_regressor}
+class Task(NamedTuple):
+    """A data set: how to load it, how to train on it, and with which losses."""
+
+    load: Callable[..., dict[str, Any]]
+    train: Callable[..., tuple[keras.Model, dict[str, list[float]]]]
+    measure: Callable[..., dict[str, float]]
+    learned_loss: str
+    usual_loss: str
 
 
-def load_digits(seed):
-    """Images and one-hot targets; the seed divides training from validation, the test images are always the same."""
-    train, test = load_images()
-    order = np.random.default_rng(seed).permutation(len(train.y))
-    x, y = train.x[order], one_hot(train.y[order], range(10))
-    return {"train": (x[:800], y[:800]), "validation": (x[800:], y[800:]), "test": (test.x, one_hot(test.y, range(10)))}
+TASKS = {
+    "digits": Task(load_digits, train_classifier, measure_digits, "digits", "categorical_crossentropy"),
+    "diabetes": Task(load_diabetes, train_regressor, measure_diabetes, "sine", "mse"),
+}
 
 
-def load_diabetes(seed):
-    """Ten measurements and a score for each patient, standardized by the training patients."""
-    from sklearn.datasets import load_diabetes
-
-    x, y = load_diabetes(return_X_y=True)
-    parts = np.split(np.random.default_rng(seed).permutation(len(y)), [264, 353])
-    mean, deviation = y[parts[0]].mean(), y[parts[0]].std()
-    x = (x - x[parts[0]].mean(axis=0)) / x[parts[0]].std(axis=0)
-    y = (y - mean) / deviation
-    arrays = [(x[part].astype("float32"), y[part, np.newaxis].astype("float32")) for part in parts]
-    return {**dict(zip(("train", "validation", "test"), arrays)), "deviation": deviation}
-
-
-LOAD = {"digits": load_digits, "diabetes": load_diabetes}
-
-
-def tune_rates(_, config, output_dir, verbose):
-    """The rate of each grid at which the usual loss does best on validation data; seeds of its own, so not per seed."""
+def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Returns the rate of each grid at which the usual loss does best on validation data; the same for all seeds."""
     tuned = {}
-    for task, load in LOAD.items():
-        scores = []
-        for rate in config["grids"][task]:
+    for name, task in TASKS.items():
+        grid, scores = settings.tasks[name].grid, []
+        for rate in grid:
             runs = [
-                fit(task, "tuned", seed, rate, load(seed), config, output_dir, 0) for seed in config["tuning_seeds"]
+                fit(name, "tuned", seed, rate, task.load(seed), settings, output_dir, 0)
+                for seed in settings.tuning_seeds
             ]
-            scores.append(np.mean([best_value(task, history) for _, history in runs]))
-        tuned[f"{task}_tuned_rate"] = config["grids"][task][int(np.argmax(scores))]
+            scores.append(np.mean([best_value(name, history) for _, history in runs]))
+        tuned[f"{name}_tuned_rate"] = grid[int(np.argmax(scores))]
     return tuned
 
 
-def best_value(task, history):
-    """The best value of the validation metric, higher is better; minus infinity for a run that diverged."""
-    values = np.array(history[METRIC[task]])
-    values = values if task == "digits" else -values
-    return np.max(np.nan_to_num(values, nan=-np.inf))
-
-
-def fit(task, method, seed, rate, data, config, output_dir, verbose):
-    """One run: the methods differ in the loss and the rate alone."""
-    loss = ml3_tf.load_meta_loss(LEARNED_LOSS[task]) if method == "learned" else USUAL_LOSS[task]
+def fit(
+    name: str,
+    method: str,
+    seed: int,
+    rate: float,
+    data: Mapping[str, Any],
+    settings: Settings,
+    output_dir: Path,
+    verbose: int,
+) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Trains one model; the methods differ in the loss and the rate alone."""
+    task = TASKS[name]
+    loss = ml3_tf.load_meta_loss(task.learned_loss) if method == "learned" else task.usual_loss
     keras.utils.set_random_seed(seed)  # the same fresh weights and batches for all methods
-    log = output_dir / "logs" / f"{task}_{method}_{rate}_{seed}.csv"
+    log = output_dir / "logs" / f"{name}_{method}_{rate}_{seed}.csv"
     log.parent.mkdir(parents=True, exist_ok=True)
-    return TRAIN[task](loss, rate, data, config["epochs"][task], log, verbose)
+    return task.train(loss, rate, data, settings.tasks[name].epochs, log, verbose)
 
 
-def run_seed(seed, config, output_dir, verbose):
+def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
     metrics, curves = {}, {}
-    for task, load in LOAD.items():
-        data = load(seed)
+    for name, task in TASKS.items():
+        data, task_settings = task.load(seed), settings.tasks[name]
         for method in METHODS:
-            rate = config[f"{task}_tuned_rate"] if method == "tuned" else RATES[task]
-            model, history = fit(task, method, seed, rate, data, config, output_dir, verbose)
-            measure = measure_digits if task == "digits" else measure_diabetes
-            values = measure(model, history, data, config["epochs"][task])
-            metrics |= {f"{task}_{name.replace('METHOD', method)}": float(value) for name, value in values.items()}
-            curves |= {f"{task}_{method}": history[METRIC[task]]}
+            rate = settings.tuned_rates[name] if method == "tuned" else task_settings.rate
+            model, history = fit(name, method, seed, rate, data, settings, output_dir, verbose)
+            values = task.measure(model, history, data, task_settings.epochs)
+            metrics |= {metric.format(method): float(value) for metric, value in values.items()}
+            curves |= {f"{name}_{method}": history[METRIC[name]]}
     return {"metrics": metrics, "curves": curves}
 
 
-def measure_digits(model, history, data, epochs):
-    validation = np.array(history["val_accuracy"])
-    reached = np.flatnonzero(validation >= 0.9)
-    return {
-        "accuracy_METHOD": model.evaluate(*data["test"], verbose=0, return_dict=True)["accuracy"],
-        "accuracy_METHOD_1": validation[0],
-        "epochs_METHOD": reached[0] + 1 if len(reached) else epochs,
-    }
-
-
-def measure_diabetes(model, history, data, epochs):
-    x, y = data["test"]
-    mse = model.evaluate(x, y, verbose=0, return_dict=True)["mse"]
-    return {
-        "rmse_METHOD": np.sqrt(mse) * data["deviation"],
-        "r2_METHOD": 1 - mse / y.var(),
-        "epochs_METHOD": np.nanargmin(history["val_mse"]) + 1,
-    }
-
-
-def draw_figure(results, config):
-    """The validation metric of each epoch; a run that was stopped early keeps its best value to the end."""
-    figure = Figure(figsize=(14, 4), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(wspace=0.05)
-    axes = figure.subplots(1, 2)
-    labels = {"digits": "share of errors, best so far", "diabetes": "MSE / variance, best so far"}
-    for task, ax in zip(LOAD, axes):
-        ax.set_yscale("log")
-        usual = {"digits": "cross-entropy", "diabetes": "MSE"}[task]
-        for method, style in zip(METHODS, LINE_STYLES):
-            curves = [best_so_far(task, result["curves"][f"{task}_{method}"], config) for result in results]
-            name = method.replace("_", " ")
-            rate = config[f"{task}_tuned_rate"] if method == "tuned" else RATES[task]
-            label = f'"{LEARNED_LOSS[task]}", rate {rate}' if method == "learned" else f"{usual}, rate {rate}"
-            epochs = np.arange(1, config["epochs"][task] + 1)
-            plot_learning_curve(curves, ax, label=label, color=NAMED_COLORS[name], steps=epochs)
-            ax.lines[-1].set_linestyle(style)
-        ax.set(xlabel="epochs", ylabel=labels[task], title=f"{task}, validation data")
-        ax.legend(fontsize=TEXT_SIZE - 1, frameon=False)
-    style_axes(axes)
-    return figure
-
-
-def best_so_far(task, values, config):
-    values = 1 - np.array(values) if task == "digits" else np.array(values)
-    values = np.minimum.accumulate(np.nan_to_num(values, nan=np.inf))
-    return np.pad(values, (0, config["epochs"][task] - len(values)), mode="edge")
-
-
 def main(
+    settings: Settings = Settings(),
+    *,
     seeds: int = 1,
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
     output_dir: Path = Path("results/keras_fit"),
-):
+) -> Metrics:
     """Trains ordinary Keras models with learned losses and with the usual ones.
 
     Args:
+        settings: The settings.
         seeds: Number of seeds.
         first_seed: The first seed.
         smoke: Run one epoch only, to see that everything works.
         jobs: Number of processes; each takes seeds of its own.
-        output_dir: Where results go. An interrupted run resumes from it.
+        output_dir: Folder for the results. An interrupted run resumes from it.
 
     Returns:
-        The metrics, name -> one value per seed.
+        The metrics, name -> one value for each seed.
     """
-    command = command_line(main, locals())
-    config = {"epochs": EPOCHS, "grids": GRIDS, "tuning_seeds": list(TUNING_SEEDS), "batch_size": BATCH_SIZE}
-    if smoke:
-        grids = {task: grid[1:2] for task, grid in GRIDS.items()}
-        config |= {"epochs": dict.fromkeys(EPOCHS, 1), "grids": grids, "tuning_seeds": [100], "smoke": True}
+    command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
+    settings = settings.smoke() if smoke else settings
+    settings = fill_in(tune_rates, ("digits_tuned_rate", "diabetes_tuned_rate"), settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
-    [tuned] = run_seeds(tune_rates, ["tuning"], config, output_dir)
-    config |= {f"{task}_tuned_rate": tuned[f"{task}_tuned_rate"] for task in LOAD}
-    results = run_seeds(run_seed, numbers, config, output_dir, jobs)
-    metrics = write_summary("keras_fit", command, numbers, results, config, output_dir)
-    write_history(
-        [
-            {"seed": seed, "run": run, "epoch": epoch, "validation_metric": value}
-            for seed, result in zip(numbers, results)
-            for run, curve in result["curves"].items()
-            for epoch, value in enumerate(curve, start=1)
-        ],
-        output_dir,
-    )
-    figure_path = Path(output_dir) / "figure.png"
-    draw_figure(results, config).savefig(figure_path)
-    methods = {"learned": "learned loss", "same_rate": "usual loss, same rate", "tuned": "usual loss, best rate"}
-    metric_names = {
-        "digits_accuracy_{}": "digits, test accuracy",
-        "digits_epochs_{}": "digits, epochs to 90 %",
-        "diabetes_rmse_{}": "diabetes, test RMSE",
-        "diabetes_epochs_{}": "diabetes, best epoch",
-    }
-    rows = [(f"{label}, {methods[m]}", name.format(m)) for name, label in metric_names.items() for m in METHODS]
-    print_table(metrics, rows)
+    results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
+    constants = {"batch_size": BATCH_SIZE}
+    metrics = write_summary("keras_fit", command, numbers, results, settings, output_dir, further_config=constants)
+    write_history(history_rows(numbers, results), output_dir)
+    figure = draw_figure(results, settings, {name: task.learned_loss for name, task in TASKS.items()})
+    figure_path = save_figure(figure, output_dir)
+    print_report(metrics)
     print(f"\nFigure: {figure_path}")
     return metrics
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    run_command(main, description=__doc__)

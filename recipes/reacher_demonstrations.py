@@ -5,43 +5,44 @@ shown (ML3, section 4.2 and figure 6, c and d).
     python recipes/reacher_demonstrations.py --seeds 10 --jobs 2   the reported run
     python recipes/reacher_demonstrations.py --demonstrations 1    one undisturbed demonstration of each target
 
-A planar arm of two links has to take a pose (two joint angles, rad) within 65 steps of .01 s, driven by torques of at
+A planar arm of two links has to take a pose (two joint angles, rad) within 65 steps of 0.01 s, driven by torques of at
 most 1 N m. iLQR with the true model makes expert trajectories for four training targets, one in each quadrant about the
-rest pose. The task loss of meta-training is that of behavior cloning: how far the torques of the new policy are from
-the expert's, in the states of the expert. The learned loss sees no expert: it sees the states, torques and goal of the
-policy's own rollout, and where that ended. At meta-test it trains a fresh policy for each of 20 unseen targets, one
-gradient step after each rollout in the real environment, without expert, reward, or model (Algorithm 5).
+rest pose. The task loss of meta-training is that of behavior cloning: the difference between the torques of the new
+policy and the expert's, in the states of the expert. The learned loss does not see the expert. It sees the states,
+torques and goal of the policy's own rollout, and where that ended. At meta-test it trains a fresh policy for each of 20
+unseen targets, one gradient step after each rollout in the real environment, without expert, reward, or model
+(Algorithm 5).
 
-A policy sees the state alone; it is a network of one tanh layer (64 units), squashed to 1 N m. Each outer step trains
-16 fresh policies, four for each target, for 20 steps, and differentiates what they do then through all of them; the
-states of the rollouts count as data, as in the environment. There are 16 demonstrations of each target, from starts
-within .3 rad (each joint) of the rest pose; random torques push the arm off its course, and the expert answers with the
-feedback gains of iLQR. Test targets are uniform within 1.2 rad (each joint) of the rest pose, training targets between
-.5 and 1.2. All can be reached: iLQR ends within .01 rad of each (`ilqr`).
+A policy sees the state alone. It is a network of one tanh layer (64 units), squashed to 1 N m. Each outer step trains
+16 fresh policies, four for each target, for 20 steps, and differentiates through all of them. The states of the
+rollouts count as data, as in the environment. There are 16 demonstrations of each target, from starts within 0.3 rad
+(each joint) of the rest pose. Random torques push the arm off its course, and the expert answers with the feedback
+gains of iLQR. Test targets are uniform within 1.2 rad (each joint) of the rest pose, training targets between 0.5 and
+1.2. All can be reached: iLQR ends within 0.01 rad of each (`ilqr`).
 
 Methods:
     learned: the learned loss.
     cloning: behavior cloning on all demonstrations of the training targets, which is the paper's baseline: one policy,
-        which sees the state alone and so cannot know which target is meant.
-    goal_cloning: the same, but the policy sees the goal beside the state. It needs no training at meta-test, and an
+        which sees the state alone and so cannot know the target.
+    goal_cloning: the same, but the policy sees the goal beside the state. It needs no training at meta-test, but an
         architecture that takes a goal.
-    taught: policies that see the state alone learn as those of `learned` do, but from the squared difference to what
-        the policy of `goal_cloning` would do in the same states.
-    nearest: the distance between a target and the nearest training target, which is where a perfect clone of its expert
-        would go.
+    taught: policies that see the state alone learn as those of `learned` do, but from the squared difference to the
+        torques of the policy of `goal_cloning` in the same states.
+    nearest: the distance between a target and the nearest training target, where a perfect clone of its expert would
+        go.
     ilqr: iLQR with the true model, the expert itself, which no other method has at test.
 
-A "same rate" baseline does not exist: without an expert no task loss is left to descend. Rate and epochs of the cloned
-policies and the rate of `taught` are those that end nearest to the targets on two seeds of their own (1000 and 1001; in
-"config" under "tuned", the grids in `seeds/tuning/`): this is generous, since it asks for targets to test on. Two of
-them lie at the edge of their grids: `cloning` is best when it is hardly trained (lowest rate, one epoch; more of it
+A "same rate" baseline does not exist: without an expert there is no task loss to descend. Rate and epochs of the cloned
+policies and the rate of `taught` are those that end nearest to the targets on two seeds of their own, 1000 and 1001
+(chosen values in "config", grids in `seeds/tuning/`). This is generous, since it needs targets to test on. Two of the
+rates lie at the edge of their grids: `cloning` is best when it is hardly trained (lowest rate, one epoch; more of it
 goes to a mixture of the four targets), `goal_cloning` at the highest rate and one epoch, where the grid is flat.
 
 Metrics (`summary.json`, one value per seed; METHOD is one of the above), in the real environment, for `learned` and
 `taught` after 20 updates:
     final_distance_METHOD: distance of the last state's angles to the target, rad, mean over 20 unseen targets.
     fingertip_distance_METHOD: the same for the place of the fingertip, m.
-    reached_METHOD: share of them that end within .1 rad.
+    reached_METHOD: share of them that end within 0.1 rad.
     trained_final_distance_METHOD, trained_fingertip_distance_METHOD, trained_reached_METHOD: the same for the four
         training targets, from other starts.
     later_final_distance_METHOD: `final_distance` after 40 updates, twice as many as were trained for (`learned`,
@@ -49,173 +50,179 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above), in the
     imitation_error_METHOD: mean squared difference to the experts' torques, (N m)^2: of `learned` at the end of
         meta-training, of `cloning` and `goal_cloning` on all demonstrations.
 
-On ten seeds `learned` ends .10 rad away in the median (.05 after 40 updates), nearer than `cloning` and `nearest` on
-all seeds and than `taught` on nine; `goal_cloning` is nearer than it on all (.02). Seed 8 was learned badly (.39).
+Expected result, ten seeds: `learned` ends 0.10 rad away in the median, and 0.05 after 40 updates. It is nearer than
+`cloning` and `nearest` on all seeds, and than `taught` on nine. `goal_cloning` is nearer on all (0.02). Seed 8 was
+learned badly (0.39).
 
-Departures from the paper, which names little: several disturbed demonstrations instead of one (by the flag, of which
-no results are reported); fresh policies in each outer step; the learned loss also sees where a rollout ended; tuned
-baselines, and three more of them.
+Departures from the paper, which names little: several disturbed demonstrations instead of one (`--demonstrations 1`
+has one; no results of it are reported); fresh policies in each outer step; the learned loss also sees where a rollout
+ended; tuned baselines, and three more of them.
 
 Files: `summary.json`, `history.csv`, `figure.png`, the experts in `seeds/experts_SEED.npz`, and the learned loss of the
 first seed in `meta_loss/`.
 """
 
+import dataclasses
 from pathlib import Path
 
 import keras
 import numpy as np
-import tyro
-from experiment import command_line, export_loss_of, print_table, run_seeds, write_history, write_summary
-from reacher_demonstrations_baselines import (
-    CLONED,
-    CLONING_PASSES,
-    CLONING_RATES,
-    TAUGHT_RATES,
-    clone_experts,
-    imitation_error,
-    train_taught,
-    tune,
+
+import ml3_tf
+from ml3_tf.envs import reacher
+from ml3_tf.rl import DemonstrationTrainer, get_loss_inputs, meta_test_in_env
+from parts.experiment import (
+    Metrics,
+    Result,
+    export_seed_loss,
+    fill_in,
+    run_seeds,
+    seed_loss_folder,
+    write_history,
+    write_summary,
 )
-from reacher_demonstrations_figure import draw_figure
-from reacher_demonstrations_task import (
-    FEATURES,
+from parts.reacher_demonstrations.baselines import run_baselines, tune
+from parts.reacher_demonstrations.figure import draw_figure
+from parts.reacher_demonstrations.report import history_rows, print_report
+from parts.reacher_demonstrations.settings import BaselineSettings
+from parts.reacher_demonstrations.task import (
     HORIZON,
-    INPUT_SCALE,
-    PUSHES,
+    Experts,
     build_policy,
-    demonstration_tasks,
+    draw_outer_steps,
     draw_starts,
     draw_targets,
     final_distances,
-    loss_inputs,
     make_env,
     make_experts,
-    plan,
-    roll_out,
     scores,
 )
+from parts.settings import recorded_command, run_command
 
-import ml3_tf
-from ml3_tf.envs.reacher import reacher_step
-from ml3_tf.rl.demonstrations import DemonstrationTrainer
-from ml3_tf.rl.model_based import meta_test_in_env
-
-META_TRAINING = {
-    "hidden_units": [40, 40],
-    "output_stddev": 0.01,  # start from a loss that moves nobody: a random one makes arms spin
-    "inner_steps": 20,
-    "inner_rate": 1.0,
-    "num_tasks": 16,
-    "outer_steps": 400,
-    "outer_rate": 5e-3,
-    "outer_clipnorm": 1.0,
-    "test_steps": 40,
-}
-COMMON = {  # to the baselines too
-    "policy_units": 64,
-    "inner_clipnorm": 0.5,
-    "demonstrations": 16,
-    "pushes": PUSHES,
-    "num_targets": 20,
-    "reported_step": 20,
-    "cloning_rates": CLONING_RATES,
-    "cloning_passes": CLONING_PASSES,
-    "taught_rates": TAUGHT_RATES,
-    "num_tuning_seeds": 2,
-}
-CONFIG = {**META_TRAINING, **COMMON}
-SMALLER = {
-    "inner_steps": 2,
-    "num_tasks": 4,
-    "outer_steps": 2,
-    "demonstrations": 2,
-    "num_targets": 3,
-    "test_steps": 3,
-    "reported_step": 2,
-    "cloning_rates": [1e-2],
-    "cloning_passes": [2, 4],
-    "taught_rates": [1.0],
-    "num_tuning_seeds": 1,
-}
+LOSS_INPUTS = get_loss_inputs("reacher_demonstrations")
 NUM_EPOCHS = 20
-METHODS = ("learned", "cloning", "goal_cloning", "taught", "nearest", "ilqr")
+META_TEST_SEED = 10_000  # and above: of policies that meta-training has not drawn
 
 
-def inner_optimizer(config):
-    return keras.optimizers.SGD(config["inner_rate"], clipnorm=config["inner_clipnorm"])
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(BaselineSettings):
+    """Settings of this recipe; those of experts and baselines are in `BaselineSettings`."""
+
+    hidden_units: tuple[int, ...] = (40, 40)
+    """Widths of the hidden layers of the loss."""
+    output_stddev: float = 0.01
+    """Standard deviation of the first output weights of the loss. With large ones, the loss makes arms spin."""
+    inner_steps: int = 20
+    """Steps of a policy in meta-training."""
+    inner_rate: float = 1.0
+    """Rate of SGD, which trains the policies."""
+    num_tasks: int = 16
+    """Policies of an outer step."""
+    outer_steps: int = 400
+    """Outer steps of meta-training."""
+    outer_rate: float = 5e-3
+    """Initial rate of Adam, which trains the loss; it falls to zero along a cosine."""
+    outer_clipnorm: float = 1.0
+    """Largest norm of the meta-gradient."""
+    test_steps: int = 40
+    """Updates of a policy at meta-test."""
+    jit_compile: bool = True
+    """Whether meta-training is compiled with XLA. Compiling takes longer than a few steps."""
+
+    def smoke(self) -> "Settings":
+        return self.replace(
+            inner_steps=2,
+            num_tasks=4,
+            outer_steps=2,
+            demonstrations=2,
+            num_targets=3,
+            test_steps=3,
+            reported_step=2,
+            cloning_rates=(1e-2,),
+            cloning_passes=(2, 4),
+            taught_rates=(1.0,),
+            num_tuning_seeds=1,
+            jit_compile=False,
+        )
 
 
-def meta_train(experts, config, seed, verbose):
+def build_inner_optimizer(settings: Settings) -> keras.optimizers.Optimizer:
+    """Builds the optimizer of the policies."""
+    return keras.optimizers.SGD(settings.inner_rate, clipnorm=settings.inner_clipnorm)
+
+
+def meta_train(experts: Experts, settings: Settings, seed: int, *, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
     """Returns the learned loss, and the task loss for each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
     meta_loss = ml3_tf.MetaLoss.mlp(
-        config["hidden_units"],
-        output_initializer=keras.initializers.RandomNormal(stddev=config["output_stddev"]),
-        features=FEATURES,
-        input_scale=INPUT_SCALE,
+        settings.hidden_units,
+        output_initializer=keras.initializers.RandomNormal(stddev=settings.output_stddev),
+        features=LOSS_INPUTS,
         name="reacher_demonstrations",
     )
     trainer = DemonstrationTrainer(
-        lambda: build_policy(config),
+        lambda: build_policy(settings.policy_units),
         meta_loss,
-        reacher_step,
-        HORIZON,
-        loss_inputs,
-        inner_steps=config["inner_steps"],
+        dynamics=reacher.reacher_step,
+        horizon=HORIZON,
+        loss_inputs=LOSS_INPUTS,
+        inner_steps=settings.inner_steps,
         seed=seed,
     )
-    steps = config["outer_steps"]
-    rate = keras.optimizers.schedules.CosineDecay(config["outer_rate"], steps)
+    steps = settings.outer_steps
+    rate = keras.optimizers.schedules.CosineDecay(settings.outer_rate, steps)
     trainer.compile(
-        keras.optimizers.Adam(rate, global_clipnorm=config["outer_clipnorm"]),
+        keras.optimizers.Adam(rate, global_clipnorm=settings.outer_clipnorm),
         "mse",
-        inner_optimizer(config),
-        jit_compile=not config["smoke"],  # compiling takes longer than a few steps
+        build_inner_optimizer(settings),
+        jit_compile=settings.jit_compile,
         steps_per_execution=5 if steps % (5 * NUM_EPOCHS) == 0 else 1,
     )
     epochs = min(NUM_EPOCHS, steps)
-    tasks = demonstration_tasks(experts, config, seed)
+    tasks = draw_outer_steps(experts, seed, num_tasks=settings.num_tasks, outer_steps=steps)
     history = trainer.fit(tasks, steps_per_epoch=steps // epochs, epochs=epochs, verbose=verbose)
     return meta_loss, history.history["loss"]
 
 
-def meta_test(meta_loss, config, starts, targets, seed):
-    """States `[updates + 1, N, T + 1, 4]` of N fresh policies in the real environment: Algorithm 5."""
-    policy, env = lambda: build_policy(config), make_env(starts, targets)
-    optimizer, steps = inner_optimizer(config), config["test_steps"]
-    return meta_test_in_env(policy, meta_loss, optimizer, env, steps, HORIZON, loss_inputs, seed=seed).observations
+def meta_test(
+    meta_loss: ml3_tf.MetaLoss, settings: Settings, starts: np.ndarray, targets: np.ndarray, *, seed: int
+) -> np.ndarray:
+    """Trains N fresh policies in the real environment, by Algorithm 5: states `[num_updates + 1, N, T + 1, 4]`."""
+    return meta_test_in_env(
+        lambda: build_policy(settings.policy_units),
+        meta_loss,
+        build_inner_optimizer(settings),
+        make_env(starts, targets),
+        num_steps=settings.test_steps,
+        horizon=HORIZON,
+        loss_inputs=LOSS_INPUTS,
+        seed=seed,
+    ).observations
 
 
-def run_methods(seed, config, experts, meta_loss, starts, targets):
-    """States of all methods, `[updates + 1, N, T + 1, 4]` (`[1, ...]` where nothing is learned), and errors."""
-    test_seed = 10_000 + seed  # policies that meta-training has not drawn
-    tuned, paths, errors = config["tuned"], {}, {}
-    paths["learned"] = meta_test(meta_loss, config, starts, targets, test_seed)
-    for method, sees_goal in CLONED.items():
-        policy = clone_experts(method, experts, config, *tuned[method], seed)
-        paths[method] = roll_out(policy, starts, targets, sees_goal)[np.newaxis]
-        errors[method] = imitation_error(policy, experts, sees_goal)
-    steps = config["test_steps"]  # the last policy is that of `goal_cloning`
-    paths["taught"] = train_taught(policy, config, tuned["taught"], starts, targets, steps, test_seed)
-    trained = experts["targets"][np.linalg.norm(targets[:, np.newaxis] - experts["targets"], axis=-1).argmin(1)]
-    stay = np.concatenate([trained, np.zeros_like(trained)], -1)
-    paths["nearest"] = np.repeat(stay[np.newaxis, :, np.newaxis], HORIZON + 1, 2)
-    paths["ilqr"] = plan(starts, targets).states[np.newaxis]
-    return paths, errors
+def run_tuning(_: str, settings: BaselineSettings, output_dir: Path, verbose: int) -> Result:
+    """Finds rates and epochs of the baselines."""
+    return tune(settings)
 
 
-def run_seed(seed, config, output_dir, verbose):
-    experts = make_experts(seed, config)
+def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Learns a loss from the experts of one seed, and tests all methods."""
+    experts = make_experts(seed, demonstrations=settings.demonstrations, pushes=settings.pushes)
     np.savez_compressed(output_dir / "seeds" / f"experts_{seed}.npz", **experts)
-    meta_loss, curve = meta_train(experts, config, seed, verbose)
-    meta_loss.export(output_dir / "seeds" / f"meta_loss_{seed}")
-    trained, unseen = draw_targets(seed, config["num_targets"])
+    meta_loss, curve = meta_train(experts, settings, seed, verbose=verbose)
+    meta_loss.export(seed_loss_folder(seed, output_dir))
+    trained, unseen = draw_targets(seed, settings.num_targets)
     targets = np.concatenate([unseen, trained])
     starts = draw_starts([seed, 4], len(targets))
-    paths, errors = run_methods(seed, config, experts, meta_loss, starts, targets)
+    test_seed = META_TEST_SEED + seed
+    learned = meta_test(meta_loss, settings, starts, targets, seed=test_seed)
+    baselines, errors = run_baselines(
+        experts, settings, starts, targets, num_steps=settings.test_steps, seed=seed, test_seed=test_seed
+    )
+    paths = {"learned": learned, **baselines}
     metrics = {f"imitation_error_{name}": error for name, error in {"learned": curve[-1], **errors}.items()}
     for method, states in paths.items():
-        reported = states[min(config["reported_step"], len(states) - 1)]
+        reported = states[min(settings.reported_step, len(states) - 1)]
         for prefix, part in (("", slice(len(unseen))), ("trained_", slice(len(unseen), None))):
             values = scores(reported[part], targets[part])
             metrics |= {f"{prefix}{name}_{method}": value for name, value in values.items()}
@@ -227,77 +234,53 @@ def run_seed(seed, config, output_dir, verbose):
         "meta_train": curve,
         "targets": {"trained": trained.tolist(), "unseen": unseen.tolist()},
         "distances": {method: final_distances(states, targets).tolist() for method, states in paths.items()},
-        "paths": paths["learned"][config["reported_step"], ..., :2].tolist(),
+        "paths": paths["learned"][settings.reported_step, ..., :2].tolist(),
     }
 
 
-def _history(numbers, results):
-    return [
-        {"seed": seed, "method": method, "update": update, "target": target, "trained": int(trained), "distance": value}
-        for seed, result in zip(numbers, results)
-        for method, curve in result["distances"].items()
-        for update, values in enumerate(curve)
-        for target, value in enumerate(values)
-        for trained in [target >= len(result["targets"]["unseen"])]
-    ]
-
-
 def main(
+    settings: Settings = Settings(),
+    *,
     seeds: int = 1,
     first_seed: int = 0,
-    demonstrations: int = 16,
     smoke: bool = False,
     jobs: int = 1,
     output_dir: Path = Path("results/reacher_demonstrations"),
-):
+) -> Metrics:
     """Meta-learns losses from demonstrations, and trains policies with them for other targets.
 
     Args:
+        settings: The settings.
         seeds: Number of seeds.
         first_seed: The first seed.
-        demonstrations: Number of demonstrations of each of the four training targets. With one it is undisturbed.
         smoke: Run a few steps only, to see that everything works.
-        jobs: Number of processes; each takes seeds of its own.
-        output_dir: Where results go. An interrupted run resumes from it.
+        jobs: Number of processes; each runs seeds of its own.
+        output_dir: Folder of the results. An interrupted run resumes from it.
 
     Returns:
         The metrics, name -> one value per seed.
 
     Raises:
-        ValueError: No demonstrations.
+        ValueError: There are no demonstrations.
     """
-    command = command_line(main, locals())
-    if demonstrations < 1:
-        raise ValueError(f"`demonstrations` must be at least 1, for each target. Received: {demonstrations}")
-    config = {**CONFIG, "demonstrations": demonstrations, **(SMALLER if smoke else {}), "smoke": smoke}
-    config |= {"pushes": 0.0} if demonstrations == 1 else {}
+    command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
+    number = settings.demonstrations
+    if number < 1:
+        raise ValueError(f"`demonstrations` must be at least 1, for each target. Received: {number}")
+    settings = settings.replace(pushes=0.0) if number == 1 else settings
+    settings = settings.smoke() if smoke else settings
     output_dir, numbers = Path(output_dir), range(first_seed, first_seed + seeds)
-    common = {name: config[name] for name in COMMON}
-    [tuning] = run_seeds(tune, ["tuning"], common, output_dir / "seeds" / "tuning")
-    config |= {"tuned": tuning["tuned"]}
-    results = run_seeds(run_seed, numbers, config, output_dir, jobs)
-    metrics = write_summary("reacher_demonstrations", command, numbers, results, config, output_dir)
-    write_history(_history(numbers, results), output_dir)
-    draw_figure(results, config).savefig(output_dir / "figure.png")
-    loss_path = export_loss_of(first_seed, output_dir)
-    rows = [("final distance (rad)", "final_distance"), ("fingertip (m)", "fingertip_distance"), ("reached", "reached")]
-    print_table(
-        metrics,
-        [
-            (f"{kind} targets, {label}, {method}", f"{prefix}{name}_{method}")
-            for kind, prefix in (("unseen", ""), ("training", "trained_"))
-            for label, name in rows
-            for method in METHODS
-        ],
-    )
-    print(
-        f"\nFigure: {output_dir / 'figure.png'}\nLearned loss: {loss_path}"
-        f'\n\nUse it with any policy:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
-        f"    optimizer = keras.optimizers.SGD({config['inner_rate']}, clipnorm={config['inner_clipnorm']})\n"
-        "    policy.compile(optimizer=optimizer, loss=loss)"
-    )
+    names = ("cloning", "goal_cloning", "taught")
+    tuned = fill_in(run_tuning, names, settings.baseline_settings(), output_dir / "seeds" / "tuning")
+    settings = settings.replace(cloning=tuned.cloning, goal_cloning=tuned.goal_cloning, taught=tuned.taught)
+    results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
+    metrics = write_summary("reacher_demonstrations", command, numbers, results, settings, output_dir)
+    write_history(history_rows(numbers, results), output_dir)
+    draw_figure(results, settings, num_updates=settings.test_steps).savefig(output_dir / "figure.png")
+    loss_path = export_seed_loss(first_seed, output_dir)
+    print_report(metrics, settings.inner_rate, settings.inner_clipnorm, output_dir, loss_path)
     return metrics
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    run_command(main, description=__doc__)

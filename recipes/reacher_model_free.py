@@ -6,29 +6,30 @@ against PPO (ML3, section 4.1 and figure 4, a and c).
     python recipes/reacher_model_free.py --seeds 10 --losses learned_alone learned_paper learned_rewards \
         --policy-layers 1 2 3 4                              the reported run
 
-A planar arm of two links has to bring its fingertip to a place and keep it there, for 65 steps of .01 s, driven by
+A planar arm of two links has to bring its fingertip to a place and keep it there, for 65 steps of 0.01 s, driven by
 torques of at most 1 N m. A task is where the arm rests at first, at random angles, and the place. A motor may turn the
 other way round, which no observation tells. The reward of a step is the negative distance in m, the return their sum
 over an episode. At meta-test a fresh policy takes gradient steps with the learned loss alone on its own experience,
-without rewards (Algorithm 5): one episode, then a step of Adam for each mini-batch of 2 time steps, at a rate that
+without rewards (Algorithm 5): one episode, then a step of Adam for each mini-batch of 2 time steps. The rate of Adam
 falls to zero over the life of the policy.
 
 Meta-training is Algorithm 4, with places in three quarters of all directions from the shoulder; the last quarter, below
-the arm, is for the shifted tasks. It is shaped (eq. 9) by what only meta-training has: a guide, one policy for all
-goals that PPO has trained before (its samples count). The task loss is eq. 8, and two gaps: on the same fresh rollouts
-the squared gap between the means of policy and guide; and the squared gap between the slopes that the learned loss
-gives to means and the way from the guide's mean to them. So the loss stores what the guide knows, for policies that
-start anew.
+the arm, is for the shifted tasks. It is shaped (eq. 9) by a guide, which only meta-training has: one policy for all
+goals, trained by PPO before (its samples count). The task loss is eq. 8, and two gaps: on the same fresh rollouts the
+squared gap between the means of policy and guide; and the squared gap between the slopes that the learned loss gives to
+means and the way from the guide's mean to them. So the loss stores the knowledge of the guide, for policies that start
+anew.
 
 Methods:
     learned: the learned loss. It sees mean, standard deviation and action, and the observation turned into the frame of
-        the upper arm with the moments of way and velocity about both joints (`in_the_arms_frame`).
+        the upper arm with the moments of way and velocity about both joints
+        (`ml3_tf.rl.get_loss_inputs("reacher_model_free")`).
     learned_alone: the same without the guide, a smaller loss meta-trained for 60 steps, not 30.
     learned_paper: as `learned_alone`, of the plain observation, the paper's form.
     learned_rewards: as `learned`, reward-aware. It also sees how the reward changes from action to action, once and
-        twice (`with_reward_changes`), and is meta-trained, for 60 steps, on arms whose motors have gains between .5 and
-        1, either way round. The guide's torques are turned into actions of such motors (`for_motors`): only
-        meta-training knows the gains.
+        twice (`ml3_tf.rl.with_reward_changes`), and is meta-trained, for 60 steps, on arms whose motors have gains
+        between 0.5 and 1, either way round. The guide's torques are turned into actions of such motors (`for_motors`):
+        only meta-training knows the gains.
     ppo: PPO for each task from scratch, at the rate and number of episodes of a grid that need the fewest samples to
         80 % on 20 tasks of their own ("config", "ppo"; the grid's samples in `seeds/tuning/`). Its discount and lambda
         are those of eq. 8 here. Its rate is constant: falling to zero from the same or twice the rate, it moved the
@@ -39,8 +40,17 @@ Methods:
         included. It needs no sample of a new task.
 
 All but the guide, which has layers of 128, start from networks of two tanh layers of 64 units with a linear mean and a
-fixed standard deviation of .5, and run in the same simulation, which equals the environment
+fixed standard deviation of 0.5, and run in the same simulation, which equals the environment
 `ml3_tf/ReacherFingertipGoal-v0` step by step.
+
+Expected result, ten seeds: `learned` ends within a tenth of the return of `ppo` on all seeds. `learned_alone` reaches
+the level, but ends more than a tenth below `ppo` in the mean. With reversed motors `learned` makes policies worse, and
+`learned_rewards` reaches the level on all seeds. Samples to the level, in the median over seeds:
+
+    | tasks | learned | learned_alone | learned_rewards | ppo | paper_ppo |
+    |---|---|---|---|---|---|
+    | unseen | 325 | 390 | 650 | 4,680 | 13,000 |
+    | reversed motors | not reached | not reached | 585 | 4,420 | 13,000 |
 
 Fixed in advance: a curve is the mean over 10 tasks that meta-training has not seen, with 3 fresh policies each, of the
 return of the mean policy (without noise; those of the noisy policy are named on_policy), against the environment
@@ -77,113 +87,132 @@ Files: `summary.json`, `history.csv`, `figure.png`, `before_and_after.gif` (the 
 it learned a task, half speed), and the learned loss of the first seed in `meta_loss/`.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import tyro
-from experiment import command_line
-from model_free_reaching_baselines import tune_ppo
-from model_free_reaching_report import run_experiment
-from model_free_reaching_report import run_seed as run_seed_of
-from reacher_model_free_task import EXPERIMENT
-
-CONFIG = {
-    "hidden_units": [128, 128],
-    "activation": "silu",
-    "output_scale": 0.01,
-    "policy_units": 64,
-    "inner_steps": 24,
-    "inner_rate": 1e-2,
-    "batch_size": 13,
-    "test_rate": 3e-3,
-    "test_batch_size": 2,
-    "num_tasks": 32,
-    "episodes": 1,
-    "outer_steps": 30,
-    "outer_epochs": 3,
-    "outer_batch_size": 4,
-    "outer_rate": 2e-3,
-    "outer_clipnorm": 1.0,
-    "clip_range": 0.2,
-    "excess_weight": 65.0,
-    "guide_weight": 1000.0,
-    "guide_limit": 2.0,
-    "discount": 0.9,
-    "gae_lambda": 0.9,
-    "baseline": "quadratic",
-    "test_updates": 60,
-    "num_test_tasks": 10,
-    "num_shifted_tasks": 10,
-    "num_policies": 3,
-    "num_tuning_tasks": 20,
-    "ppo_rates": [1e-3, 3e-3, 1e-2],
-    "ppo_episodes": [1, 2, 4, 8],
-    "ppo_batch": 65,
-    "ppo_epochs": 10,
-    "ppo_samples": 20_800,
-    "paper_ppo_samples": 26_000,
-    "goal_conditioned_tasks": 1024,
-    "goal_conditioned_samples": 5_200_000,
-    "goal_conditioned_rate": 1e-3,
-    "goal_conditioned_batch": 1024,
-    "goal_conditioned_epochs": 6,
-    "goal_conditioned_units": 128,
-    "goal_conditioned_discount": 0.9,
-    "goal_conditioned_lambda": 0.9,
-    "smoke": False,
-}
-SMOKE = {
-    "policy_units": 8,
-    "inner_steps": 2,
-    "batch_size": 32,
-    "num_tasks": 2,
-    "outer_steps": 2,
-    "outer_batch_size": 1,
-    "test_updates": 2,
-    "num_test_tasks": 2,
-    "num_shifted_tasks": 2,
-    "num_policies": 1,
-    "num_tuning_tasks": 1,
-    "ppo_rates": [3e-3],
-    "ppo_episodes": [2],
-    "ppo_samples": 260,
-    "paper_ppo_samples": 1300,
-    "goal_conditioned_tasks": 4,
-    "goal_conditioned_samples": 520,
-    "goal_conditioned_batch": 65,
-    "goal_conditioned_epochs": 1,
-    "goal_conditioned_units": 8,
-    "smoke": True,
-}
+from parts.experiment import Metrics, Result
+from parts.model_free.baselines import tune_ppo
+from parts.model_free.report import run_experiment, run_one_seed
+from parts.model_free.settings import ModelFreeSettings, TuningSettings
+from parts.reacher_model_free.task import EXPERIMENT, VARIANTS
+from parts.settings import recorded_command, run_command
 
 
-def run_tuning(_, config, output_dir, verbose):
-    return tune_ppo(EXPERIMENT, config)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(ModelFreeSettings):
+    """Settings of this recipe; those that are not here are in `ModelFreeSettings`."""
+
+    losses: tuple[Literal["learned", "learned_alone", "learned_paper", "learned_rewards"], ...] = ("learned",)
+    """The losses to be learned; `learned` is always among them."""
+    layout: Literal["arm", "paper", "rewards"] = "arm"
+    """Inputs of the loss: in the arm's frame, the plain observation, or in the arm's frame with reward changes."""
+    motors: Literal["usual", "varied"] = "usual"
+    """Motors in meta-training: of gain 1, or between 0.5 and 1, either way round."""
+    inner_steps: int = 24
+    """Episodes of a policy in meta-training; it learns from each."""
+    batch_size: int = 13
+    """Time steps in a mini-batch of a policy in meta-training."""
+    num_tasks: int = 32
+    """Tasks of an outer step."""
+    outer_steps: int = 30
+    """Outer steps of meta-training: each trains fresh policies for their whole life."""
+    excess_weight: float = 65.0
+    """Weight of means beyond the limits of the torques."""
+    guide_limit: float = 2.0
+    """Largest mean of the guide (N m), which is clipped there."""
+    discount: float = 0.9
+    """Gamma, of eq. 8 and of PPO."""
+    gae_lambda: float = 0.9
+    """Lambda of the generalized advantage estimates, of eq. 8 and of PPO."""
+    test_updates: int = 60
+    """Updates of a policy at meta-test, with an episode each."""
+    num_shifted_tasks: int = 10
+    """Tasks of each further kind at meta-test: shifted, reversed."""
+    num_policies: int = 3
+    """Fresh policies for each task of meta-test."""
+    num_tuning_tasks: int = 20
+    """Tasks that PPO is tuned on."""
+    ppo_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    """Rates of Adam that are tried for PPO."""
+    ppo_episodes: tuple[int, ...] = (1, 2, 4, 8)
+    """Episodes of an update that are tried for PPO."""
+    ppo_batch: int = 65
+    """Time steps in a mini-batch of PPO."""
+    ppo_samples: int = 20_800
+    """Environment steps of PPO for each task."""
+    paper_ppo_samples: int = 26_000
+    """Environment steps of `paper_ppo` for each task."""
+    goal_conditioned_tasks: int = 1024
+    """Tasks of the guide, with an episode of each in an update."""
+    goal_conditioned_samples: int = 5_200_000
+    """Environment steps of the guide."""
+    goal_conditioned_batch: int = 1024
+    """Time steps in a mini-batch of the guide."""
+    goal_conditioned_epochs: int = 6
+    """Passes over the experience of an update of the guide."""
+    goal_conditioned_discount: float = 0.9
+    """Gamma of the guide."""
+    goal_conditioned_lambda: float = 0.9
+    """Lambda of the guide."""
+
+    variants = VARIANTS
+
+    def smoke(self) -> "Settings":
+        return self.replace(
+            policy_units=8,
+            inner_steps=2,
+            batch_size=32,
+            num_tasks=2,
+            outer_steps=2,
+            outer_batch_size=1,
+            test_updates=2,
+            num_test_tasks=2,
+            num_shifted_tasks=2,
+            num_policies=1,
+            num_tuning_tasks=1,
+            ppo_rates=(3e-3,),
+            ppo_episodes=(2,),
+            ppo_samples=260,
+            paper_ppo_samples=1300,
+            goal_conditioned_tasks=4,
+            goal_conditioned_samples=520,
+            goal_conditioned_batch=65,
+            goal_conditioned_epochs=1,
+            goal_conditioned_units=8,
+            same_sizes=True,
+            jit_compile=False,
+        )
 
 
-def run_seed(seed, config, output_dir, verbose):
-    return run_seed_of(EXPERIMENT, config, seed, output_dir, verbose)
+def run_tuning(_: str, settings: TuningSettings, output_dir: Path, verbose: int) -> Result:
+    """Finds rate and episodes of PPO."""
+    return tune_ppo(EXPERIMENT, settings)
+
+
+def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Meta-trains with one seed, and tests every method on unseen tasks."""
+    return run_one_seed(EXPERIMENT, settings, seed, output_dir, verbose=verbose)
 
 
 def main(
+    settings: Settings = Settings(),
+    *,
     seeds: int = 1,
     first_seed: int = 0,
-    losses: tuple[Literal["learned", "learned_alone", "learned_paper", "learned_rewards"], ...] = ("learned",),
-    policy_layers: tuple[int, ...] = (2,),
     smoke: bool = False,
     jobs: int = 1,
     output_dir: Path = Path("results/reacher_model_free"),
-):
+) -> Metrics:
     """Meta-learns a loss from experience, and trains policies with it for unseen tasks, beside PPO.
 
     Args:
+        settings: The settings.
         seeds: Number of seeds.
         first_seed: The first seed.
-        losses: The losses to be learned; `learned` is always among them.
-        policy_layers: Numbers of hidden layers of the policies that the loss is tested on.
         smoke: Run a few steps only, to see that everything works.
-        jobs: Number of processes; each takes seeds of its own.
-        output_dir: Where results go. An interrupted run resumes from it.
+        jobs: Number of processes; each runs seeds of its own.
+        output_dir: Folder of the results. An interrupted run resumes from it.
 
     Returns:
         The metrics, name -> one value per seed.
@@ -191,11 +220,18 @@ def main(
     Raises:
         ValueError: A number of layers below 1.
     """
-    command = command_line(main, locals())
-    config = {**CONFIG, "losses": losses, "policy_layers": policy_layers, **(SMOKE if smoke else {})}
-    numbers = range(first_seed, first_seed + seeds)
-    return run_experiment(EXPERIMENT, command, (run_tuning, run_seed), numbers, config, output_dir, jobs)
+    command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
+    return run_experiment(
+        EXPERIMENT,
+        settings.smoke() if smoke else settings,
+        range(first_seed, first_seed + seeds),
+        command=command,
+        run_tuning=run_tuning,
+        run_seed=run_seed,
+        jobs=jobs,
+        output_dir=output_dir,
+    )
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    run_command(main, description=__doc__)

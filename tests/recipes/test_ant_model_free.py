@@ -5,31 +5,29 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import ant_model_free
 import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[2]
-
-import ant_model_free
-from parts.ant_model_free import figure as figure
-from parts.ant_model_free import task as task
-from parts.model_free import baselines as baselines
-from parts.model_free import experiment as methods
+import ml3_tf
+from ml3_tf.rl import Adaptation
+from parts.ant_model_free import figure, task
+from parts.model_free import baselines
+from parts.model_free.experiment import meta_train
+from parts.model_free.extra_loss import make_extra_loss
 from parts.model_free.figure import pushes
 
-import ml3_tf
-from ml3_tf.rl.meta_testing import Adaptation
-
+ROOT = Path(__file__).parents[2]
 COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-layers 1 2 --smoke"
-ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned_alone",)}
+SETTINGS = ant_model_free.Settings(losses=("learned_alone",), policy_layers=(1, 2))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ant_model_free")
-    return folder, ant_model_free.main(**ARGUMENTS, output_dir=folder)
+    return folder, ant_model_free.main(SETTINGS, smoke=True, output_dir=folder)
 
 
 def test_it_writes_what_a_recipe_writes(run):
@@ -44,14 +42,14 @@ def test_it_writes_what_a_recipe_writes(run):
     }
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "before_and_after.gif").read_bytes().startswith(b"GIF")
-    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUT.features
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LOSS_INPUTS.features
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
     folder, metrics = run
     for name in ("run_seed", "run_tuning"):
         monkeypatch.setattr(ant_model_free, name, None)  # nothing is left to run
-    assert ant_model_free.main(**ARGUMENTS, output_dir=folder) == metrics
+    assert ant_model_free.main(SETTINGS, smoke=True, output_dir=folder) == metrics
 
 
 def test_every_metric_is_explained(run):
@@ -74,7 +72,7 @@ def test_the_samples_of_the_guide_count(run):
 
 def test_a_policy_without_layers_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`policy_layers` must be numbers of hidden layers"):
-        ant_model_free.main(policy_layers=(0,), output_dir=tmp_path)
+        ant_model_free.main(ant_model_free.Settings(policy_layers=(0,)), output_dir=tmp_path)
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -108,20 +106,25 @@ def test_tasks_are_those_of_the_environment():
 
 def test_a_guide_pulls_the_means_towards_its_own():
     """With a loss that has just been drawn, the pull on phi is that of the gap between means."""
-    config = {**ant_model_free.CONFIG, **ant_model_free.SMOKE, "outer_steps": 1}
+    settings = SETTINGS.smoke().replace(outer_steps=1)
     far, near = (
-        methods.meta_train(
-            task.EXPERIMENT, config, 0, verbose=0, guide=lambda x, a=action: tf.fill([*x.shape[:2], 16], a)
-        )
+        meta_train(task.EXPERIMENT, settings, 0, verbose=0, guide=lambda x, a=action: tf.fill([*x.shape[:2], 16], a))
         for action in (0.9, 0.0)
     )
-    weights = [np.concatenate([w.ravel() for w in loss.network.get_weights()]) for loss, _, _ in (far, near)]
+    networks = far.meta_loss.network, near.meta_loss.network
+    weights = [np.concatenate([w.ravel() for w in network.get_weights()]) for network in networks]
     assert np.abs(weights[0] - weights[1]).max() > 1e-4
+
+
+def with_layout(loss_class):
+    """A loss of the features of the recipe, of a class whose `call` reads no network."""
+    features = task.LOSS_INPUTS.features
+    return loss_class(ml3_tf.MetaLoss.mlp((4,), features=features).network, features=features)
 
 
 @pytest.mark.parametrize(("pull", "lacking"), [(1.0, 1.0), (0.0, 2.0)], ids=["right slopes", "no slopes"])
 def test_a_guide_asks_for_means_and_for_slopes(pull, lacking):
-    """All means are .5 from those of the guide; a loss that is half the squared gap has the right slopes already."""
+    """All means are 0.5 from those of the guide; a loss that is half the squared gap has the right slopes already."""
 
     class Gap(ml3_tf.MetaLoss):
         def call(self, y_true, y_pred):
@@ -131,37 +134,37 @@ def test_a_guide_asks_for_means_and_for_slopes(pull, lacking):
         action_size=8,
         action_excess=lambda parameters, data: tf.zeros(2),
         inner_loop=SimpleNamespace(predict=lambda parameters, x: tf.fill([*x.shape[:2], 16], 0.8)),
-        meta_loss=Gap(ml3_tf.MetaLoss.mlp((4,), features=task.LAYOUT.features).network, features=task.LAYOUT.features),
+        meta_loss=with_layout(Gap),
     )
     x, y, weight = tf.zeros((2, 5, 31)), tf.zeros((2, 5, 39)), tf.ones((2, 5))
-    config = {"excess_weight": 1.0, "guide_weight": 10.0, "guide_limit": 1.0}
-    extra_loss = methods._extra_loss(
-        trainer, config, lambda x: tf.fill([*x.shape[:2], 16], 0.3), task.EXPERIMENT.informed
-    )
+    settings = ant_model_free.Settings(excess_weight=1.0, guide_weight=10.0, guide_limit=1.0)
+    guide = lambda x: tf.fill([*x.shape[:2], 16], 0.3)
+    extra_loss = make_extra_loss(trainer, settings, guide, task.EXPERIMENT.for_robots)
     data = {"tasks": {"state": tf.zeros((2, 1, 29))}, "query": (x, None, weight), "support": [(x, y, weight)] * 2}
     losses = extra_loss(None, data)
     np.testing.assert_allclose(losses, [10.0 * 0.25 * lacking] * 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("episodes", "paper_ppo"), [([8, 20], [1e-3, 20]), ([8], [3e-3, 20])])
+@pytest.mark.parametrize(("episodes", "paper_ppo"), [((8, 20), (1e-3, 20)), ((8,), (3e-3, 20))])
 def test_ppo_is_tuned_freely_and_with_the_episodes_of_the_paper(monkeypatch, episodes, paper_ppo):
     """8 episodes learn fastest at 3e-3, 20 at 1e-3."""
     rises = {(1e-3, 8): 3, (3e-3, 8): 1, (1e-3, 20): 2, (3e-3, 20): 4}
 
-    def train(experiment, config, tasks, seed, rate, number, samples):
-        returns = np.where(np.arange(12) < rises[rate, number], -10.0, -1.0)[:, np.newaxis]
+    def train(experiment, settings, tasks, *, seed, rate, episodes, samples):
+        returns = np.where(np.arange(12) < rises[rate, episodes], -10.0, -1.0)[:, np.newaxis]
         return Adaptation(returns, returns, 100 * np.arange(12)[:, np.newaxis], None)
 
     monkeypatch.setattr(baselines, "train_by_ppo", train)
-    config = {"num_tuning_tasks": 1, "ppo_rates": [1e-3, 3e-3], "ppo_episodes": episodes, "ppo_samples": 1100}
-    tuned = baselines.tune_ppo(task.EXPERIMENT, config)
-    assert (tuned["ppo"], tuned["paper_ppo"]) == ([3e-3, 8], paper_ppo)
+    settings = ant_model_free.Settings(
+        num_tuning_tasks=1, ppo_rates=(1e-3, 3e-3), ppo_episodes=episodes, ppo_samples=1100
+    )
+    tuned = baselines.tune_ppo(task.EXPERIMENT, settings)
+    assert (tuned["ppo"], tuned["paper_ppo"]) == ((3e-3, 8), paper_ppo)
     assert tuned["samples_to_level"]["0.003, 8"] == 100
 
 
 def test_where_the_loss_pushes_is_drawn():
-    layout = task.LAYOUT
-    loss = ml3_tf.MetaLoss.mlp((4,), features=layout.features, input_scale=layout.scale)
+    loss = ml3_tf.MetaLoss.mlp((4,), features=task.LOSS_INPUTS)
     assert [len(ax.lines) for ax in figure.draw_loss(loss).axes] == [4, 4]
 
 
@@ -172,11 +175,9 @@ def test_pushes_are_slopes_of_the_loss():
         def call(self, y_true, y_pred):
             return tf.reduce_sum(tf.square(y_pred[..., :8] - 10.0 * y_true[..., 2:3]), -1)
 
-    layout = task.LAYOUT
-    loss = Follows(ml3_tf.MetaLoss.mlp((4,), features=layout.features).network, features=layout.features)
     observations = np.zeros((2, 31), np.float32)
     observations[:, 2] = 0.1, 0.3
-    received = pushes(loss, layout, tf.constant(observations), 0.2)
+    received = pushes(with_layout(Follows), task.LOSS_INPUTS, tf.constant(observations), 0.2)
     np.testing.assert_allclose(received, np.repeat([[2.0], [6.0]], 8, 1), rtol=1e-5)
 
 

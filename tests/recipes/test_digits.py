@@ -1,27 +1,27 @@
-"""The digits recipe at toy size, the images it reads, and what it says of input that it cannot use."""
+"""The digits recipe at toy size, the images that it reads, and its errors for input that it cannot use."""
 
 import csv
-import inspect
 import json
 from pathlib import Path
 
+import digits
 import keras
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-import digits
-from parts.digits import images as digit_images
-from parts.experiment import command_line
-
 import ml3_tf
+from parts.digits import images as digit_images
+from parts.digits import report
+from parts.settings import recorded_command
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = digits.Settings(test_pairs=((0, 6),))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    return folder, digits.main(seeds=2, smoke=True, test_pairs=((0, 6),), output_dir=folder)
+    return folder, digits.main(SETTINGS, seeds=2, smoke=True, output_dir=folder)
 
 
 def test_it_writes_what_a_recipe_writes(run):
@@ -65,13 +65,13 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
     ran = []
     run_seed = digits.run_seed
     monkeypatch.setattr(digits, "run_seed", lambda seed, *rest: ran.append(seed) or run_seed(seed, *rest))
-    assert digits.main(seeds=2, smoke=True, test_pairs=((0, 6),), output_dir=folder) == metrics
+    assert digits.main(SETTINGS, seeds=2, smoke=True, output_dir=folder) == metrics
     assert ran == [1]
 
 
 def test_other_settings_do_not_mix(run):
     with pytest.raises(ValueError, match="made with other settings .*test_pairs.* Choose another --output-dir"):
-        digits.main(smoke=True, test_pairs=((0, 5),), output_dir=run[0])
+        digits.main(digits.Settings(test_pairs=((0, 5),)), smoke=True, output_dir=run[0])
 
 
 @pytest.mark.parametrize(
@@ -83,24 +83,23 @@ def test_other_settings_do_not_mix(run):
         ((4, 7), ((0, 6), (7, 1)), r"must not share a digit .* test_pairs \[\(7, 1\)\]"),
         ((4, 7), (), "`test_pairs` is empty"),
     ],
-    ids=["the same digit twice", "no digit", "a negative digit", "a shared digit", "no test pair"],
+    ids=["the same digit twice", "not a digit", "a negative digit", "a shared digit", "no test pair"],
 )
 def test_wrong_digits_are_refused(train_pair, test_pairs, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        digits.main(train_pair=train_pair, test_pairs=test_pairs, output_dir=tmp_path / "new")
+        digits.main(digits.Settings(train_pair=train_pair, test_pairs=test_pairs), output_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_the_command_gives_pairs_as_they_are_typed():
-    arguments = inspect.signature(digits.main).parameters
-    arguments = {name: parameter.default for name, parameter in arguments.items()}
-    command = command_line(digits.main, {**arguments, "train_pair": (3, 4), "test_pairs": ((0, 6), (1, 8))})
+    settings = digits.Settings(train_pair=(3, 4), test_pairs=((0, 6), (1, 8)))
+    command = recorded_command(digits.main, settings, seeds=1, first_seed=0, smoke=False)
     assert command == "python recipes/digits.py --train-pair 3 4 --test-pairs 0 6 1 8"
 
 
 def test_steps_to_a_threshold():
     accuracy = np.array([[0.5, 0.5, 0.9], [0.9, 0.6, 0.2], [0.8, 0.7, 1.0]])
-    assert digits.steps_to(0.9, accuracy).tolist() == [1, 2, 0]  # the second learner never: the last step
+    assert report.steps_to(0.9, accuracy).tolist() == [1, 2, 0]  # the second learner never: the last step
 
 
 def test_the_learner_has_the_layer_sizes_of_lenet():
@@ -159,9 +158,9 @@ WRONG = {
     "flat images": ({"x_train": np.zeros((20, 784), np.uint8)}, r"expected images \[n, height, width\]"),
     "other numbers of images and digits": ({"y_test": np.zeros(19, np.uint8)}, r"y_test uint8 \(19,\)"),
     "images of floats": ({"x_test": np.zeros((20, 28, 28))}, "expected images of type uint8"),
-    "no digits": ({"y_train": np.arange(20)}, "integers for the digits from 0 to 9"),
+    "numbers that are not digits": ({"y_train": np.arange(20)}, "integers for the digits from 0 to 9"),
     "a digit is missing": ({"y_train": np.arange(20) % 9}, "all of them"),
-    "pickled objects": ({"y_train": np.array([None] * 20)}, "is no .npz file of plain arrays"),
+    "pickled objects": ({"y_train": np.array([None] * 20)}, "is not a .npz file of plain arrays"),
 }
 
 
@@ -175,16 +174,17 @@ def test_a_malformed_file_is_refused(case, mnist, tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "text.npz").write_text("not an archive")
     np.save(tmp_path / "array.npy", np.zeros(3))
     for name in ("text.npz", "array.npy"):
-        with pytest.raises(ValueError, match="is no .npz file of plain arrays"):
+        with pytest.raises(ValueError, match="is not a .npz file of plain arrays"):
             digit_images.load_images("mnist", tmp_path / name)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file '.*none.npz'. Expected an .npz file"):
-        digits.main(data="mnist", data_path=tmp_path / "none.npz", output_dir=tmp_path / "new")
+        settings = digits.Settings(data="mnist", data_path=tmp_path / "none.npz")
+        digits.main(settings, output_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 pytest.importorskip("mujoco")
 
-ROOT = Path(__file__).parents[2]
-
 import inverse_dynamics
+
+import ml3_tf
 from parts.inverse_dynamics.learner import (
     Scales,
     build_learner,
@@ -23,12 +23,10 @@ from parts.inverse_dynamics.learner import (
     inertia_loss,
     standard_inertia,
 )
-from parts.inverse_dynamics.report import ARMS, metrics_of
+from parts.inverse_dynamics.report import ARMS, compute_metrics
 from parts.inverse_dynamics.robot_dynamics import Robot
 
-import ml3_tf
-from ml3_tf.learner import Learner
-
+ROOT = Path(__file__).parents[2]
 TIMES = np.linspace(0.0, 4.0, 4)
 ROBOTS = ["reacher", "sawyer"]
 
@@ -36,7 +34,7 @@ ROBOTS = ["reacher", "sawyer"]
 @pytest.fixture(params=ROBOTS, scope="module")
 def setting(request):
     robot = Robot(request.param)
-    return robot, Scales.of(robot, TIMES)
+    return robot, Scales.measure(robot, TIMES)
 
 
 def test_scales_are_those_of_the_motions(setting):
@@ -47,7 +45,7 @@ def test_scales_are_those_of_the_motions(setting):
     np.testing.assert_allclose(torque.mean(axis=0), 0, atol=0.2)
     np.testing.assert_allclose(torque.std(axis=0), 1, atol=0.25)
     np.testing.assert_allclose(np.diagonal(inertia.mean(axis=0)), 1, atol=0.2)
-    assert scales == Scales.of(robot, TIMES)
+    assert scales == Scales.measure(robot, TIMES)
 
 
 def test_points_obey_the_equation_of_motion(setting):
@@ -80,9 +78,9 @@ def test_a_learner_is_affine_in_the_acceleration_with_a_positive_definite_inerti
 def test_the_inertia_loss_is_zero_for_the_true_matrices_alone(setting):
     robot, scales = setting
     tasks = draw_tasks(robot, scales, np.random.default_rng(0), TIMES, 2, 1, 1)
-    learner = Learner(lambda: build_learner(scales), seed=0)
+    learner = ml3_tf.Learner(lambda: build_learner(scales), seed=0)
     parameters = learner.draw(2)
-    predict = lambda x: learner.apply(parameters, x, training=False)[0]
+    predict = lambda x: learner.predict(parameters, x)
     own = implied_inertia(predict, tf.constant(tasks["query"][0]), scales)
     extra_loss = inertia_loss(learner, scales, every=2)
     tasks = tf.nest.map_structure(tf.constant, tasks)
@@ -111,7 +109,7 @@ def test_tasks_are_drawn_from_different_motions(setting):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reacher")
-    return folder, inverse_dynamics.main(robot="reacher", seeds=2, smoke=True, output_dir=folder)
+    return folder, inverse_dynamics.main(seeds=2, smoke=True, output_dir=folder)
 
 
 def test_it_writes_what_a_recipe_writes(run):
@@ -159,7 +157,7 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
     ran = []
     run_seed = inverse_dynamics.run_seed
     monkeypatch.setattr(inverse_dynamics, "run_seed", lambda seed, *rest: ran.append(seed) or run_seed(seed, *rest))
-    assert inverse_dynamics.main(robot="reacher", seeds=2, smoke=True, output_dir=folder) == metrics
+    assert inverse_dynamics.main(seeds=2, smoke=True, output_dir=folder) == metrics
     assert ran == [1]
 
 
@@ -167,14 +165,14 @@ def test_an_unknown_robot_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"Unknown robot. Expected one of \['reacher', 'sawyer'\]. Received: .*'panda'"
     ):
-        inverse_dynamics.main(robot="panda", smoke=True, output_dir=tmp_path)
+        inverse_dynamics.main(inverse_dynamics.Settings(robot="panda"), smoke=True, output_dir=tmp_path)
 
 
-def test_a_method_that_diverges_is_no_finite_result():
-    config = {"test_steps": 2, "reported_step": 2}
+def test_a_method_that_diverges_has_no_finite_result():
+    settings = inverse_dynamics.Settings(test_steps=2, reported_step=2)
     curve = lambda errors: {name: errors for name in ("torque_rmse", "torque_share", "inertia_error")}
     curves = {name: curve([3.0, 2.0, 1.0]) for name in ARMS} | {"tuned": curve([3.0, np.nan, np.nan])}
-    metrics = metrics_of(curves | {"shaped": curve([3.0, 0.5, 0.4])}, config)
+    metrics = compute_metrics(curves | {"shaped": curve([3.0, 0.5, 0.4])}, settings)
     assert metrics["steps_to_mse_final_shaped"] == 1
     assert metrics["steps_to_mse_final_same_rate"] == 2
     assert metrics["steps_to_mse_final_tuned"] == 3
@@ -183,7 +181,7 @@ def test_a_method_that_diverges_is_no_finite_result():
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_the_committed_results_hold_what_is_promised(name):
-    """Shaped is ahead on at least 9 of 10 seeds, and is where MSE at the same rate ends in at most half the steps."""
+    """Shaped wins on at least 9 of 10 seeds, and reaches the final error of MSE at the same rate in half the steps."""
     summary = json.loads((ROOT / "results" / f"inverse_dynamics_{name}" / "summary.json").read_text())
     metrics = summary["metrics"]
     assert np.less(metrics["torque_rmse_shaped"], metrics["torque_rmse_unshaped"]).sum() >= 9

@@ -1,33 +1,34 @@
 """`recipes/mountain_car.py` at toy size, and what its committed results promise."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
 import gymnasium
 import keras
+import mountain_car
 import numpy as np
 import pytest
 import tensorflow as tf
-
-ROOT = Path(__file__).parents[2]
-
-import mountain_car
-from parts.mountain_car import figure as mountain_car_figure
-from parts.mountain_car import task as mountain_car_task
 from PIL import Image
 
 import ml3_tf
-from ml3_tf.rl.rollouts import rollout_model
+from ml3_tf.envs import mountain_car as env
+from ml3_tf.rl import rollout_model
+from parts.mountain_car import figure, task, training
+from parts.mountain_car.settings import LossSettings
 
+ROOT = Path(__file__).parents[2]
 METHODS = ("shaped", "unshaped", "paper_setting", "ilqr")
+PAPER = mountain_car.Settings.presets()["paper"]
 RESULTS = ROOT / "results" / "mountain_car" / "summary.json"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mountain_car")
-    return folder, mountain_car.main(setting="paper", smoke=True, output_dir=folder)
+    return folder, mountain_car.main(PAPER, smoke=True, output_dir=folder)
 
 
 def test_it_writes_what_a_recipe_writes(run):
@@ -40,15 +41,15 @@ def test_it_writes_what_a_recipe_writes(run):
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert len(rows) == 2 * 4 * 3  # starts, rollouts, policies
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert 20 < Image.open(folder / "car.gif").n_frames <= mountain_car_task.HORIZON + 1  # equal frames are one
+    assert 20 < Image.open(folder / "car.gif").n_frames <= task.HORIZON + 1  # equal frames are one
     loss = ml3_tf.load_meta_loss(folder / "meta_loss")
-    assert loss.features == mountain_car_task.LAYOUTS["final_distance"][1]
+    assert loss.features == task.LAYOUTS["final_distance"].features
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
     folder, metrics = run
     monkeypatch.setattr(mountain_car, "run_seed", None)  # nothing is left to run
-    assert mountain_car.main(setting="paper", smoke=True, output_dir=folder) == metrics
+    assert mountain_car.main(PAPER, smoke=True, output_dir=folder) == metrics
 
 
 def test_every_metric_is_explained(run):
@@ -62,73 +63,70 @@ def test_every_metric_is_explained(run):
 
 
 def test_an_improved_loss_is_learned_in_a_few_steps():
-    config = {**mountain_car.METHODS["shaped"], "outer_steps": 2, "inner_steps": 2, "num_tasks": 2, "smoke": True}
-    losses = [mountain_car.meta_train(config, seed=0, verbose=0) for _ in range(2)]
+    settings = LossSettings().smoke()
+    losses = [training.meta_train(settings, seed=0, verbose=0) for _ in range(2)]
     assert losses[0][1] == losses[1][1]  # the same seed gives the same numbers
     for pair in zip(*(loss.network.get_weights() for loss, _ in losses)):
         np.testing.assert_array_equal(*pair)
 
 
-def rollout(force, config, progress=0.0):
-    task_loss = mountain_car_task.TaskLoss({**mountain_car.METHODS["shaped"], **config})
+def rollout(force, progress=0.0, **changes):
+    """A rollout of a constant force, and its cost in the improved setting with some changes."""
+    task_loss = task.TaskLoss(dataclasses.replace(LossSettings(), **changes))
     task_loss.set_progress(progress)
-    starts = tf.constant([[[-0.55, 0.0]]])
-    goal = tf.constant([[mountain_car_task.GOAL]])
+    starts, goal = tf.constant([[[-0.55, 0.0]]]), tf.constant([[env.GOAL]])
     policy = lambda states: tf.fill([1, 1, 1], force)
-    trajectory = rollout_model(
-        policy, mountain_car_task.mountain_car_step, starts, horizon=mountain_car_task.HORIZON, goal=goal
-    )
+    trajectory = rollout_model(policy, env.mountain_car_step, starts, horizon=task.HORIZON, goal=goal)
     return trajectory, float(task_loss(trajectory)[0, 0])
 
 
 def test_the_shaped_cost_is_that_of_the_paper():
     """Norms over the first 15 states and the others, as computed by hand with NumPy: 1.45 + 7.18, 1.66 + 6.71."""
     plain = {"saturation_weight": 0.0, "shaping_weight": 1.0}
-    np.testing.assert_allclose(rollout(-0.25, plain)[1], 1.45 + 7.18, atol=0.02)
-    np.testing.assert_allclose(rollout(0.0, plain)[1], 1.66 + 6.71, atol=0.02)
-    trajectory, cost = rollout(0.0, {**plain, "shaped": False})
-    distances = trajectory.observations[0, 0].numpy() - mountain_car_task.GOAL
+    np.testing.assert_allclose(rollout(-0.25, **plain)[1], 1.45 + 7.18, atol=0.02)
+    np.testing.assert_allclose(rollout(0.0, **plain)[1], 1.66 + 6.71, atol=0.02)
+    trajectory, cost = rollout(0.0, **plain, shaped=False)
+    distances = trajectory.observations[0, 0].numpy() - env.GOAL
     np.testing.assert_allclose(cost, np.linalg.norm(distances), rtol=1e-5)
 
 
 def test_the_end_counts_late():
-    config = {"path_weight": [1.0, 0.0], "end_weight": [0.0, 2.0], "saturation_weight": 0.0}
-    trajectory, cost = rollout(0.0, config, progress=1.0)
-    distance = np.linalg.norm(trajectory.observations[0, 0, -1].numpy() - mountain_car_task.GOAL)
-    np.testing.assert_allclose(cost, 2.0 * np.log(np.hypot(distance, mountain_car_task.END_WIDTH)), rtol=1e-5)
+    changes = {"path_weight": (1.0, 0.0), "end_weight": (0.0, 2.0), "saturation_weight": 0.0}
+    trajectory, cost = rollout(0.0, progress=1.0, **changes)
+    distance = np.linalg.norm(trajectory.observations[0, 0, -1].numpy() - env.GOAL)
+    np.testing.assert_allclose(cost, 2.0 * np.log(np.hypot(distance, task.END_WIDTH)), rtol=1e-5)
 
 
 def test_the_loss_sees_states_and_how_the_rollout_ended():
-    trajectory, _ = rollout(0.25, {})
-    seen = mountain_car_task.final_error(trajectory)[0, 0].numpy()
+    trajectory, _ = rollout(0.25)
+    seen = task.LAYOUTS["final_error"](trajectory)[0, 0].numpy()
     states = trajectory.observations[0, 0].numpy()
-    assert seen.shape == (mountain_car_task.HORIZON, 4)
+    assert seen.shape == (task.HORIZON, 4)
     np.testing.assert_array_equal(seen[:, :2], states[:-1])
-    error = states[-1] - mountain_car_task.GOAL
+    error = states[-1] - env.GOAL
     np.testing.assert_allclose(seen[:, 2:], [error] * len(seen), rtol=1e-6)
-    seen = mountain_car_task.final_distance(trajectory)[0, 0].numpy()
+    seen = task.LAYOUTS["final_distance"](trajectory)[0, 0].numpy()
     np.testing.assert_array_equal(seen[:, :2], states[:-1])
     np.testing.assert_allclose(seen[:, 2:], [[np.linalg.norm(error)]] * len(seen), rtol=1e-6)
 
 
 def test_what_the_loss_prefers_is_drawn():
-    loss = ml3_tf.MetaLoss.mlp((4,), features=mountain_car_task.LAYOUTS["final_error"][1])
-    figure = mountain_car_figure.draw_loss(loss)
-    assert len(figure.axes) == 4  # three ends of a rollout and the scale
+    loss = ml3_tf.MetaLoss.mlp((4,), features=task.LAYOUTS["final_error"])
+    assert len(figure.draw_loss(loss).axes) == 4  # three ends of a rollout and the scale
 
 
 def test_scores_are_those_of_their_definitions():
     states = np.full((3, 4, 2), -0.55)
-    states[0, 2:] = [[0.5, 1.2], [0.5, 1.1]]  # reaches the flag and ends .0625 too fast
+    states[0, 2:] = [[0.5, 1.2], [0.5, 1.1]]  # reaches the flag and ends 0.0625 too fast
     states[1, 2:] = [[0.5, 1.5], [0.5, 1.5]]
-    metrics = mountain_car_task.scores(states)
+    metrics = task.scores(states)
     np.testing.assert_allclose(metrics["reach_rate"], 2 / 3)
     np.testing.assert_allclose(metrics["strict_rate"], 1 / 3)
     np.testing.assert_allclose(metrics["final_distance"], 1.5 - 1.0375)
 
 
 def test_ilqr_reaches_the_goal():
-    assert mountain_car_task.scores(mountain_car_task.plan(np.array([[-0.55, 0.0]])).states)["strict_rate"] == 1
+    assert task.scores(task.plan(np.array([[-0.55, 0.0]])).states)["strict_rate"] == 1
 
 
 @pytest.mark.skipif(not RESULTS.is_file(), reason="no committed results")
@@ -146,17 +144,17 @@ def test_the_results_hold_what_is_promised():
 def test_the_shipped_loss_drives_a_fresh_policy_in_plain_keras():
     """Algorithm 5 as its model card says: no trainer, model, reward or task loss."""
     keras.utils.set_random_seed(0)
-    policy = mountain_car_task.build_policy(mountain_car.METHODS["shaped"])
+    policy = task.build_policy(LossSettings())
     policy.compile(keras.optimizers.SGD(1.0, clipnorm=0.5), loss=ml3_tf.load_meta_loss("mountain_car"))
-    env, distances = gymnasium.make("ml3_tf/MountainCarGoal-v0"), []
+    car, distances = gymnasium.make("ml3_tf/MountainCarGoal-v0"), []
     for _ in range(11):
-        state, info = env.reset()
+        state, info = car.reset()
         states = []
-        for _ in range(mountain_car_task.HORIZON):
+        for _ in range(task.HORIZON):
             states.append(state)
-            state, _, _, _, info = env.step(policy(state[np.newaxis])[0].numpy())
+            state, _, _, _, info = car.step(policy(state[np.newaxis])[0].numpy())
         distances.append(info["distance"])
         error = np.tile(state - info["goal"], (len(states), 1))
         policy.train_on_batch(np.stack(states), np.hstack([states, error]))
     assert distances[0] > 1
-    assert distances[10] < mountain_car_task.STRICT_DISTANCE
+    assert distances[10] < task.STRICT_DISTANCE

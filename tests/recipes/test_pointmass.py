@@ -3,25 +3,25 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import keras
 import numpy as np
+import pointmass
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[2]
-
-import pointmass
-from parts.goal_reaching import experiment as goal_reaching
-from parts.pointmass import figure as pointmass_figure
-
 import ml3_tf
 from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step
-from ml3_tf.rl.rollouts import Trajectory
+from ml3_tf.rl import Trajectory
+from parts.goal_reaching import meta_testing
+from parts.goal_reaching.experiment import meta_train
+from parts.goal_reaching.meta_testing import METHODS
+from parts.pointmass import figure, task
 
-CONFIG = {**pointmass.CONFIG, **pointmass.SMOKE, "layout": "absolute"}
-METHODS = pointmass.EXPERIMENT.methods
+ROOT = Path(__file__).parents[2]
+EXPERIMENT = pointmass.EXPERIMENT
 RESULTS = ROOT / "results" / "pointmass" / "summary.json"
 
 
@@ -41,7 +41,7 @@ def test_it_writes_what_a_recipe_writes(run):
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == pointmass.FEATURES["absolute"]
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["absolute"].features
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
@@ -64,19 +64,19 @@ def test_every_metric_is_explained(run):
 
 def test_the_same_seed_gives_the_same_loss(run):
     kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
-    again, _, _ = goal_reaching.meta_train(pointmass.EXPERIMENT, CONFIG, 0, verbose=0)
-    for pair in zip(kept.network.get_weights(), again.network.get_weights()):
+    again = meta_train(EXPERIMENT, pointmass.Settings().smoke(), 0, verbose=0)
+    for pair in zip(kept.network.get_weights(), again.meta_loss.network.get_weights()):
         np.testing.assert_array_equal(*pair)
 
 
 def test_goals_and_starts_lie_on_their_sides():
     generator = np.random.default_rng(0)
-    starts, goals = pointmass.train_tasks(generator, 200)
+    starts, goals = task.train_tasks(generator, 200)
     assert (starts[:, 0] >= 0).all() and (goals[:, 0] >= 0).all()
     assert np.abs(goals - starts[:, :2]).max() <= MAX_GOAL
     assert (goals[:, 0] < starts[:, 0]).mean() > 0.3  # ways to the left are among them
     for prefix, side in (("", -1), ("trained_side_", 1)):
-        starts, goals = pointmass.EXPERIMENT.test_tasks[prefix](generator, 50)
+        starts, goals = EXPERIMENT.test_tasks[prefix](generator, 50)
         assert (side * goals[:, 0] >= 0).all()
         np.testing.assert_array_equal(starts, 0)
 
@@ -89,7 +89,7 @@ def test_what_the_losses_see():
     trajectory = Trajectory(tf.constant(states), None, None, tf.constant(goal), None)
     moved = trajectory._replace(observations=states + move, goal=goal + move[:2])
     inputs = {
-        layout: [pointmass.loss_inputs(each, {"layout": layout}).numpy() for each in (trajectory, moved)]
+        layout: [task.LAYOUTS[layout](each).numpy() for each in (trajectory, moved)]
         for layout in ("relative", "absolute")
     }
     np.testing.assert_allclose(*inputs["relative"], atol=1e-6)
@@ -104,25 +104,22 @@ def test_the_cost_is_that_of_its_definition():
     states[0, 0, 1:] = [[0.3, 0.4, 0.0, 0.0], [0.6, 0.8, 3.0, 4.0]]
     trajectory = Trajectory(states, np.full((1, 1, 2, 2), 0.5, "float32"), None, np.zeros((1, 1, 2), "float32"), None)
     weights = {"path_weight": 2.0, "end_weight": 3.0, "end_width": 0.0, "speed_weight": 0.1, "saturation_weight": 4.0}
-    cost = goal_reaching.reaching_cost(trajectory, weights, action_limit=1.0)
+    cost = EXPERIMENT.task_loss(trajectory, pointmass.Settings(**weights))
     expected = 2.0 * (0.5 + 1.0) / 2 + 3.0 * np.log(1.0) + 0.1 * 25.0 + 4.0 * 0.5**4
     np.testing.assert_allclose(cost, [[expected]], rtol=1e-6)
 
 
 def test_tuning_takes_the_rate_and_the_clipping_that_end_nearest(monkeypatch):
-    class Exact:
-        next_states = staticmethod(pointmass_step)
-
     ends = {None: [0.5, 0.2, 0.4], 0.5: [0.6, 0.3, 0.1]}
     asked = []
 
-    def distances_at_rates(experiment, config, method, dynamics, starts, goals, clipnorm):
-        asked.append((method, clipnorm, len(goals)))
+    def distances_at_rates(experiment, settings, method, dynamics, tasks, clipnorm):
+        asked.append((method, clipnorm, len(tasks[1])))
         return ends[clipnorm] if method == "tuned" else ends[None]
 
-    monkeypatch.setattr(goal_reaching, "RATES", [1e-3, 0.01, 0.1])
-    monkeypatch.setattr(goal_reaching, "distances_at_rates", distances_at_rates)
-    tuned = goal_reaching.tune(pointmass.EXPERIMENT, pointmass.CONFIG, Exact)
+    monkeypatch.setattr(meta_testing, "RATES", [1e-3, 0.01, 0.1])
+    monkeypatch.setattr(meta_testing, "distances_at_rates", distances_at_rates)
+    tuned = meta_testing.tune(EXPERIMENT, pointmass.Settings(), dynamics=None)
     assert tuned["tuned"] == (0.1, 0.5)
     assert tuned["tuned_squared"][0] == 0.01
     assert set(asked) == {(name, clip, 50) for name in ("tuned", "tuned_squared") for clip in (None, 0.5)}
@@ -130,14 +127,10 @@ def test_tuning_takes_the_rate_and_the_clipping_that_end_nearest(monkeypatch):
 
 
 def test_a_rate_that_diverges_is_no_choice(monkeypatch):
-    class Exact:
-        next_states = staticmethod(pointmass_step)
-
-    monkeypatch.setattr(goal_reaching, "RATES", [1e-4, 0.005, 1e6])
-    starts, goals = pointmass.EXPERIMENT.test_tasks[""](np.random.default_rng(0), 3)
-    config = {**pointmass.CONFIG, "reported_step": 2}
-    arguments = pointmass.EXPERIMENT, config, "tuned_squared", Exact, starts, goals
-    distances = goal_reaching.distances_at_rates(*arguments, clipnorm=None)
+    monkeypatch.setattr(meta_testing, "RATES", [1e-4, 0.005, 1e6])
+    tasks = EXPERIMENT.test_tasks[""](np.random.default_rng(0), 3)
+    settings, exact = pointmass.Settings(reported_step=2), SimpleNamespace(next_states=pointmass_step)
+    distances = meta_testing.distances_at_rates(EXPERIMENT, settings, "tuned_squared", exact, tasks, None)
     assert np.isfinite(distances).all()
     assert distances.argmin() == 1
 
@@ -149,12 +142,12 @@ def test_the_figure_of_a_loss_shows_what_it_prefers():
         def call(self, y_true, y_pred):
             return np.sum((y_pred - (y_true[:, 4:] - y_true[:, :2])) ** 2, -1)
 
-    figure = pointmass_figure.draw_loss(Nearest())
-    arrows = figure.axes[0].collections[0]
-    ways = np.array(pointmass_figure.GOAL) - np.column_stack([arrows.X, arrows.Y])
+    axes = figure.draw_loss(Nearest()).axes
+    arrows = axes[0].collections[0]
+    ways = np.array(figure.GOAL) - np.column_stack([arrows.X, arrows.Y])
     near = np.abs(ways).max(1) < 0.9  # within the limits of the acceleration
     np.testing.assert_allclose(np.column_stack([arrows.U, arrows.V])[near], ways[near], atol=0.06)
-    assert len(figure.axes[2].lines) == 3
+    assert len(axes[2].lines) == 3
 
 
 @pytest.mark.skipif(not RESULTS.is_file(), reason="no committed results")
@@ -171,15 +164,15 @@ def test_the_results_hold_what_is_promised():
 def test_the_shipped_loss_trains_a_fresh_policy_in_plain_keras():
     """Algorithm 5 as its model card says: no trainer, model, reward or task loss."""
     keras.utils.set_random_seed(0)
-    config, goal, distances = pointmass.CONFIG, np.array([-1.0, 0.8]), []
-    policy = pointmass.build_policy(config)
-    optimizer = keras.optimizers.SGD(config["inner_rate"], clipnorm=config["inner_clipnorm"])
+    settings, goal, distances = pointmass.Settings(), np.array([-1.0, 0.8]), []
+    policy = task.build_policy()
+    optimizer = keras.optimizers.SGD(settings.inner_rate, clipnorm=settings.inner_clipnorm)
     policy.compile(optimizer, loss=ml3_tf.load_meta_loss("pointmass"))
     env = gymnasium.make("ml3_tf/PointmassGoal-v0")
-    for _ in range(config["reported_step"] + 1):
+    for _ in range(settings.reported_step + 1):
         state, info = env.reset(options={"goal": goal})
         states = []
-        for _ in range(pointmass.HORIZON):
+        for _ in range(task.HORIZON):
             states.append(state)
             state, _, _, _, info = env.step(policy(state[np.newaxis])[0].numpy())
         states = np.stack(states)

@@ -8,18 +8,17 @@ import gymnasium
 import keras
 import numpy as np
 import pytest
+import reacher_demonstrations as recipe
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[2]
-
-import reacher_demonstrations as recipe
-from parts.reacher_demonstrations import figure as figure
-from parts.reacher_demonstrations import task as task
-from parts.reacher_demonstrations.baselines import taught_by
-
 import ml3_tf
-from ml3_tf.rl.rollouts import Trajectory
+from ml3_tf.rl import Trajectory
+from parts.reacher_demonstrations import figure, task
+from parts.reacher_demonstrations.baselines import taught_by
+from parts.reacher_demonstrations.report import METHODS
 
+ROOT = Path(__file__).parents[2]
+SMOKE = recipe.Settings().smoke()
 RESULTS = ROOT / "results" / "reacher_demonstrations" / "summary.json"
 SHIPPED = ROOT / "savedmodels" / "reacher_demonstrations"
 
@@ -36,18 +35,18 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["recipe"] == "reacher_demonstrations"
     assert summary["command"] == "python recipes/reacher_demonstrations.py --smoke"
     assert summary["metrics"] == metrics
-    assert set(summary["config"]["tuned"]) == {"cloning", "goal_cloning", "taught"}
+    assert all(summary["config"][name] is not None for name in ("cloning", "goal_cloning", "taught"))
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    num_targets = recipe.SMALLER["num_targets"] + 4
-    assert len(rows) == num_targets * (2 * (recipe.SMALLER["test_steps"] + 1) + 4)
+    num_targets = SMOKE.num_targets + 4
+    assert len(rows) == num_targets * (2 * (SMOKE.test_steps + 1) + 4)
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.FEATURES
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == recipe.LOSS_INPUTS.features
 
 
 def test_the_experts_are_kept_with_the_run(run):
     experts = np.load(run[0] / "seeds" / "experts_0.npz")
-    number = recipe.SMALLER["demonstrations"]
+    number = SMOKE.demonstrations
     assert experts["targets"].shape == (4, 2)
     assert experts["states"].shape == (4, number, task.HORIZON, 4)
     assert experts["torques"].shape == (4, number, task.HORIZON, 2)
@@ -63,7 +62,7 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
 
 def test_every_metric_is_explained(run):
     for name in run[1]:
-        method = max((m for m in recipe.METHODS if name.endswith(f"_{m}")), key=len)
+        method = max((m for m in METHODS if name.endswith(f"_{m}")), key=len)
         pattern = name.removesuffix(method) + "METHOD"
         assert any(f"{before}{pattern}" in recipe.__doc__ for before in ("    ", ", ")), name
         assert f"\n    {method}: " in recipe.__doc__
@@ -71,7 +70,7 @@ def test_every_metric_is_explained(run):
 
 def test_no_demonstrations_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`demonstrations` must be at least 1, for each target. Received: 0"):
-        recipe.main(demonstrations=0, output_dir=tmp_path)
+        recipe.main(recipe.Settings(demonstrations=0), output_dir=tmp_path)
 
 
 def test_training_targets_surround_the_rest_pose():
@@ -90,15 +89,16 @@ def test_the_loss_sees_the_way_to_the_goal_and_where_the_rollout_ended():
     rewards = np.zeros((1, 2), "float32")
     trajectory = Trajectory(*map(tf.constant, (states, np.zeros((1, 2, 2), "float32"), rewards, goal, rewards)))
     expected = [[10, 19, 2, 3, 1, 2, 11], [6, 15, 6, 7, 5, 2, 11]]
-    np.testing.assert_array_equal(task.loss_inputs(trajectory)[0], expected)
-    assert sum(task.FEATURES.values()) == len(task.INPUT_SCALE) == 2 + len(expected[0])
+    inputs = recipe.LOSS_INPUTS
+    np.testing.assert_array_equal(inputs(trajectory)[0], expected)
+    assert sum(inputs.features.values()) == len(inputs.scale) == 2 + len(expected[0])
 
 
 def test_a_policy_may_see_the_goal():
     for sees_goal, width in ((False, 4), (True, 6)):
-        policy = task.build_policy({"policy_units": 8}, sees_goal)
+        policy = task.build_policy(8, sees_goal=sees_goal)
         assert policy.input_shape == (None, width)
-        assert np.abs(policy(1e3 * np.ones((1, width)))).max() <= task.MAX_TORQUE
+        assert np.abs(policy(1e3 * np.ones((1, width)))).max() <= 1.0
 
 
 def test_the_loss_of_a_teacher_is_the_squared_difference():
@@ -135,8 +135,9 @@ def test_the_results_hold_what_is_promised():
 def test_the_shipped_loss_brings_a_fresh_policy_to_a_target_in_plain_keras():
     """Algorithm 5 as its model card says: no trainer, model, expert or reward."""
     keras.utils.set_random_seed(0)
-    policy = task.build_policy(recipe.CONFIG)
-    policy.compile(recipe.inner_optimizer(recipe.CONFIG), loss=ml3_tf.load_meta_loss("reacher_demonstrations"))
+    settings = recipe.Settings()
+    policy = task.build_policy(settings.policy_units)
+    policy.compile(recipe.build_inner_optimizer(settings), loss=ml3_tf.load_meta_loss("reacher_demonstrations"))
     env, goal, distances = gymnasium.make("ml3_tf/ReacherGoal-v0"), np.array([0.6, 0.5]), []
     for _ in range(31):
         state, info = env.reset(options={"state": [*task.REST, 0.0, 0.0], "goal": goal})
@@ -154,8 +155,13 @@ def test_the_shipped_loss_brings_a_fresh_policy_to_a_target_in_plain_keras():
 
 def test_the_push_of_a_loss_is_its_slope():
     """For the loss `(torque - way)^2 / 2` of the shoulder: the way itself."""
-    values = lambda y_true, y_pred: 0.5 * (y_pred[..., 0] - y_true[..., 0]) ** 2
-    loss = type("Loss", (), {"call": staticmethod(values)})
+
+    class HalfSquare(ml3_tf.MetaLoss):
+        def call(self, y_true, y_pred):
+            return 0.5 * (y_pred[..., 0] - y_true[..., 0]) ** 2
+
+    features = recipe.LOSS_INPUTS.features
+    loss = HalfSquare(ml3_tf.MetaLoss.mlp((4,), features=features).network, features=features)
     ways = np.linspace(-1, 1, 5)
-    np.testing.assert_allclose(figure._pushes(loss, ways, 0.0, 0.0), ways, atol=1e-6)
+    np.testing.assert_allclose(figure.pushes(loss, ways, 0.0, 0.0), ways, atol=1e-6)
     assert len(figure.draw_loss(loss).axes) == 4

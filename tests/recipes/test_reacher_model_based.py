@@ -8,19 +8,16 @@ import gymnasium
 import keras
 import numpy as np
 import pytest
+import reacher_model_based as recipe
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[2]
-
-import reacher_model_based as recipe
-from parts.reacher_model_based import figure as reacher_model_based_figure
-from parts.reacher_model_based import task as task
-
 import ml3_tf
-from ml3_tf.envs.reacher import reacher_step
-from ml3_tf.rl.rollouts import Trajectory, rollout_model
+from ml3_tf.envs import reacher_step
+from ml3_tf.rl import Trajectory, rollout_model
+from parts.goal_reaching.meta_testing import METHODS
+from parts.reacher_model_based import figure, task
 
-METHODS = recipe.EXPERIMENT.methods
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "reacher_model_based" / "summary.json"
 
 
@@ -40,7 +37,7 @@ def test_it_writes_what_a_recipe_writes(run):
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.FEATURES
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").features == recipe.LOSS_INPUTS.features
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
@@ -62,7 +59,7 @@ def test_every_metric_is_explained(run):
 
 def test_tasks_lie_on_their_sides_and_start_at_rest():
     for side, sign in (("trained", 1), ("untrained", -1)):
-        starts, goals = task.draw_tasks(side)(np.random.default_rng(0), 100)
+        starts, goals = task.tasks_on_side(side)(np.random.default_rng(0), 100)
         assert starts.shape == (100, 4) and goals.shape == (100, 2)
         assert (sign * goals > 0).all() and (sign * starts[:, :2] > 0).all()
         assert (np.abs(goals) <= np.pi).all()
@@ -70,8 +67,8 @@ def test_tasks_lie_on_their_sides_and_start_at_rest():
 
 
 def test_goals_that_cannot_be_reached_are_told_from_those_that_can():
-    """At most 1 N m on an elbow of at least .008 kg m^2 turns it by less than 1 N m (.1 s)^2 / .008 kg m^2 in .1 s."""
-    starts, goals = task.draw_tasks("untrained")(np.random.default_rng(0), 4)
+    """1 N m turns an elbow of at least 0.008 kg m^2 by less than 1 N m (0.1 s)^2 / 0.008 kg m^2 in 0.1 s."""
+    starts, goals = task.tasks_on_side("untrained")(np.random.default_rng(0), 4)
     assert task.is_reachable(starts, goals).all()
     far = starts[:1, :2] + [[0.0, 3.0]]
     assert not task.is_reachable(starts[:1], far, horizon=10).any()
@@ -82,7 +79,7 @@ def test_goals_of_meta_test_are_reachable_ones(monkeypatch):
     reachable = np.array([False, True, False, True])
     monkeypatch.setattr(task, "is_reachable", lambda starts, goals: reachable)
     starts, goals = task.reachable_tasks("trained")(np.random.default_rng(0), 2)
-    drawn = task.draw_tasks("trained")(np.random.default_rng(0), 4)
+    drawn = task.tasks_on_side("trained")(np.random.default_rng(0), 4)
     np.testing.assert_array_equal(starts, drawn[0][reachable])
     np.testing.assert_array_equal(goals, drawn[1][reachable])
     reachable[1] = False
@@ -93,7 +90,7 @@ def test_goals_of_meta_test_are_reachable_ones(monkeypatch):
 def test_the_loss_sees_what_is_left_to_the_goal():
     states = np.random.default_rng(0).normal(size=(1, 1, 4, 4)).astype("float32")
     goal = np.array([[[0.3, 0.4]]], "float32")
-    inputs = task.loss_inputs(Trajectory(tf.constant(states), None, None, tf.constant(goal), None))
+    inputs = recipe.LOSS_INPUTS(Trajectory(tf.constant(states), None, None, tf.constant(goal), None))
     expected = [[*(goal[0, 0] - state[:2]), *state[2:]] for state in states[0, 0, :3]]
     np.testing.assert_allclose(inputs[0, 0], expected, rtol=1e-6)
 
@@ -104,7 +101,7 @@ def test_the_task_loss_is_that_of_its_definition():
     trajectory = Trajectory(states, np.full((1, 1, 2, 2), 0.5, "float32"), None, np.zeros((1, 1, 2), "float32"), None)
     weights = {"path_weight": 2.0, "end_weight": 3.0, "speed_weight": 0.1, "saturation_weight": 4.0}
     expected = 2.0 * (0.5 + 1.0) / 2 + 3.0 * 1.0 + 0.1 * 5.0 + 4.0 * 0.5**4
-    np.testing.assert_allclose(task.task_loss(trajectory, weights), [[expected]], rtol=1e-4)
+    np.testing.assert_allclose(task.task_loss(trajectory, recipe.Settings(**weights)), [[expected]], rtol=1e-4)
 
 
 def test_the_figure_of_a_loss_shows_the_torques_it_prefers():
@@ -114,8 +111,8 @@ def test_the_figure_of_a_loss_shows_the_torques_it_prefers():
         def call(self, y_true, y_pred):
             return tf.reduce_sum((y_pred - 0.5 * y_true[:, :2]) ** 2, -1)
 
-    loss = HalfTheAngle(task.build_loss(recipe.CONFIG).network, features=task.FEATURES)
-    axes = reacher_model_based_figure.draw_loss(loss).axes
+    loss = HalfTheAngle(recipe.build_loss(recipe.Settings()).network, features=recipe.LOSS_INPUTS.features)
+    axes = figure.draw_loss(loss).axes
     shoulder = np.asarray(axes[0].images[0].get_array())
     expected = np.clip(0.5 * np.linspace(-np.pi, np.pi, shoulder.shape[1]), -1, 1)
     np.testing.assert_allclose(shoulder, np.broadcast_to(expected, shoulder.shape), atol=0.03)
@@ -124,7 +121,7 @@ def test_the_figure_of_a_loss_shows_the_torques_it_prefers():
 
 def test_the_final_speed_is_that_of_the_last_step():
     paths = np.zeros((2, 4, 2))
-    paths[0, -1] = [0.03, 0.04]  # in a step of .01 s
+    paths[0, -1] = [0.03, 0.04]  # in a step of 0.01 s
     np.testing.assert_allclose(recipe.final_speed(paths), (5.0 + 0.0) / 2)
 
 
@@ -135,14 +132,14 @@ def test_in_the_figure_paths_count_from_their_goals():
         "paths": {name: [[[1.0, 2.0], [3.0, 4.0]]] for name in names},
         "goals": {prefix: [[3.0, 3.0]] for prefix in recipe.EXPERIMENT.test_tasks},
     }
-    seen = recipe.seen_from_goals(results)
+    seen = recipe.with_paths_from_goals(results)
     assert all(seen["paths"][name] == [[[-2.0, -1.0], [0.0, 1.0]]] for name in names)
     assert all(goals == [[0.0, 0.0]] for goals in seen["goals"].values())
 
 
 def test_a_fresh_policy_hardly_moves_the_arm():
-    policy = task.build_policy(recipe.CONFIG)
-    starts = tf.constant(task.draw_tasks("trained")(np.random.default_rng(0), 5)[0], tf.float32)
+    policy = task.build_policy(recipe.Settings().policy_units)
+    starts = tf.constant(task.tasks_on_side("trained")(np.random.default_rng(0), 5)[0], tf.float32)
     states = rollout_model(policy, reacher_step, starts, horizon=task.HORIZON).observations.numpy()
     assert np.abs(states[:, -1, :2] - states[:, 0, :2]).max() < 1.5
 
@@ -162,12 +159,12 @@ def test_the_results_hold_what_is_promised():
 def test_the_shipped_loss_trains_a_fresh_policy_in_plain_keras():
     """Algorithm 5 as its model card says: no trainer, model, reward or task loss."""
     keras.utils.set_random_seed(0)
-    config, start, goal, distances = recipe.CONFIG, np.array([1.0, 0.5, 0.0, 0.0]), np.array([2.0, 2.0]), []
-    policy = task.build_policy(config)
-    optimizer = keras.optimizers.SGD(config["inner_rate"], clipnorm=config["inner_clipnorm"])
+    settings, start, goal, distances = recipe.Settings(), np.array([1.0, 0.5, 0.0, 0.0]), np.array([2.0, 2.0]), []
+    policy = task.build_policy(settings.policy_units)
+    optimizer = keras.optimizers.SGD(settings.inner_rate, clipnorm=settings.inner_clipnorm)
     policy.compile(optimizer, loss=ml3_tf.load_meta_loss("reacher_model_based"))
     env = gymnasium.make("ml3_tf/ReacherGoal-v0")
-    for _ in range(config["reported_step"] + 1):
+    for _ in range(settings.reported_step + 1):
         state, info = env.reset(options={"state": start, "goal": goal})
         states = []
         for _ in range(task.HORIZON):

@@ -8,33 +8,29 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import pytest
+import reacher_model_free
 import tensorflow as tf
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-
-import reacher_model_free
-from parts.model_free import experiment as methods
-from parts.model_free import measures as measures
-from parts.model_free.baselines import train_goal_conditioned
-from parts.model_free.figure import draw_figure
-from parts.reacher_model_free import figure as reacher_model_free_figure
-from parts.reacher_model_free import task as task
-
 import ml3_tf
-import ml3_tf.envs  # noqa: F401 - registers the environment
-from ml3_tf.rl.meta_testing import Adaptation
-from ml3_tf.rl.rollouts import Trajectory
+from ml3_tf.rl import Adaptation, Trajectory
+from parts.model_free import measures
+from parts.model_free.baselines import train_goal_conditioned
+from parts.model_free.experiment import meta_train
+from parts.model_free.extra_loss import make_extra_loss
+from parts.model_free.figure import draw_figure
+from parts.reacher_model_free import figure, task
 
+ROOT = Path(__file__).parents[2]
 MOTORS = "usual", "varied", "reversed"
 COMMAND = "python recipes/reacher_model_free.py --losses learned_alone learned_rewards --policy-layers 1 2 --smoke"
-ARGUMENTS = {"smoke": True, "policy_layers": (1, 2), "losses": ("learned_alone", "learned_rewards")}
+SETTINGS = reacher_model_free.Settings(losses=("learned_alone", "learned_rewards"), policy_layers=(1, 2))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reacher_model_free")
-    return folder, reacher_model_free.main(**ARGUMENTS, output_dir=folder)
+    return folder, reacher_model_free.main(SETTINGS, smoke=True, output_dir=folder)
 
 
 def test_it_writes_what_a_recipe_writes(run):
@@ -42,11 +38,11 @@ def test_it_writes_what_a_recipe_writes(run):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["command"] == COMMAND
     assert summary["metrics"] == metrics
-    assert {name: len(loss) for name, loss in summary["config"]["losses"].items()} == {
-        "learned": 2,
-        "learned_alone": 3,
-        "learned_rewards": 2,
-    }  # what they differ in: a change of it is a new run
+    assert summary["config"]["losses"] == {  # how they differ: a change of it is a new run
+        "learned": {},
+        "learned_alone": {"guide_weight": 0.0},
+        "learned_rewards": {"layout": "rewards", "motors": "varied"},
+    }
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert {row["method"] for row in rows} == {"learned", "learned_alone", "learned_rewards", "ppo", "paper_ppo"}
@@ -63,7 +59,7 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
     folder, metrics = run
     for name in ("run_seed", "run_tuning"):
         monkeypatch.setattr(reacher_model_free, name, None)  # nothing is left to run
-    assert reacher_model_free.main(**ARGUMENTS, output_dir=folder) == metrics
+    assert reacher_model_free.main(SETTINGS, smoke=True, output_dir=folder) == metrics
 
 
 def test_every_metric_is_explained(run):
@@ -76,7 +72,7 @@ def test_every_metric_is_explained(run):
             .replace("layers_2_", "layers_D_")
         )
         if f"{pattern}:" not in explained and f"{pattern}," not in explained:
-            names = sorted((*task.EXPERIMENT.losses, "ppo", "paper_ppo", "goal_conditioned"), key=len, reverse=True)
+            names = sorted((*task.VARIANTS, "ppo", "paper_ppo", "goal_conditioned"), key=len, reverse=True)
             method = next(m for m in names if pattern.endswith(m))
             assert f"\n    {pattern.removesuffix(method)}METHOD: " in explained, name
             assert f"\n    {method}: " in explained
@@ -84,18 +80,18 @@ def test_every_metric_is_explained(run):
 
 def test_meta_training_is_deterministic(run):
     """That of the guide, too."""
-    config = {**reacher_model_free.CONFIG, **reacher_model_free.SMOKE, "layout": "arm", "train_tasks": {}}
+    settings = SETTINGS.smoke().loss_settings("learned")
     kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
-    guide = train_goal_conditioned(task.EXPERIMENT, config, 0, config["goal_conditioned_samples"])
-    again, _, samples = methods.meta_train(task.EXPERIMENT, config, 0, verbose=0, guide=guide)
-    assert samples + config["goal_conditioned_samples"] == run[1]["meta_train_env_steps_learned"][0]
-    for pair in zip(kept.network.get_weights(), again.network.get_weights()):
+    guide = train_goal_conditioned(task.EXPERIMENT, settings, seed=0)
+    again = meta_train(task.EXPERIMENT, settings, 0, verbose=0, guide=guide)
+    assert again.samples + settings.goal_conditioned_samples == run[1]["meta_train_env_steps_learned"][0]
+    for pair in zip(kept.network.get_weights(), again.meta_loss.network.get_weights()):
         np.testing.assert_array_equal(*pair)
 
 
 def test_a_policy_without_layers_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`policy_layers` must be numbers of hidden layers"):
-        reacher_model_free.main(policy_layers=(0,), output_dir=tmp_path)
+        reacher_model_free.main(reacher_model_free.Settings(policy_layers=(0,)), output_dir=tmp_path)
 
 
 def test_the_simulation_is_the_environment():
@@ -155,7 +151,7 @@ def test_what_the_loss_sees_turns_with_the_arm():
     np.testing.assert_allclose(*seen, atol=1e-5)
     joints = tf.Variable(state)
     with tf.GradientTape() as tape:
-        tip = task.tip_of(joints)
+        tip = task.fingertip(joints)
     jacobian = tape.jacobian(tip, joints).numpy()[:, :2]
     np.testing.assert_allclose(seen[0][5:7], jacobian.T @ (goal - tip.numpy()), atol=1e-5)
     np.testing.assert_allclose(seen[0][9:11], jacobian.T @ (jacobian @ state[2:]), atol=1e-5)
@@ -178,7 +174,7 @@ def test_an_arm_turned_until_its_goal_lies_ahead_moves_alike():
 
 @pytest.mark.parametrize(("gains", "lacking"), [([1.0, -0.5], 0.0), ([1.0, 0.5], 2 * 0.5 * 1.2**2)])
 def test_the_guide_knows_the_motors(gains, lacking):
-    """It wants torques of .3 N m; the policies' means are those for an elbow of gain -.5; their loss is flat."""
+    """It wants torques of 0.3 N m; the policies' means are those for an elbow of gain -0.5; their loss is flat."""
     flat = ml3_tf.MetaLoss.mlp((4,), features=task.LAYOUTS["arm"].features)
     flat.network.set_weights([np.zeros_like(values) for values in flat.network.get_weights()])
     means = tf.constant([0.3, -0.6, 0.5, 0.5])
@@ -188,9 +184,9 @@ def test_the_guide_knows_the_motors(gains, lacking):
         inner_loop=SimpleNamespace(predict=lambda parameters, x: tf.broadcast_to(means, [*x.shape[:2], 4])),
         meta_loss=flat,
     )
-    config = {"excess_weight": 1.0, "guide_weight": 1.0, "guide_limit": 2.0}
+    settings = reacher_model_free.Settings(excess_weight=1.0, guide_weight=1.0, guide_limit=2.0)
     guide = lambda x: tf.fill([*x.shape[:2], 4], 0.3)
-    extra_loss = methods._extra_loss(trainer, config, guide, task.for_motors)
+    extra_loss = make_extra_loss(trainer, settings, guide, task.for_motors)
     x, y, weight = tf.zeros((3, 5, 11)), tf.zeros((3, 5, 13)), tf.ones((3, 5))
     states = tf.concat([tf.zeros((3, 1, 4)), tf.broadcast_to(gains, (3, 1, 2))], -1)
     data = {"query": (x, None, weight), "support": [(x, y, weight)], "tasks": {"state": states}}
@@ -199,9 +195,8 @@ def test_the_guide_knows_the_motors(gains, lacking):
 
 def _seen(state, goal):
     observation = task.observe(tf.constant(state), tf.constant(goal))
-    return task.in_the_arms_frame(Trajectory(tf.stack([observation] * 2), tf.zeros((1, 2)), None, None, None)).numpy()[
-        0
-    ]
+    trajectory = Trajectory(tf.stack([observation] * 2), tf.zeros((1, 2)), None, None, None)
+    return task.LAYOUTS["arm"](trajectory).numpy()[0]
 
 
 def test_samples_to_a_level_count_from_where_it_is_kept():
@@ -222,7 +217,7 @@ def test_ratios_of_curves_written_by_hand():
         "ppo": adaptation([-10.0, -8.0, -6.0, -5.0, -3.0, -2.0, -2.0, -2.0, -2.0, -2.0], 260),
         "paper_ppo": adaptation([-10.0, -9.0, -8.0, -8.0, -8.0, -8.0], 1300),
     }
-    metrics = measures.measure(adapted)  # the level is -10 + .8 * 8 = -3.6 (PPO ends at -2)
+    metrics = measures.measure(adapted)  # the level is -10 + 0.8 * 8 = -3.6 (PPO ends at -2)
     assert metrics["sample_ratio_to_ppo"] == 4 * 260 / 65
     assert metrics["sample_ratio_to_paper_ppo"] == 5 * 1300 / 65  # never there: all of its samples
     assert metrics["samples_to_level_paper_ppo"] == -1
@@ -232,12 +227,12 @@ def test_ratios_of_curves_written_by_hand():
 
 
 def test_every_loss_has_a_curve_and_its_name():
-    losses = task.EXPERIMENT.losses
+    losses, prefixes = task.VARIANTS, task.EXPERIMENT.test_tasks
     curve = {"samples": [0, 65, 130], "returns": [-10.0, -5.0, -4.0]}
     result = {
         "meta_train": {name: [] for name in losses},
-        "curves": {prefix + name: curve for prefix in task.EXPERIMENT.tests for name in (*losses, "ppo", "paper_ppo")},
-        "goal_conditioned": dict.fromkeys(task.EXPERIMENT.tests, -3.0),
+        "curves": {prefix + name: curve for prefix in prefixes for name in (*losses, "ppo", "paper_ppo")},
+        "goal_conditioned": dict.fromkeys(prefixes, -3.0),
         "layers": {"2": curve},
     }
     drawn = draw_figure([result], task.EXPERIMENT)
@@ -249,15 +244,14 @@ def test_every_loss_has_a_curve_and_its_name():
 
 
 def test_where_the_loss_pushes_is_drawn():
-    layout = task.LAYOUTS["arm"]
-    loss = ml3_tf.MetaLoss.mlp((4,), features=layout.features, input_scale=layout.scale)
-    assert len(reacher_model_free_figure.draw_loss(loss).axes) == 4  # three panels and a scale
+    loss = ml3_tf.MetaLoss.mlp((4,), features=task.LAYOUTS["arm"])
+    assert len(figure.draw_loss(loss).axes) == 4  # three panels and a scale
 
 
 def test_the_shipped_reward_aware_loss_repeats_what_made_the_reward_rise():
     """Its figure: the push after either torque, for shoulder and elbow, by the second change of the reward."""
-    figure = reacher_model_free_figure.draw_reward_aware_loss(ml3_tf.load_meta_loss("reacher_model_free_rewards"))
-    for ax in figure.axes:
+    drawn = figure.draw_reward_aware_loss(ml3_tf.load_meta_loss("reacher_model_free_rewards"))
+    for ax in drawn.axes:
         after_positive, after_negative = (line.get_ydata() for line in ax.lines)
         assert after_positive[0] < 0 < after_positive[-1]
         assert after_negative[0] > 0 > after_negative[-1]

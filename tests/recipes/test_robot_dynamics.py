@@ -1,14 +1,13 @@
 """The robots of the inverse dynamics recipe: their models, their motions, and eq. 10 of ML3."""
 
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-mujoco = pytest.importorskip("mujoco")
+pytest.importorskip("mujoco")
 
-ROOT = Path(__file__).parents[2]
+import mujoco
 
 from parts.inverse_dynamics.robot_dynamics import FOLDER, Motion, Robot
 
@@ -76,7 +75,7 @@ def test_the_reacher_is_that_of_the_closed_form():
 
 
 def sawyer_as_urdf():
-    """The same figures in the manufacturer's format, whose conventions MuJoCo reads by code of its own."""
+    """Returns the same numbers in the manufacturer's format, which MuJoCo reads by other code."""
     parts, parent = ['<link name="base"/>'], "base"
     for body in ET.parse(FOLDER / "sawyer.xml").getroot().iter("body"):
         inertial, name = body.find("inertial"), body.get("name")

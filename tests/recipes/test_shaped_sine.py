@@ -9,15 +9,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import shaped_sine
 import tensorflow as tf
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-
-import shaped_sine
-from parts.shaped_sine import figures as shaped_sine_figures
-
 import ml3_tf
+from parts.shaped_sine import figures
+
+ROOT = Path(__file__).parents[2]
 
 METHODS = ["shaped", "unshaped", "per_point", "shaped_without_x", "noise_trained", "mse", "mse_tuned"]
 NAMES = [
@@ -38,13 +37,13 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["recipe"] == "shaped_sine"
     assert summary["command"] == "python recipes/shaped_sine.py --seeds 2 --smoke"
     assert summary["metrics"] == metrics
-    assert summary["config"]["tuned_rate"] in shaped_sine.RATES
+    assert summary["config"]["tuned_rate"] in shaped_sine.Settings().rates
     assert set(metrics) == set(NAMES)
     assert all(len(values) == 2 for values in metrics.values())
     assert all(0 <= value <= 1 for name in NAMES if "recovered" in name for value in metrics[name])
     rows = list(csv.DictReader((folder / "history.csv").open()))
     tested = [row for row in rows if row["seed"] == "1" and row["phase"] == "meta_test"]
-    assert len(tested) == len(METHODS) * (shaped_sine.CONFIG["test_steps"] + 1)
+    assert len(tested) == len(METHODS) * (shaped_sine.Settings().test_steps + 1)
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -76,7 +75,7 @@ def test_the_exported_loss_is_the_shaped_one_of_the_first_seed(run):
     losses = [ml3_tf.load_meta_loss(run[0] / name) for name in ("meta_loss", "seeds/meta_loss_0", "seeds/meta_loss_1")]
     assert [loss.mode for loss in losses] == ["per_set"] * 3
     assert losses[0].name == "shaped_sine"
-    curves = [shaped_sine_figures.landscape(loss) for loss in losses]
+    curves = [figures.landscape(loss) for loss in losses]
     assert curves[0] == curves[1] != curves[2]
 
 
@@ -115,7 +114,9 @@ def test_tasks_are_sines_of_both_signs_on_points_of_their_own(kwargs, low, high)
 
 
 def test_noise_lies_on_what_is_seen_and_not_on_what_is_scored():
-    clean, noisy = (next(iter(shaped_sine.frequency_tasks(50, 1, False, noise=noise))) for noise in (0.0, 0.1))
+    clean, noisy = (
+        next(iter(shaped_sine.frequency_tasks(50, seed=1, with_x=False, noise=noise))) for noise in (0.0, 0.1)
+    )
     difference = noisy["support"][1] - clean["support"][1]
     assert difference.shape == (50, 64, 1)
     assert 0.09 < np.std(difference) < 0.11
@@ -128,9 +129,9 @@ def test_streams_of_tasks_differ_by_purpose_and_seed():
 
 
 def test_the_extra_loss_is_the_squared_error_of_the_frequency():
-    """Eq. 9 with a known omega of .1: ten steps of a loss that moves nobody leave (.1 - nu)^2."""
+    """Eq. 9 with a known omega of 0.1: a learner that has not moved has (0.1 - nu)^2."""
     tasks = next(iter(shaped_sine.frequency_tasks(5, seed=1)))
-    learner = shaped_sine.Learner(shaped_sine.build_learner)
+    learner = ml3_tf.Learner(shaped_sine.build_learner)
     expected = (0.1 - tasks["frequency"].numpy()) ** 2
     np.testing.assert_allclose(shaped_sine.frequency_loss(learner.draw(5), tasks), expected, rtol=1e-5)
 
@@ -138,8 +139,9 @@ def test_the_extra_loss_is_the_squared_error_of_the_frequency():
 def test_mse_recovers_a_frequency_near_the_start_and_fit_takes_the_same_steps():
     x = np.random.default_rng(0).uniform(-5, 5, (1, 64, 1)).astype("float32")
     y = np.sin(0.2 * x)
-    tasks = {"support": (tf.constant(x), tf.constant(y)), "frequency": tf.constant([0.2])}
-    [omega] = shaped_sine.frequencies("mse", 0.05, [tasks], 10)
+    points = tf.constant(x), tf.constant(y)
+    tasks = {"support": points, "query": points, "frequency": tf.constant([0.2])}
+    omega = shaped_sine.frequencies("mse", 0.05, tasks, 10)
     assert shaped_sine.recovered(omega, tasks).tolist() == [1.0] * 11
     model = shaped_sine.build_learner()
     model.compile(keras.optimizers.SGD(0.05), "mse")
@@ -149,14 +151,14 @@ def test_mse_recovers_a_frequency_near_the_start_and_fit_takes_the_same_steps():
 
 
 def test_the_landscape_of_mse_is_lowest_at_the_true_frequency():
-    for nu, curve in zip(shaped_sine_figures.SHOWN_FREQUENCIES, shaped_sine_figures.landscape("mse")):
-        assert len(curve) == len(shaped_sine_figures.GRID)
-        np.testing.assert_allclose(shaped_sine_figures.GRID[np.argmin(curve)], nu, atol=1e-9)
+    for nu, curve in zip(figures.SHOWN_FREQUENCIES, figures.landscape("mse")):
+        assert len(curve) == len(figures.GRID)
+        np.testing.assert_allclose(figures.GRID[np.argmin(curve)], nu, atol=1e-9)
 
 
 def test_a_flat_landscape_is_drawn():
-    np.testing.assert_array_equal(shaped_sine_figures.standardized([2.0, 2.0]), [0.0, 0.0])
-    np.testing.assert_array_equal(shaped_sine_figures.standardized([1.0, 3.0, 2.0]), [0.0, 1.0, 0.5])
+    np.testing.assert_array_equal(figures.standardized([2.0, 2.0]), [0.0, 0.0])
+    np.testing.assert_array_equal(figures.standardized([1.0, 3.0, 2.0]), [0.0, 1.0, 0.5])
 
 
 # The command, and what is committed

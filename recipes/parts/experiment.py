@@ -1,0 +1,224 @@
+"""The frame around every recipe: seeds that resume, a summary, a history and a table.
+
+A recipe is a frozen dataclass `Settings(RecipeSettings)`, a function `run_seed`, and a function `main` that calls
+`recorded_command`, `fill_in`, `run_seeds`, `write_summary`, `write_history` and `print_table`::
+
+    def main(
+        settings: Settings = Settings(),
+        *,
+        seeds: int = 1,
+        first_seed: int = 0,
+        smoke: bool = False,
+        jobs: int = 1,
+        output_dir: Path = Path("results/NAME"),
+    ) -> Metrics: ...
+
+
+    if __name__ == "__main__":
+        run_command(main, description=__doc__)
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+import ml3_tf
+from parts.settings import RecipeSettings
+
+tf.get_logger().setLevel("ERROR")  # a recipe compiles many functions once each; TensorFlow warns of retracing
+
+Seed: TypeAlias = int | str
+Result: TypeAlias = dict[str, Any]
+"""What `run_seed` returns, as JSON can hold it. "metrics" maps each name to a number."""
+Metrics: TypeAlias = dict[str, list[float]]
+"""Name -> one value for each seed."""
+AnySettings = TypeVar("AnySettings", bound="RecipeSettings")
+
+
+def fill_in(
+    find: Callable[..., Result], names: Sequence[str], settings: AnySettings, output_dir: Path | str
+) -> AnySettings:
+    """Fills in settings that are `None`, such as a tuned rate, by an experiment of its own.
+
+    Args:
+        find: Function `(seed, settings, output_dir, verbose)`, as `run_seed`, that returns a value for each of `names`.
+        names: The settings that it finds. If none of them is `None`, it is not called.
+        settings: The settings.
+        output_dir: Folder of the run, where the result is kept as that of a seed called "tuning".
+
+    Returns:
+        The settings; those that were given keep their values.
+    """
+    missing = [name for name in names if getattr(settings, name) is None]
+    if not missing:
+        return settings
+    [found] = run_seeds(find, ["tuning"], settings, output_dir)
+    return settings.replace(**{name: _as_tuple(found[name]) for name in missing})
+
+
+def run_seeds(
+    run_seed: Callable[..., Result],
+    seeds: Sequence[Seed],
+    settings: RecipeSettings,
+    output_dir: Path | str,
+    *,
+    jobs: int = 1,
+) -> list[Result]:
+    """Runs an experiment once for each seed, and keeps the result of each, so that an interrupted run resumes.
+
+    Args:
+        run_seed: Function `(seed, settings, output_dir, verbose) -> result`, defined at the top of a module; `result`
+            is a dictionary that JSON can hold.
+        seeds: The seeds.
+        settings: The settings. A kept result is used for the same settings only.
+        output_dir: Folder of the run; results are kept in `seeds/` below it.
+        jobs: Number of processes.
+
+    Returns:
+        List of results, one for each seed, each with its `"seconds"`.
+
+    Raises:
+        ValueError: The folder holds results of other settings.
+    """
+    folder = Path(output_dir) / "seeds"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = settings.to_config()
+    missing = [seed for seed in seeds if _read_kept(folder, seed, config) is None]
+    if jobs == 1:
+        for seed in missing:
+            print(f"{run_seed.__name__.replace('_', ' ')}: {seed}", flush=True)
+            _run_and_keep(run_seed, seed, settings, output_dir, verbose=1)
+    elif missing:
+        # Spawned, because a process that has imported TensorFlow must not be forked.
+        # Each seed has a process of its own: the memory of its compiled functions is freed with it.
+        context, workers = multiprocessing.get_context("spawn"), min(jobs, len(missing))
+        with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
+            futures = {seed: pool.submit(_run_and_keep, run_seed, seed, settings, output_dir, 0) for seed in missing}
+            for seed, future in futures.items():
+                print(f"seed {seed}: {future.result():.0f} s", flush=True)
+    return [_read_kept(folder, seed, config) for seed in seeds]
+
+
+def write_summary(
+    recipe: str,
+    command: str,
+    seeds: Sequence[Seed],
+    results: Sequence[Result],
+    settings: RecipeSettings,
+    output_dir: Path | str,
+    *,
+    further_config: Mapping[str, Any] | None = None,
+) -> Metrics:
+    """Writes `summary.json`; returns the metrics.
+
+    Args:
+        recipe: Name of the recipe.
+        command: The command that repeats the run, see `recorded_command`.
+        seeds: The seeds.
+        results: One result for each seed, see `run_seeds`.
+        settings: The settings, kept as "config".
+        output_dir: Folder of the run.
+        further_config: Optional values that follow from the settings, added to "config".
+    """
+    metrics = {name: [result["metrics"][name] for result in results] for name in results[0]["metrics"]}
+    summary = {
+        "recipe": recipe,
+        "command": command,
+        "seeds": list(seeds),
+        "metrics": metrics,
+        "config": {**settings.to_config(), **(further_config or {})},
+        "versions": {
+            "python": platform.python_version(),
+            **{module.__name__: module.__version__ for module in (ml3_tf, tf, keras, np)},
+        },
+        "seconds": round(sum(result["seconds"] for result in results), 1),
+    }
+    _write_atomically(Path(output_dir) / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return metrics
+
+
+def write_history(rows: Sequence[Mapping[str, Any]], output_dir: Path | str) -> None:
+    """Writes `history.csv` from dictionaries with the same keys."""
+    with (Path(output_dir) / "history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def save_figure(figure: Figure, output_dir: Path | str) -> Path:
+    """Writes `figure.png`; returns its path."""
+    path = Path(output_dir) / "figure.png"
+    figure.savefig(path)
+    return path
+
+
+def seed_loss_folder(seed: Seed, output_dir: Path | str) -> Path:
+    """Returns the folder to which `run_seed` exports the loss that it learned."""
+    return Path(output_dir) / "seeds" / f"meta_loss_{seed}"
+
+
+def export_seed_loss(seed: Seed, output_dir: Path | str) -> Path:
+    """Exports the loss of a seed as the learned loss of the run; returns its path."""
+    return ml3_tf.load_meta_loss(seed_loss_folder(seed, output_dir)).export(Path(output_dir) / "meta_loss")
+
+
+def print_table(metrics: Metrics, rows: Sequence[tuple[str, str]]) -> None:
+    """Prints mean and standard deviation over seeds.
+
+    Args:
+        metrics: Name -> one value for each seed.
+        rows: Pairs of a label and the name of a metric.
+    """
+    width = max(len(label) for label, _ in rows)
+    print(f"\n{'':{width}}  {'mean':>9}  {'std':>9}  over {len(next(iter(metrics.values())))} seed(s)")
+    for label, name in rows:
+        print(f"{label:{width}}  {np.mean(metrics[name]):9.4f}  {np.std(metrics[name]):9.4f}")
+
+
+def _as_tuple(value: Any) -> Any:
+    """JSON has lists for tuples."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def _run_and_keep(
+    run_seed: Callable[..., Result], seed: Seed, settings: RecipeSettings, output_dir: Path | str, verbose: int
+) -> float:
+    start = time.time()
+    result = run_seed(seed, settings, Path(output_dir), verbose)
+    result["seconds"] = time.time() - start
+    text = json.dumps({"config": settings.to_config(), "result": result})
+    _write_atomically(Path(output_dir) / "seeds" / f"seed_{seed}.json", text)
+    return result["seconds"]
+
+
+def _read_kept(folder: Path, seed: Seed, config: Mapping[str, Any]) -> Result | None:
+    path = folder / f"seed_{seed}.json"
+    if not path.is_file():
+        return None
+    kept = json.loads(path.read_text())
+    changed = sorted(name for name in {*kept["config"], *config} if kept["config"].get(name) != config.get(name))
+    if changed:
+        raise ValueError(
+            f"'{path}' was made with other settings ({', '.join(changed)} differ). Choose another --output-dir, or "
+            f"delete '{folder}' to start anew."
+        )
+    return kept["result"]
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """A reader, or a crash, sees the old file or the new one."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

@@ -1,0 +1,41 @@
+"""History and table of `shaped_sine.py`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from parts.experiment import Metrics, Result, Seed, print_table
+
+TOLERANCE = 0.1  # |omega - nu|, radian per unit of x
+LABELS = {
+    "shaped": "shaped loss, per set",
+    "per_point": "shaped loss, per point",
+    "shaped_without_x": "shaped loss, per set, without x",
+    "noise_trained": "shaped loss, per set, learned on noise",
+    "unshaped": "unshaped loss, per set",
+    "mse": "MSE at the same rate",
+    "mse_tuned": "MSE at its best rate",
+}
+
+
+def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Returns the task loss of each epoch of meta-training, and the share recovered after each step of meta-test."""
+    return [
+        {"seed": seed, "phase": phase, "method": name, "step": step, "value": value}
+        for seed, result in zip(seeds, results)
+        for phase in ("meta_train", "meta_test")
+        for name, curve in result[phase].items()
+        for step, value in enumerate(curve)
+    ]
+
+
+def print_report(metrics: Metrics, test_steps: int) -> None:
+    """Prints the table: the share of frequencies recovered by each method."""
+    suffixes = {"": "", f"_{test_steps}": f", {test_steps} steps", "_beyond": ", 5 to 7", "_noise": ", with noise"}
+    print_table(
+        metrics,
+        [
+            (label + words, f"recovered_{name}{suffix}")
+            for suffix, words in suffixes.items()
+            for name, label in LABELS.items()
+        ],
+    )
