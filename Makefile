@@ -13,8 +13,10 @@ TORCH ?= torch==2.13.0
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 BIN := .venv/bin
-# Pyright asks the first Python of PATH where packages lie; an editable install has no folder that it finds.
+# Pyright asks the first Python of PATH where packages lie; an editable install has no folder that it finds. To verify
+# types it reads no settings, and of packages without types of their own nothing: hence the stubs.
 WITH_VENV := PATH=$(CURDIR)/.venv/bin:$$PATH PYTHONPATH=$(CURDIR)
+STUBS := $(CURDIR)/typings:$(CURDIR)/typings/verify
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -42,7 +44,7 @@ lint: venv ## ruff and pyright, changing nothing
 	@$(BIN)/ruff check --output-format concise .
 	@$(BIN)/ruff format --check . || { echo "Run 'make format' to format them."; exit 1; }
 	@$(WITH_VENV) pyright
-	@$(WITH_VENV) pyright --verifytypes ml3_tf --ignoreexternal > .venv/types.txt \
+	@$(WITH_VENV):$(STUBS) pyright --verifytypes ml3_tf --ignoreexternal > .venv/types.txt \
 		|| { cat .venv/types.txt; echo "Every public name needs complete types."; exit 1; }
 
 format: venv ## ruff, fixing what it can

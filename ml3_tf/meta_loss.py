@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import keras
 import numpy as np
@@ -253,7 +253,7 @@ class MetaLoss(keras.losses.Loss):
             tape.watch(y_pred)
             value = self.call(y_true, y_pred)
         gradient = tape.gradient(value, y_pred, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return np.array(value), np.array(gradient)
+        return cast(Any, (ops.convert_to_numpy(value), ops.convert_to_numpy(gradient)))
 
     def _score(self, inputs: Any, weights: Any = None) -> Any:
         """M_phi of each feature vector, or of each set of them, times the learned rate: `[..., F] -> [...]`."""

@@ -100,14 +100,18 @@ class RemoteMetaLoss(keras.losses.Loss):
         name: str | None = "remote_meta_loss",
         dtype: Any = None,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(name, reduction, dtype)  # pyright: ignore[reportArgumentType] - Keras takes None, too
         if not timeout > 0 or num_retries < 0 or max_batch_size < 1:
             raise ValueError(
                 "Expected `timeout` > 0, `num_retries` >= 0 and `max_batch_size` >= 1. "
                 f"Received: timeout={timeout}, num_retries={num_retries}, max_batch_size={max_batch_size}"
             )
-        self.address, self.model, self.version = address, model, version
-        self.timeout, self.num_retries, self.max_batch_size = timeout, num_retries, max_batch_size
+        self.address: str = address
+        self.model: str = model
+        self.version: int | None = version
+        self.timeout: float = timeout
+        self.num_retries: int = num_retries
+        self.max_batch_size: int = max_batch_size
         self._client = _Client(address, model, version, timeout, num_retries)
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> tf.Tensor:
@@ -249,10 +253,10 @@ class _Client:
 
 def _with_width(values: TensorLike, dtype: str) -> tf.Tensor:
     """`values` in `dtype` with a feature axis: `[batch]` becomes `[batch, 1]`."""
-    values = tf.cast(tf.convert_to_tensor(values), dtype)
-    if values.shape.rank in (None, 0):
-        raise ValueError(f"A loss scores batches: expected shape [batch, width]. Received: shape {values.shape}.")
-    return values[:, None] if values.shape.rank == 1 else values
+    tensor = tf.cast(tf.convert_to_tensor(values), dtype)
+    if tensor.shape.rank in (None, 0):
+        raise ValueError(f"A loss scores batches: expected shape [batch, width]. Received: shape {tensor.shape}.")
+    return tensor[:, None] if tensor.shape.rank == 1 else tensor
 
 
 def _as_rows(values: tf.Tensor) -> tf.Tensor:

@@ -98,7 +98,6 @@ class ModelBasedTrainer(PolicyTrainer):
         expected = tuple(batch["query"][0].shape[:2])
         if tuple(costs.shape) != expected:
             raise ValueError(
-                f"`cost` must return one value for each episode, shape {expected}. Received: shape "
-                f"{tuple(costs.shape)}"
+                f"`cost` must return one value for each episode, shape {expected}. Received: shape {tuple(costs.shape)}"
             )
         return tf.reduce_mean(costs, 1)

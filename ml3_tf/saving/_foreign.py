@@ -56,7 +56,8 @@ class SavedModelLoss(keras.losses.Loss):
         self._endpoint, self._has_gradient = _find_endpoint(saved_model)
         inputs = self._endpoint.structured_input_signature[1]
         self._dtypes = {key: spec.dtype for key, spec in inputs.items()}
-        super().__init__(name=name, reduction=reduction, dtype=dtype or self._dtypes["y_pred"].name)
+        dtype = dtype or self._dtypes["y_pred"].name
+        super().__init__(name, reduction, dtype)  # pyright: ignore[reportArgumentType] - Keras takes None, too
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> tf.Tensor:
         """Returns the loss of each example that the endpoint computes."""
