@@ -22,6 +22,8 @@ except ImportError as _error:
 
 from ml3_tf.arguments import Reduction, TensorLike
 
+__all__ = ["RemoteMetaLoss"]
+
 SIGNATURE = "value_and_grad"
 INPUTS, OUTPUTS = {"y_true", "y_pred"}, {"loss", "grad"}
 # The codes of a server that is starting, busy or behind a broken connection. It may answer the next attempt; every

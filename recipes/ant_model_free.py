@@ -189,7 +189,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/ant_model_free"),
+    output_dir: Path = Path("runs/ant_model_free"),
 ) -> Metrics:
     """Meta-learns a loss from experience, and trains policies with it for unseen tasks, beside PPO.
 

@@ -2,7 +2,7 @@
 
     python recipes/digits.py                          one seed, about a minute and a half
     python recipes/digits.py --seeds 10               the reported run
-    python recipes/digits.py --data mnist --output-dir results/digits_mnist
+    python recipes/digits.py --data mnist --output-dir runs/digits_mnist
 
 The learner is LeNet with its original layer sizes: tanh convolutions of 6 and of 16 filters of 5x5, each followed by
 average pooling, then tanh layers of 120 and 84. Images have 16x16 pixels (the first convolution pads), and there is one
@@ -264,7 +264,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/digits"),
+    output_dir: Path = Path("runs/digits"),
 ) -> Metrics:
     """Learns a loss on one pair of digits and compares it on others.
 

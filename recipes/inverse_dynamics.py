@@ -274,7 +274,7 @@ def main(
         first_seed: The first seed.
         smoke: Run a few steps only, to see that everything works.
         jobs: Number of processes; each takes seeds of its own.
-        output_dir: Folder for the results, by default results/inverse_dynamics_ROBOT. An interrupted run resumes from
+        output_dir: Folder for the results, by default runs/inverse_dynamics_ROBOT. An interrupted run resumes from
             it.
 
     Returns:
@@ -282,7 +282,7 @@ def main(
     """
     command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
     settings = settings.smoke() if smoke else settings
-    output_dir = Path(f"results/inverse_dynamics_{settings.robot}") if output_dir is None else output_dir
+    output_dir = Path(f"runs/inverse_dynamics_{settings.robot}") if output_dir is None else output_dir
     settings = fill_in(tune_rates, ("tuned_SGD", "tuned_Adam"), settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)

@@ -241,7 +241,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/keras_fit"),
+    output_dir: Path = Path("runs/keras_fit"),
 ) -> Metrics:
     """Trains ordinary Keras models with learned losses and with the usual ones.
 

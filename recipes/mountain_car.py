@@ -171,7 +171,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/mountain_car"),
+    output_dir: Path = Path("runs/mountain_car"),
 ) -> Metrics:
     """Meta-learns losses for the mountain car and trains fresh policies with them.
 

@@ -133,7 +133,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/pointmass"),
+    output_dir: Path = Path("runs/pointmass"),
 ) -> Metrics:
     """Meta-learns a loss for goals on the right, and trains policies with it for goals on the left.
 

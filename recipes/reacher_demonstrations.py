@@ -245,7 +245,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/reacher_demonstrations"),
+    output_dir: Path = Path("runs/reacher_demonstrations"),
 ) -> Metrics:
     """Meta-learns losses from demonstrations, and trains policies with them for other targets.
 

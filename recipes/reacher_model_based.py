@@ -169,7 +169,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/reacher_model_based"),
+    output_dir: Path = Path("runs/reacher_model_based"),
 ) -> Metrics:
     """Meta-learns a loss for poses of an arm, and trains policies with it for poses that it was not learned for.
 

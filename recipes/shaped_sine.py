@@ -254,7 +254,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/shaped_sine"),
+    output_dir: Path = Path("runs/shaped_sine"),
 ) -> Metrics:
     """Learns shaped and unshaped losses for the frequency of a sine and compares them on unseen frequencies.
 

@@ -2,7 +2,7 @@
 
     python recipes/sine_regression.py                          one seed, about two minutes
     python recipes/sine_regression.py --seeds 10 --jobs 2      the reported run
-    python recipes/sine_regression.py --setting paper --seeds 10 --output-dir results/sine_regression_paper
+    python recipes/sine_regression.py --setting paper --seeds 10 --output-dir runs/sine_regression_paper
 
 A regressor has two ReLU layers of 40 and takes full-batch SGD steps on 100 points of a sine (amplitude 0.2 to 5, phase
 -pi to pi, x in [-5, 5]). The learned loss is compared with the mean squared error (MSE) on 10 unseen sines per seed, at
@@ -261,7 +261,7 @@ def main(
     first_seed: int = 0,
     smoke: bool = False,
     jobs: int = 1,
-    output_dir: Path = Path("results/sine_regression"),
+    output_dir: Path = Path("runs/sine_regression"),
 ) -> Metrics:
     """Learns a loss for sine regression and compares it on unseen sines.
 

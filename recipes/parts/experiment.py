@@ -10,7 +10,7 @@ A recipe is a frozen dataclass `Settings(RecipeSettings)`, a function `run_seed`
         first_seed: int = 0,
         smoke: bool = False,
         jobs: int = 1,
-        output_dir: Path = Path("results/NAME"),
+        output_dir: Path = Path("runs/NAME"),
     ) -> Metrics: ...
 
 

@@ -171,16 +171,9 @@ def test_the_command_refuses_unknown_flags():
     assert "--frequency" in process.stderr + process.stdout
 
 
-def committed(name):
-    path = ROOT / name
-    if not path.exists():
-        pytest.skip(f"{name} is not committed yet")
-    return path
-
-
 def test_the_results_hold_what_is_promised():
     """95 % on at least nine of ten seeds; the best per-point loss is above the 60 % of the public reference."""
-    metrics = json.loads(committed("results/shaped_sine/summary.json").read_text())["metrics"]
+    metrics = json.loads((ROOT / "results" / "shaped_sine" / "summary.json").read_text())["metrics"]
     assert np.sum(np.array(metrics["recovered_shaped"]) >= 0.95) >= 9
     assert max(metrics["recovered_per_point"]) > 0.6
     assert set(metrics) == set(NAMES)
