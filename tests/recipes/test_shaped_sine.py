@@ -181,7 +181,6 @@ def test_the_results_hold_what_is_promised():
 
 def test_the_shipped_loss_finds_frequencies_in_plain_keras():
     """As the model card says: SGD of rate 1.0, full batches of 64, targets (y, x), ten epochs."""
-    committed("savedmodels/shaped_sine/README.md")
     loss = ml3_tf.load_meta_loss("shaped_sine")
     found = []
     for nu in (-4.5, -3.0, -1.2, 0.4, 2.0, 3.3, 4.7):
