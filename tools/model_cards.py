@@ -1,183 +1,119 @@
-"""Write the figures and the generated parts of the model cards in `savedmodels/`.
+"""Write the generated parts of the model cards: tables of features and of results, and figures that are missing.
 
-    make cards
+python tools/model_cards.py
 
-A generated part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`. The parts come from the exports and
-from `results/*/summary.json`:
-
-- `features`: a table of the loss's features, its network and its learned rate.
-- `results`: a table of the results over the seeds.
-- `closed form`: the loss as a formula, for losses of one prediction and one target.
-- `origin`: the command of the run and the SHA-256 of the manifest.
-
-The figure is `savedmodels/NAME/meta_loss.png`. A second run changes nothing.
+The features come from the shipped loss, the results from `results/*/summary.json`, see `model_card_tables.py`. This
+tool draws the figures of `FIGURES` where `meta_loss.png` is missing. An existing one stays, because its bytes depend on
+the machine. The recipes drew the figures of all other losses, and this tool leaves those alone.
 """
 
-from __future__ import annotations
-
-import hashlib
 import itertools
 import json
-import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from card_contents import CARDS, Card, Row, Table
+from model_card_tables import TABLES, Table
 
 import ml3_tf
-from ml3_tf.inspection import explain
+from ml3_tf.inspection import plot_meta_loss
 
 ROOT = Path(__file__).parents[1]
+CARDS = ROOT / "savedmodels"
+NEVER = -1  # number of samples of a policy that does not get there
+# Arguments of `plot_meta_loss` for the losses of a prediction and a target.
+FIGURES: dict[str, dict[str, Any]] = {
+    "sine": {},
+    "digits": {},
+    "inverse_dynamics_reacher": {"task": "regression", "y_range": (-3, 3)},
+    "inverse_dynamics_sawyer": {"task": "regression", "y_range": (-3, 3)},
+}
 
 
-def make_card(name: str, folder: Path) -> None:
-    """Writes the figure and the generated parts of one card.
-
-    Args:
-        name: Name of a shipped loss.
-        folder: Folder of the card, `savedmodels/NAME`.
-    """
-    path, loss = folder / "README.md", ml3_tf.load_meta_loss(name)
-    CARDS[name].draw(loss).savefig(folder / "meta_loss.png")
-    path.write_text(fill(path.read_text(), generate_parts(CARDS[name], loss, folder)))
-
-
-def generate_parts(card: Card, loss: ml3_tf.MetaLoss, folder: Path) -> dict[str, str]:
-    """Returns the generated parts of a card, name -> Markdown."""
-    summary = json.loads((ROOT / "results" / card.table.results / "summary.json").read_text())
-    newest = max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
-    digest = hashlib.sha256((newest / "assets.extra" / "manifest.json").read_bytes()).hexdigest()
-    manifest = f"{newest.name}/assets.extra/manifest.json"
-    parts = {
-        "features": _features(loss, card.units),
-        "results": format_table(card.table, summary["metrics"]),
-        "origin": f"Command: `{summary['command']}`\n\nSHA-256 of `{manifest}`: `{digest}`\n",
-    }
-    if card.explained is not None:
-        parts["closed form"] = _closed_forms(loss, card.explained)
-    return parts
+def features_table(name: str) -> str:
+    """Returns what a loss reads, in Markdown: width and divisor of each feature, the mode and the learned rate."""
+    loss = ml3_tf.load_meta_loss(name)
+    widths = list(loss.features.values())
+    divisors = [1.0] * sum(widths) if loss.input_scale is None else [float(value) for value in loss.input_scale]
+    rows = []
+    for (feature, width), end in zip(loss.features.items(), itertools.accumulate(widths)):
+        rows.append([f"`{feature}`", str(width), _divisors(divisors[end - width : end])])
+    rate = "none" if loss.learned_rate is None else f"{float(loss.learned_rate(np.ones((), np.float32))):.3g}"
+    mode = f"Mode: `{loss.mode}`. Learned learning rate: {rate}.\n"
+    return f"{_markdown(['feature', 'width', 'divisor'], rows)}\n{mode}"
 
 
-def fill(text: str, parts: Mapping[str, str]) -> str:
-    """Returns a text with its generated parts in their places.
-
-    Raises:
-        ValueError: The text does not hold each pair of comments exactly once.
-
-    Example:
-
-    >>> fill("<!-- a -->old<!-- /a -->", {"a": "new"})
-    '<!-- a -->\\nnew\\n<!-- /a -->'
-    """
-    for name, part in parts.items():
-        pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
-        if len(re.findall(pattern, text, re.DOTALL)) != 1:
-            raise ValueError(f"Expected the comments `<!-- {name} -->` and `<!-- /{name} -->` once in the card.")
-        new = f"<!-- {name} -->\n{part.strip()}\n<!-- /{name} -->"
-        text = re.sub(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
-    return text
+def _divisors(values: Sequence[float]) -> str:
+    """Returns one number for equal divisors, and the count of each run of equal ones otherwise."""
+    runs = [(value, len(list(run))) for value, run in itertools.groupby(values)]
+    if len(runs) == 1:
+        return f"{values[0]:g}"
+    return ", ".join(f"{value:g}" if count == 1 else f"{value:g} ({count} times)" for value, count in runs)
 
 
-def format_table(table: Table, metrics: Mapping[str, Sequence[float]]) -> str:
-    """Returns a table of results in Markdown.
-
-    Args:
-        table: The `Table`.
-        metrics: Name of a metric -> one value for each seed.
-    """
-    titles = ["", *table.columns, *(["this loss"] if table.first_seed else [])]
-    lines = [_line(titles), "|" + "---|" * len(titles)]
-    for title, row in table.rows.items():
-        cells = [_cell(table, row, method, metrics) for method in table.columns.values()]
-        if table.first_seed:
-            values = _values(row, table.first_seed, metrics)
-            cells.append("-" if values is None else _number(values[0], row))
-        lines.append(_line([title, *cells]))
-    return "\n".join(lines) + "\n"
+def results_table(name: str) -> str:
+    """Returns the results of a loss over seeds, in Markdown."""
+    table = TABLES[name]
+    metrics = json.loads((ROOT / "results" / table.folder / "summary.json").read_text(encoding="utf-8"))["metrics"]
+    columns, rows = list(table.columns), []
+    for label, row in table.rows.items():
+        metric, spec = row.split()
+        names = [metric.format(part) for part in table.columns.values()]
+        values = [metrics.get(table.replaced.get(name, name)) for name in names]
+        cells = [_cell(numbers, spec, table) for numbers in values]
+        if table.spread != "deviation":
+            cells.append(_number(values[0][0], spec) if values[0][0] != NEVER or "," not in spec else "never")
+        rows.append([label, *cells])
+    return _markdown(["", *columns] + ([] if table.spread == "deviation" else ["this loss"]), rows)
 
 
-def _cell(table: Table, row: Row, method: str, metrics: Mapping[str, Sequence[float]]) -> str:
-    values = _values(row, method, metrics)
+def _cell(values: Sequence[float] | None, spec: str, table: Table) -> str:
     if values is None:
         return "-"
+    numbers = np.asarray(values)
     if table.spread == "deviation":
-        form, deviation_form = row.form
-        cell = f"{np.mean(values):{form}} ± {np.std(values):{deviation_form}}"
-        return f"{cell} ({values[0]:{form}})" if method in table.in_brackets else cell
-    reached = values[values != _never(row)]
-    if not len(reached):
+        parts = numbers.mean(), numbers.std(), numbers[0]
+        mean, deviation, first = map(_number, parts, (spec.split("/")[0], spec.split("/")[-1], spec.split("/")[0]))
+        return f"{mean} ± {deviation} ({first})"
+    there = numbers[numbers != NEVER] if "," in spec else numbers
+    if not len(there):
         return "never"
-    low, high = (25, 75) if table.spread == "quartiles" else (0, 100)
-    middle, low, high = (format(value, row.form) for value in np.percentile(reached, [50, low, high]))
-    share = f" on {len(reached)} of {len(values)}" if len(reached) < len(values) else ""
-    return f"{middle} ({low}, {high}){share}"
+    shares = (0, 50, 100) if table.spread == "range" else (25, 50, 75)
+    least, median, most = (_number(value, spec) for value in np.percentile(there, shares))
+    missing = f" on {len(there)} of {len(numbers)}" if len(there) < len(numbers) else ""
+    return f"{median} ({least}, {most}){missing}"
 
 
-def _values(row: Row, method: str, metrics: Mapping[str, Sequence[float]]) -> np.ndarray | None:
-    """The values of the seeds, or `None` where the method has no such metric."""
-    values = metrics.get(row.metric.format(method))
-    if values is None or (row.method is not None and row.method != method):
-        return None
-    return np.array(values) if _never(row) is not None else row.factor * np.array(values)
+def _number(value: float, spec: str) -> str:
+    return format(value, spec).rstrip("%")
 
 
-def _never(row: Row) -> float | None:
-    """What stands in `summary.json` for a level that was never reached."""
-    return -1 if "samples_to_level" in row.metric else None
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines).replace("|  |", "| |")
 
 
-def _number(value: float, row: Row) -> str:
-    form = row.form if isinstance(row.form, str) else row.form[0]
-    return "never" if value == _never(row) else format(value, form)
+def update_card(name: str, text: str) -> str:
+    """Returns the text of a card with its generated tables between their markers."""
+    text = _between(text, "features", features_table(name))
+    return _between(text, "results", results_table(name)) if name in TABLES else text
 
 
-def _features(loss: ml3_tf.MetaLoss, units: Mapping[str, str]) -> str:
-    lines = [_line(["feature", "width", "divided by", "meaning"]), "|---|---|---|---|"]
-    start = 0
-    for name, width in loss.features.items():
-        scale = [1.0] * width if loss.input_scale is None else loss.input_scale[start : start + width]
-        lines.append(_line([f"`{name}`", str(width), _divisors(scale), units[name]]))
-        start += width
-    return "\n".join([*lines, "", _describe(loss)]) + "\n"
+def _between(text: str, marker: str, content: str) -> str:
+    before, rest = text.split(f"<!-- {marker} -->\n")
+    _, after = rest.split(f"<!-- /{marker} -->\n")
+    return f"{before}<!-- {marker} -->\n\n{content}\n<!-- /{marker} -->\n{after}"
 
 
-def _divisors(scale: Sequence[float]) -> str:
-    runs = [(divisor, len(list(run))) for divisor, run in itertools.groupby(scale)]
-    if len(runs) == 1:
-        return f"{scale[0]:g}"
-    return ", ".join(f"{divisor:g}" if length == 1 else f"{length} × {divisor:g}" for divisor, length in runs)
-
-
-def _closed_forms(loss: ml3_tf.MetaLoss, arguments: Mapping[str, Any]) -> str:
-    """The best form of up to three terms, and the best one of a single term unless that is poor."""
-    best, shortest = (explain(loss, max_terms=number, **arguments) for number in (3, 1))
-    lines = [f"`{best}`"]
-    if len(best.terms) > 1 and shortest.r_squared > 0.8:
-        lines.append(f"With one term: `{shortest}`")
-    return "\n\n".join(lines)
-
-
-def _describe(loss: ml3_tf.MetaLoss) -> str:
-    """The mode, the networks and the learned rate of a loss, in a line."""
-    networks = [_layers("network", loss.network)]
-    if loss.score_network is not None:
-        networks.append(_layers("score network", loss.score_network))
-    rate = "none" if loss.learned_rate is None else f"{float(np.exp(loss.learned_rate.log_rate)):.3g}"
-    return f"Mode: `{loss.mode}`. {' '.join(networks)} Learned rate, a factor of its value: {rate}."
-
-
-def _layers(title: str, network: Any) -> str:
-    layers = [f"{layer.units} (`{layer.get_config()['activation']}`)" for layer in network.layers]
-    return f"Layers of the {title}: {', '.join(layers)}."
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+def main() -> None:
+    """Writes the tables of all cards, and the figures that are missing."""
+    for name in ml3_tf.list_meta_losses().names:
+        card, figure = CARDS / name / "README.md", CARDS / name / "meta_loss.png"
+        card.write_text(update_card(name, card.read_text(encoding="utf-8")), encoding="utf-8")
+        if name in FIGURES and not figure.exists():
+            plot_meta_loss(ml3_tf.load_meta_loss(name), **FIGURES[name]).savefig(figure)
 
 
 if __name__ == "__main__":
-    for card_name in sys.argv[1:] or CARDS:
-        make_card(card_name, ROOT / "savedmodels" / card_name)
+    main()
