@@ -271,7 +271,7 @@ def main(
     settings = settings.smoke() if smoke else settings
     output_dir, numbers = Path(output_dir), range(first_seed, first_seed + seeds)
     names = ("cloning", "goal_cloning", "taught")
-    tuned = fill_in(run_tuning, names, settings.baseline_settings(), output_dir / "seeds" / "tuning")
+    tuned = fill_in(run_tuning, names, settings.restricted_to(BaselineSettings), output_dir / "seeds" / "tuning")
     settings = settings.replace(cloning=tuned.cloning, goal_cloning=tuned.goal_cloning, taught=tuned.taught)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
     metrics = write_summary("reacher_demonstrations", command, numbers, results, settings, output_dir)

@@ -54,6 +54,10 @@ class RecipeSettings:
         """Returns these settings with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def restricted_to(self, base: type[AnySettings]) -> AnySettings:
+        """Returns the fields of a base class alone, e.g. those whose change needs a new tuning."""
+        return base(**{field.name: getattr(self, field.name) for field in dataclasses.fields(base)})
+
     def to_config(self) -> dict[str, Any]:
         """Returns the settings as JSON can hold them: tuples become lists, paths become strings."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=os.fspath))

@@ -27,7 +27,7 @@ from parts.model_free.experiment import Experiment, Tasks, meta_train
 from parts.model_free.figure import draw_figure, write_animation
 from parts.model_free.measures import compare_depths, make_curve, measure
 from parts.model_free.meta_testing import draw_fresh_parameters, draw_test_tasks, meta_test, roll_out_means
-from parts.model_free.settings import ModelFreeSettings
+from parts.model_free.settings import ModelFreeSettings, TuningSettings
 
 PPO_METHODS = ("ppo", "paper_ppo")
 
@@ -65,7 +65,7 @@ def run_experiment(
     if not layers or min(layers) < 1:
         raise ValueError(f"`policy_layers` must be numbers of hidden layers, at least 1. Received: {layers}")
     output_dir = Path(output_dir)
-    tuned = fill_in(run_tuning, PPO_METHODS, settings.tuning_settings(), output_dir / "seeds" / "tuning")
+    tuned = fill_in(run_tuning, PPO_METHODS, settings.restricted_to(TuningSettings), output_dir / "seeds" / "tuning")
     settings = settings.replace(ppo=tuned.ppo, paper_ppo=tuned.paper_ppo)
     results = run_seeds(run_seed, seeds, settings, output_dir, jobs=jobs)
     metrics = write_summary(experiment.name, command, seeds, results, settings, output_dir)

@@ -52,11 +52,6 @@ class TuningSettings(RecipeSettings):
     jit_compile: bool = True
     """Whether training is compiled with XLA. Compiling takes longer than a few steps."""
 
-    def tuning_settings(self) -> "TuningSettings":
-        """Returns these settings alone, without those of a subclass."""
-        names = [field.name for field in dataclasses.fields(TuningSettings)]
-        return TuningSettings(**{name: getattr(self, name) for name in names})
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFreeSettings(TuningSettings):

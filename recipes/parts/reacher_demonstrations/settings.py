@@ -35,8 +35,3 @@ class BaselineSettings(RecipeSettings):
     """The same for `goal_cloning`."""
     taught: float | None = None
     """Rate of `taught`; None: the one that ends nearest to other targets."""
-
-    def baseline_settings(self) -> "BaselineSettings":
-        """Returns these settings alone, without those of a subclass."""
-        names = [field.name for field in dataclasses.fields(BaselineSettings)]
-        return BaselineSettings(**{name: getattr(self, name) for name in names})
