@@ -13,7 +13,7 @@ import tensorflow as tf
 from ml3_tf.arguments import TensorLike
 from ml3_tf.rl.returns import discounted_sums, generalized_advantages, normalize_columns
 from ml3_tf.rl.rollouts import Trajectory
-from ml3_tf.rl.value_baselines import LinearFeatureBaseline, mean_of_other_episodes
+from ml3_tf.rl.value_baselines import LinearFeatureBaseline, other_episodes_mean
 
 Baseline: TypeAlias = Literal["episodes", "squares", "quadratic"] | None
 
@@ -185,7 +185,7 @@ class PolicyGradient:
         else:
             weights = to_go if self.reward_to_go else tf.broadcast_to(to_go[..., :1], to_go.shape)
         if self.baseline == "episodes":
-            weights -= mean_of_other_episodes(weights)
+            weights -= other_episodes_mean(weights)
         if self.normalize:
             columns = normalize_columns(tf.reshape(weights, [-1, 1]), tf.reshape(mask, [-1, 1]))
             weights = tf.reshape(columns, weights.shape)

@@ -76,7 +76,7 @@ class LinearFeatureBaseline:
         return tf.reshape(features, [-1, features.shape[-1]])
 
 
-def mean_of_other_episodes(returns: tf.Tensor) -> tf.Tensor:
+def other_episodes_mean(returns: tf.Tensor) -> tf.Tensor:
     """Returns the mean over the other episodes of the same task, at each time.
 
     The own episode is left out: a mean that holds the own reward would take its part away from the gradient.
@@ -92,7 +92,7 @@ def mean_of_other_episodes(returns: tf.Tensor) -> tf.Tensor:
 
     Example:
 
-    >>> mean_of_other_episodes(tf.constant([[[1.0], [3.0], [8.0]]])).numpy().tolist()
+    >>> other_episodes_mean(tf.constant([[[1.0], [3.0], [8.0]]])).numpy().tolist()
     [[[5.5], [4.5], [2.0]]]
     """
     num_episodes = returns.shape[1]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ml3_tf.rl.rollouts import Trajectory
-from ml3_tf.rl.value_baselines import LinearFeatureBaseline, mean_of_other_episodes
+from ml3_tf.rl.value_baselines import LinearFeatureBaseline, other_episodes_mean
 
 GENERATOR = np.random.default_rng(0)
 
@@ -52,9 +52,9 @@ def test_returns_after_the_end_of_an_episode_do_not_count():
 
 def test_the_mean_of_the_other_episodes_by_hand():
     returns = tf.constant([[[1.0, 2.0], [3.0, 4.0], [8.0, 0.0]]])
-    np.testing.assert_allclose(mean_of_other_episodes(returns), [[[5.5, 2.0], [4.5, 1.0], [2.0, 3.0]]])
+    np.testing.assert_allclose(other_episodes_mean(returns), [[[5.5, 2.0], [4.5, 1.0], [2.0, 3.0]]])
 
 
 def test_one_episode_has_no_others():
     with pytest.raises(ValueError, match="expected at least 2 episodes for each task. Received: 1"):
-        mean_of_other_episodes(tf.ones((2, 1, 3)))
+        other_episodes_mean(tf.ones((2, 1, 3)))

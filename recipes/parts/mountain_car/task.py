@@ -75,7 +75,7 @@ class TaskLoss:
 
     def set_progress(self, done: float) -> None:
         """Sets the weights for a share of meta-training that is done."""
-        change = share_of_change(done)
+        change = change_share(done)
         for weight, (first, last) in (
             (self.path_weight, self.settings.path_weight),
             (self.end_weight, self.settings.end_weight),
@@ -102,7 +102,7 @@ def norm(values: tf.Tensor) -> tf.Tensor:
     return tf.sqrt(tf.reduce_sum(tf.square(values), [-2, -1]) + 1e-8)
 
 
-def share_of_change(done: float) -> float:
+def change_share(done: float) -> float:
     """Returns how far weights and starts have changed at a share of meta-training: a ramp from 0 to 1."""
     begin, end = CHANGE
     return min(max((done - begin) / (end - begin), 0.0), 1.0)
@@ -116,7 +116,7 @@ def draw_outer_steps(settings: LossSettings, seed: int) -> tf.data.Dataset:
     def draw() -> Iterator[dict[str, Any]]:
         generator = np.random.default_rng(seed)
         for step in range(settings.outer_steps):
-            change = share_of_change(step / settings.outer_steps) if last > first else 0.0
+            change = change_share(step / settings.outer_steps) if last > first else 0.0
             position, velocity = generator.uniform(-1.0, 1.0, (2, settings.num_tasks, 1, 1))
             position = center + change * (RANDOM_CENTER - center) + (first + change * (last - first)) * position
             part = (
