@@ -52,7 +52,7 @@ format: venv ## ruff, fixing what it can
 	@$(BIN)/ruff format .
 
 cards: venv ## renew the figures and numbers of the model cards, and the tables of results
-	@$(BIN)/python tools/model_cards.py
+	@PYTHONPATH=recipes $(BIN)/python tools/model_cards.py --figures
 	@$(BIN)/python tools/results_table.py
 
 bench: venv ## time one meta-step

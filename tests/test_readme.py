@@ -80,6 +80,24 @@ def test_the_policy_learns_to_climb_the_hill(capsys):
     np.testing.assert_allclose(final_positions, 0.5, atol=0.1)
 
 
+@pytest.mark.parametrize("name", ml3_tf.list_meta_losses().names)
+def test_the_code_of_a_card_runs(name):
+    """With fewer updates; those that only compile a model are given one."""
+    [code] = blocks_of(f"savedmodels/{name}/README.md")
+    code, num_changes = re.subn(r"(UPDATES|num_steps|epochs)( ?= ?)\d+", r"\1\g<2>2", code)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(2, "softmax")])
+    names = {"keras": keras, "ml3_tf": ml3_tf, "model": model, "num_classes": 2}
+    exec(code, names)
+    if not num_changes:
+        assert names["model"].loss.name == name
+    elif "meta_test_in_env" in code:
+        assert np.isfinite(names["rollouts"].observations).all() and len(names["rollouts"].rewards) == 3
+    elif "meta_test_on_policy" in code:
+        assert np.isfinite(names["adaptation"].deterministic_returns).all()
+        assert len(names["adaptation"].returns) == 3
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_and_file_that_a_page_names_exists(page):
     text = page.read_text(encoding="utf-8")

@@ -1,19 +1,24 @@
-"""Write the generated parts of the model cards: tables of features and of results, and figures that are missing.
+"""Write the generated parts of the model cards: tables of features and of results, and the figures.
 
-python tools/model_cards.py
+    python tools/model_cards.py                                 tables, and figures that are missing
+    PYTHONPATH=recipes python tools/model_cards.py --figures    tables, and all figures
 
-The features come from the shipped loss, the results from `results/*/summary.json`, see `model_card_tables.py`. This
-tool draws the figures of `FIGURES` where `meta_loss.png` is missing. An existing one stays, because its bytes depend on
-the machine. The recipes drew the figures of all other losses, and this tool leaves those alone.
+The features come from the shipped loss, the results from `results/*/summary.json`, see `model_card_tables.py`. An
+existing `meta_loss.png` stays unless you ask for it: the same loss gives the same picture, but its bytes depend on the
+machine. The figures of policies' losses are drawn by functions of their recipes, which must be on the path.
 """
 
+import functools
+import importlib
 import itertools
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from model_card_tables import TABLES, Table
 
 import ml3_tf
@@ -22,12 +27,31 @@ from ml3_tf.inspection import plot_meta_loss
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "savedmodels"
 NEVER = -1  # number of samples of a policy that does not get there
-# Arguments of `plot_meta_loss` for the losses of a prediction and a target.
-FIGURES: dict[str, dict[str, Any]] = {
-    "sine": {},
-    "digits": {},
-    "inverse_dynamics_reacher": {"task": "regression", "y_range": (-3, 3)},
-    "inverse_dynamics_sawyer": {"task": "regression", "y_range": (-3, 3)},
+
+
+def _by_recipe(module: str, function: str = "draw_loss", *arguments: Any) -> Callable[[ml3_tf.MetaLoss], Figure]:
+    """Returns a function that draws a loss, from `recipes/parts`; it is imported when it is called."""
+    return lambda loss: getattr(importlib.import_module(f"parts.{module}"), function)(loss, *arguments)
+
+
+SHOWN_FREQUENCIES = (-4.5, -1, 2, 6)
+ROBOT = {"task": "regression", "y_range": (-3, 3)}
+TITLE = "{}: what the loss has learned"
+FIGURES: dict[str, Callable[[ml3_tf.MetaLoss], Figure]] = {
+    "ant_model_free": _by_recipe("ant_model_free.figure"),
+    "digits": functools.partial(plot_meta_loss, task="classification"),
+    "inverse_dynamics_reacher": functools.partial(plot_meta_loss, **ROBOT),
+    "inverse_dynamics_sawyer": functools.partial(
+        plot_meta_loss, title=TITLE.format("inverse_dynamics_sawyer"), **ROBOT
+    ),
+    "mountain_car": _by_recipe("mountain_car.figure"),
+    "pointmass": _by_recipe("pointmass.figure"),
+    "reacher_demonstrations": _by_recipe("reacher_demonstrations.figure"),
+    "reacher_model_based": _by_recipe("reacher_model_based.figure"),
+    "reacher_model_free": _by_recipe("reacher_model_free.figure"),
+    "reacher_model_free_rewards": _by_recipe("reacher_model_free.figure", "draw_reward_aware_loss"),
+    "shaped_sine": _by_recipe("shaped_sine.figures", "draw_landscapes", SHOWN_FREQUENCIES),
+    "sine": functools.partial(plot_meta_loss, title=TITLE.format("sine")),
 }
 
 
@@ -106,14 +130,18 @@ def _between(text: str, marker: str, content: str) -> str:
     return f"{before}<!-- {marker} -->\n\n{content}\n<!-- /{marker} -->\n{after}"
 
 
-def main() -> None:
-    """Writes the tables of all cards, and the figures that are missing."""
+def main(*, all_figures: bool = False) -> None:
+    """Writes the tables of all cards, and the figures that are missing.
+
+    Args:
+        all_figures: Whether to draw the existing figures, too.
+    """
     for name in ml3_tf.list_meta_losses().names:
         card, figure = CARDS / name / "README.md", CARDS / name / "meta_loss.png"
         card.write_text(update_card(name, card.read_text(encoding="utf-8")), encoding="utf-8")
-        if name in FIGURES and not figure.exists():
-            plot_meta_loss(ml3_tf.load_meta_loss(name), **FIGURES[name]).savefig(figure)
+        if all_figures or not figure.exists():
+            FIGURES[name](ml3_tf.load_meta_loss(name)).savefig(figure)
 
 
 if __name__ == "__main__":
-    main()
+    main(all_figures="--figures" in sys.argv[1:])

@@ -94,6 +94,15 @@ def test_policies_that_do_not_get_there_are_left_out_of_the_median():
     assert model_cards._cell(None, ",.0f", table) == "-"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_figure_of_a_card_is_what_the_tool_draws(name):
+    """The sizes, in pixels. The bytes depend on the machine."""
+    png = (ROOT / "savedmodels" / name / "meta_loss.png").read_bytes()
+    committed = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+    figure = model_cards.FIGURES[name](ml3_tf.load_meta_loss(name))
+    assert tuple(np.round(figure.dpi * figure.get_size_inches())) == committed
+
+
 def test_an_existing_figure_stays_and_a_missing_one_is_drawn(tmp_path, monkeypatch):
     """The text of a card and its figure, in a copy of the folder of one loss."""
     monkeypatch.setattr(model_cards, "CARDS", tmp_path)
