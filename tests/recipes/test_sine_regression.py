@@ -16,9 +16,17 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def sine_run(tmp_path_factory):
+def shell_run(tmp_path_factory):
+    """The folder of a run of the command, and what it printed."""
     folder = tmp_path_factory.mktemp("sine")
-    return folder, sine_regression.main(seeds=2, smoke=True, output_dir=folder)
+    command = [sys.executable, "recipes/sine_regression.py", "--seeds", "2", "--smoke", "--output-dir", str(folder)]
+    return folder, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def sine_run(shell_run):
+    folder, _ = shell_run
+    return folder, json.loads((folder / "summary.json").read_text())["metrics"]
 
 
 def test_sine_regression_writes_what_a_recipe_writes(sine_run):
@@ -74,9 +82,8 @@ def test_the_setting_of_the_paper_runs(tmp_path):
     assert summary["config"]["setting"] == "paper" and summary["config"]["inner_steps"] == 1
 
 
-def test_the_command_runs_from_a_shell(tmp_path):
-    command = [sys.executable, "recipes/sine_regression.py", "--smoke", "--output-dir", str(tmp_path)]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def test_the_command_shows_progress_a_table_and_where_things_are(shell_run):
+    _, output = shell_run
     for words in ("Epoch 1/", "meta_gradient_norm", "learned loss, after 10 steps", "figure.png", "load_meta_loss("):
         assert words in output
 
