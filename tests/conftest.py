@@ -1,5 +1,6 @@
 """Fixtures that more than one test file needs."""
 
+import gc
 import json
 import shutil
 
@@ -13,6 +14,11 @@ from ml3_tf.saving import _manifest
 # The files whose tests take longest, the longest first: with one file to a worker, none of them is left for the end.
 LONGEST_FIRST = ("recipes/", "examples/", "test_inner_loop", "rl/", "baselines/", "test_meta_trainer", "saving/")
 SERVED_FEATURES = {"y_pred": 2, "state": 3}
+
+
+def pytest_configure(config):
+    """Collects garbage less often: tracing makes millions of objects that live on, and each pass looks at all."""
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):
