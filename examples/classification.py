@@ -74,22 +74,26 @@ def learn_loss(num_outer_steps):
     return meta_loss
 
 
-def measure(loss, rate, digits, seed):
+def is_wrong(y_true, y_pred):
+    return 1 - keras.metrics.categorical_accuracy(y_true, y_pred)
+
+
+def measure(learner, loss, rate, digits, seed):
     """Returns the share of right answers before the first step and after each, mean over 20 new classifiers."""
     tasks = draw_tasks(digits, 20, np.random.default_rng(seed))
-    is_wrong = lambda y_true, y_pred: 1 - keras.metrics.categorical_accuracy(y_true, y_pred)
     optimizer, settings = keras.optimizers.SGD(rate), {"num_steps": TEST_STEPS, "seed": 0}
-    return 1 - ml3_tf.meta_test(build_classifier, loss, optimizer, tasks, task_loss=is_wrong, **settings).mean(axis=1)
+    return 1 - ml3_tf.meta_test(learner, loss, optimizer, tasks, task_loss=is_wrong, **settings).mean(axis=1)
 
 
 def main(num_outer_steps=OUTER_STEPS):
     keras.utils.set_random_seed(0)
     meta_loss, usual = learn_loss(num_outer_steps), "categorical_crossentropy"
-    tuned_rate = max(TUNED_RATES, key=lambda rate: measure(usual, rate, OLD_DIGITS, seed=1)[INNER_STEPS])
+    learner = ml3_tf.Learner(build_classifier)  # one for all rates: it is compiled once
+    tuned_rate = max(TUNED_RATES, key=lambda rate: measure(learner, usual, rate, OLD_DIGITS, seed=1)[INNER_STEPS])
     curves = {
-        f"learned, {INNER_RATE}": measure(meta_loss, INNER_RATE, NEW_DIGITS, seed=2),
-        f"cross-entropy, {INNER_RATE}": measure(usual, INNER_RATE, NEW_DIGITS, seed=2),
-        f"cross-entropy, {tuned_rate} (tuned)": measure(usual, tuned_rate, NEW_DIGITS, seed=2),
+        f"learned, {INNER_RATE}": measure(learner, meta_loss, INNER_RATE, NEW_DIGITS, seed=2),
+        f"cross-entropy, {INNER_RATE}": measure(learner, usual, INNER_RATE, NEW_DIGITS, seed=2),
+        f"cross-entropy, {tuned_rate} (tuned)": measure(learner, usual, tuned_rate, NEW_DIGITS, seed=2),
     }
     print(f"{'loss, SGD rate':30} after {INNER_STEPS} steps   after {TEST_STEPS} steps")
     for name, curve in curves.items():

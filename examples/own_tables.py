@@ -88,11 +88,11 @@ def learn_loss(table, num_outer_steps):
     return meta_loss
 
 
-def measure(loss, rate, table, targets, seed):
+def measure(learner, loss, rate, table, targets, seed):
     """Returns the error before the first step and after each, root mean square over 20 new regressors."""
     tasks = draw_tasks(table, targets, 20, np.random.default_rng(seed))
     optimizer = keras.optimizers.SGD(rate)
-    errors = ml3_tf.meta_test(build_regressor, loss, optimizer, tasks, num_steps=TEST_STEPS, seed=0)
+    errors = ml3_tf.meta_test(learner, loss, optimizer, tasks, num_steps=TEST_STEPS, seed=0)
     return np.sqrt(np.nan_to_num(errors, nan=np.inf).mean(axis=1))
 
 
@@ -101,12 +101,13 @@ def main(num_outer_steps=OUTER_STEPS):
     table = load_table()
     old_rows, new_rows = table[:221], table[221:]
     meta_loss = learn_loss(old_rows, num_outer_steps)
+    learner = ml3_tf.Learner(build_regressor)  # one for all rates: it is compiled once
     methods = {f"learned, {INNER_RATE}": (meta_loss, INNER_RATE)}
     for loss in ("mse", "mae", "huber"):
-        rate = min(TUNED_RATES, key=lambda rate: measure(loss, rate, old_rows, range(10), seed=1)[INNER_STEPS])
+        rate = min(TUNED_RATES, key=lambda rate: measure(learner, loss, rate, old_rows, range(10), seed=1)[INNER_STEPS])
         methods[f"{loss}, {rate} (tuned)"] = loss, rate
     print(f"{'loss, SGD rate':30} after {INNER_STEPS} steps   after {TEST_STEPS} steps")
-    curves = {name: measure(*method, new_rows, [10], seed=2) for name, method in methods.items()}
+    curves = {name: measure(learner, *method, new_rows, [10], seed=2) for name, method in methods.items()}
     for name, curve in curves.items():
         print(f"{name:30} {curve[INNER_STEPS]:14.2f} {curve[TEST_STEPS]:17.2f}")
     return curves

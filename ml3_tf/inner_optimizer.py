@@ -1,6 +1,6 @@
 """Any Keras optimizer as a pure, differentiable function of the parameters of many tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import keras
@@ -41,7 +41,12 @@ class InnerOptimizer:
         original: Any = keras.optimizers.get(optimizer)
         _refuse_unsupported(original)
         neutral: Any = type(f"Stateless{type(original).__name__}", (type(original), StatelessOptimizer), {})
-        self.optimizer: keras.optimizers.Optimizer = neutral.from_config(original.get_config())
+        config = original.get_config()
+        # A rate that is a number lies in a slot; all else of the step is fixed when it is compiled.
+        fixed = {k: v for k, v in config.items() if k != "name" and not (k == "learning_rate" and isinstance(v, float))}
+        self.signature: Hashable = type(original), repr(fixed)
+        """Equal for optimizers whose steps are the same function of parameters, slots and gradients."""
+        self.optimizer: keras.optimizers.Optimizer = neutral.from_config(config)
         self.optimizer.build(variables)
         _refuse_copied_parameters(original, self.optimizer, variables)
         self._vectorized: bool | None = None

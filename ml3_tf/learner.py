@@ -3,7 +3,7 @@
 Shape letters: N tasks, B examples of a task.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -67,15 +67,31 @@ class Learner:
             raise ValueError(
                 f"The learner '{self.model.name}' has no trainable weights. Give it a `keras.Input`, so it is built."
             )
-        seeds = keras.random.SeedGenerator(seed)
-        self._draw_trainable, self._draw_non_trainable = self._record_initializers(seeds)
+        self._seeds = keras.random.SeedGenerator(seed)
+        self._draw_trainable, self._draw_non_trainable = self._record_initializers(self._seeds)
         self._vectorized: bool | None = None
+        self.compiled: dict[Hashable, Any] = {}
+        """Compiled functions of this learner by what else they depend on, so that nothing is compiled twice."""
 
-    def draw(self, num_tasks: int) -> Parameters:
-        """Draws fresh parameters for each task, by the learner's own initializers. Returns `Parameters`."""
-        return Parameters(
+    def draw(self, num_tasks: int, *, seed: int | None = None) -> Parameters:
+        """Draws fresh parameters for each task, by the learner's own initializers.
+
+        Args:
+            num_tasks: N.
+            seed: Optional integer: draws what the first draw of a learner with this seed is. `None`: the next draw.
+
+        Returns:
+            `Parameters` of N tasks.
+        """
+        if seed is not None:
+            state = tf.identity(self._seeds.state)
+            self._seeds.state.assign(keras.random.SeedGenerator(seed).state)
+        parameters = Parameters(
             [draw(num_tasks) for draw in self._draw_trainable], [draw(num_tasks) for draw in self._draw_non_trainable]
         )
+        if seed is not None:
+            self._seeds.state.assign(state)
+        return parameters
 
     def copies(self, model: keras.Model, num_tasks: int) -> Parameters:
         """Returns the current values of `model`, a model of the learner's architecture, once for each task."""

@@ -67,7 +67,8 @@ def meta_test(
     Algorithm 2 of ML3. A baseline takes the same path: pass `"mse"` as `loss`.
 
     Args:
-        learner: A function that builds a Keras model, a model, or a `Learner`.
+        learner: A function that builds a Keras model, a model, or a `Learner`. A `Learner` keeps what was compiled
+            for it: with one, further calls with other rates, or other values of the tasks, start at once.
         loss: A `MetaLoss`, any other `keras.losses.Loss`, or the name of one.
         optimizer: Any Keras optimizer, see `InnerOptimizer`.
         tasks: `{"support": (x, y), "query": (x, y)}` of N tasks, each `[N, B, ...]`.
@@ -77,7 +78,7 @@ def meta_test(
             `Parameters`, which returns a tensor of any one shape.
         parameters: Optional start of all learners: `Parameters`, or a model of the learner's architecture, whose
             weights every task starts from.
-        seed: Optional integer that determines the fresh parameters. A `Learner` brings its own.
+        seed: Optional integer that determines the fresh parameters. `None`: those that a `Learner` draws next.
         jit_compile: Whether to compile with XLA.
 
     Returns:
@@ -100,31 +101,44 @@ def meta_test(
     ((6, 3), (6, 3, 1))
     """
     check_counts(num_steps=num_steps)
-    learner = learner if isinstance(learner, Learner) else Learner(learner, seed=seed)
+    learner = learner if isinstance(learner, Learner) else Learner(learner)
     loop = InnerLoop(learner, loss, optimizer)
-    reported_loss: Any = keras.losses.get(task_loss)
     tasks = tf.nest.map_structure(tf.convert_to_tensor, dict(tasks))
     num_tasks = count_tasks(tasks)
+    if parameters is None:
+        parameters = learner.draw(num_tasks, seed=seed)
+    elif isinstance(parameters, keras.Model):
+        parameters = learner.copies(parameters, num_tasks)
+    # The learning rate is a value of the optimizer's slots: a grid of rates shares what the learner keeps.
+    functions = loss, getattr(loss, "reduction", None), task_loss, *(metrics or {}).items()
+    key = "meta_test", loop.optimizer.signature, functions, num_steps, jit_compile
+    if key not in learner.compiled:
+        train = _training_function(loop, keras.losses.get(task_loss), metrics or {}, num_steps)
+        learner.compiled[key] = tf.function(train, autograph=False, jit_compile=jit_compile)
+    curves = learner.compiled[key](loop.start(num_tasks, parameters), tasks)
+    curves = {name: np.asarray(curve) for name, curve in curves.items()}
+    return curves["loss"] if metrics is None else curves
+
+
+def _training_function(
+    loop: InnerLoop, task_loss: Any, metrics: Mapping[str, Metric], num_steps: int
+) -> Callable[[LearnerState, Batch], dict[str, tf.Tensor]]:
+    """Returns the function `(learners, tasks) -> curves`."""
+
+    def score(parameters: Parameters, tasks: Any) -> dict[str, tf.Tensor]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tasks["query"])
+        scores = {"loss": per_task_loss(task_loss, y, loop.predict(parameters, x), sample_weight)}
+        return scores | {name: metric(parameters, tasks) for name, metric in metrics.items()}
 
     def train(learners: LearnerState, tasks: Any) -> Any:
-        def score(parameters: Parameters) -> dict[str, tf.Tensor]:
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tasks["query"])
-            scores = {"loss": per_task_loss(reported_loss, y, loop.predict(parameters, x), sample_weight)}
-            return scores | {name: metric(parameters, tasks) for name, metric in (metrics or {}).items()}
-
         def body(i: Any, learners: LearnerState, curves: Any) -> Any:
             learners = loop.step(learners, lambda _: tasks["support"])
             put = lambda curve, value: tf.tensor_scatter_nd_update(curve, [[i]], [value])
-            return i + 1, learners, tf.nest.map_structure(put, curves, score(learners.parameters))
+            return i + 1, learners, tf.nest.map_structure(put, curves, score(learners.parameters, tasks))
 
         extend = lambda first: tf.concat([first[tf.newaxis], tf.zeros((num_steps, *first.shape), first.dtype)], axis=0)
-        curves = tf.nest.map_structure(extend, score(learners.parameters))
+        curves = tf.nest.map_structure(extend, score(learners.parameters, tasks))
         loop_variables = 1, learners, curves
         return tf.while_loop(lambda i, *_: i <= num_steps, body, loop_variables, maximum_iterations=num_steps)[2]
 
-    if isinstance(parameters, keras.Model):
-        parameters = learner.copies(parameters, num_tasks)
-    start = loop.start(num_tasks, parameters)
-    curves = tf.function(train, autograph=False, jit_compile=jit_compile)(start, tasks)
-    curves = {name: np.asarray(curve) for name, curve in curves.items()}
-    return curves["loss"] if metrics is None else curves
+    return train

@@ -206,14 +206,15 @@ def learning_curves(
         standard deviation), "inertia_error" (relative, Frobenius norm).
     """
     scales = measured_scales(settings)
-    learner = ml3_tf.Learner(functools.partial(build_learner, scales), seed=seed)
+    learner, metrics = tested_learner(settings)
     curves = ml3_tf.meta_test(
         learner,
         loss,
         optimizer,
         tasks,
         num_steps=settings.test_steps,
-        metrics=error_metrics(learner, scales, settings.inertia_every),
+        metrics=metrics,
+        seed=seed,
         jit_compile=settings.jit_compile,
     )
     return {
@@ -221,6 +222,14 @@ def learning_curves(
         "torque_share": np.sqrt(curves["squares"].mean(axis=1)).tolist(),
         "inertia_error": curves["inertia_error"].tolist(),
     }
+
+
+@functools.lru_cache(maxsize=1)
+def tested_learner(settings: Settings) -> tuple[ml3_tf.Learner, Mapping[str, Any]]:
+    """Returns the learners that are tested and their metrics: the same, so that all rates share what is compiled."""
+    scales = measured_scales(settings)
+    learner = ml3_tf.Learner(functools.partial(build_learner, scales))
+    return learner, error_metrics(learner, scales, settings.inertia_every)
 
 
 def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:

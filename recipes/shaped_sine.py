@@ -44,6 +44,7 @@ over omega while it is learned), and the learned shaped loss of the first seed i
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -182,15 +183,26 @@ def meta_train(name: str, settings: Settings, seed: int, verbose: int) -> tuple[
 def frequencies(loss: Any, rate: float, tasks: Mapping[str, Any], num_steps: int) -> np.ndarray:
     """Returns omega before the first step and after each, `[num_steps + 1, N]`; every method takes this path."""
     curves = ml3_tf.meta_test(
-        build_learner,
+        tested_learner(),
         loss,
         keras.optimizers.SGD(rate),
         tasks,
         num_steps=num_steps,
-        metrics={"omega": lambda parameters, _: parameters.trainable[0]},
+        metrics={"omega": get_omega},
         jit_compile=False,  # few, small steps: compilation would take longer
     )
     return curves["omega"]
+
+
+@functools.cache
+def tested_learner() -> ml3_tf.Learner:
+    """Returns the learners that are tested: one object, so that all rates share what is compiled for it."""
+    return ml3_tf.Learner(build_learner)
+
+
+def get_omega(parameters: ml3_tf.Parameters, _: Mapping[str, Any]) -> tf.Tensor:
+    """Returns the frequency of each learner, `[N, ...]`."""
+    return parameters.trainable[0]
 
 
 def recovered(omega: np.ndarray, tasks: Mapping[str, Any]) -> np.ndarray:

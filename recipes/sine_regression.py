@@ -39,6 +39,7 @@ seed in `meta_loss/`.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -210,7 +211,13 @@ def meta_train(settings: Settings, seed: int, verbose: int) -> tuple[ml3_tf.Meta
 def learning_curve(loss: Any, rate: float, tasks: Any, num_steps: int, seed: int) -> np.ndarray:
     """Returns the error of fresh regressors, `[num_steps + 1]`, mean over tasks; every method takes this path."""
     optimizer = keras.optimizers.SGD(rate)
-    return ml3_tf.meta_test(build_regressor, loss, optimizer, tasks, num_steps=num_steps, seed=seed).mean(axis=1)
+    return ml3_tf.meta_test(tested_learner(), loss, optimizer, tasks, num_steps=num_steps, seed=seed).mean(axis=1)
+
+
+@functools.cache
+def tested_learner() -> ml3_tf.Learner:
+    """Returns the regressors that are tested: one object, so that all rates share what is compiled for it."""
+    return ml3_tf.Learner(build_regressor)
 
 
 def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:

@@ -78,6 +78,13 @@ def test_the_seed_determines_the_draws():
     assert not np.allclose(first, other)
 
 
+def test_a_draw_with_a_seed_leaves_the_learners_own_draws_alone():
+    learner, alike = Learner(dense(), seed=1), Learner(dense(), seed=1)
+    seeded = learner.draw(3, seed=7)
+    np.testing.assert_array_equal(seeded.trainable[0], Learner(dense(), seed=7).draw(3).trainable[0])
+    np.testing.assert_array_equal(learner.draw(3).trainable[0], alike.draw(3).trainable[0])
+
+
 def test_drawing_leaves_the_global_generators_alone():
     learner = Learner(dense(), seed=0)
     keras.utils.set_random_seed(1)

@@ -39,6 +39,24 @@ def test_the_same_seed_gives_the_same_curve():
     assert not np.allclose(curves[0], curves[2])
 
 
+def test_a_learner_keeps_what_is_compiled_and_a_seed_is_that_of_a_fresh_learner():
+    """Other rates and seeds share a compiled function; another loss, optimizer or number of steps does not."""
+    tasks = next(iter(sine_tasks(num_tasks=2, seed=0)))
+    learner = Learner(build_mlp)
+    for rate, seed in [(0.01, 1), (0.05, 2)]:
+        curve = meta_test(learner, "mse", optimizers.SGD(rate), tasks, num_steps=2, seed=seed)
+        alone = meta_test(build_mlp, "mse", optimizers.SGD(rate), tasks, num_steps=2, seed=seed)
+        np.testing.assert_array_equal(curve, alone)
+    assert len(learner.compiled) == 1
+    schedules = [optimizers.schedules.ExponentialDecay(0.1, 10, decay) for decay in (0.9, 0.5)]
+    others = [("mae", "sgd", 2), ("mse", optimizers.SGD(0.01, momentum=0.9), 2), ("mse", "sgd", 3)]
+    for loss, optimizer, num_steps in others + [("mse", optimizers.SGD(schedule), 2) for schedule in schedules]:
+        curve = meta_test(learner, loss, optimizer, tasks, num_steps=num_steps, seed=1)
+        alone = meta_test(build_mlp, loss, optimizer, tasks, num_steps=num_steps, seed=1)
+        np.testing.assert_array_equal(curve, alone)
+    assert len(learner.compiled) == 6
+
+
 @pytest.mark.parametrize("jit_compile", [True, False], ids=["XLA", "graph"])
 def test_metrics_are_recorded_beside_the_loss(jit_compile):
     """With the metric "mse" on the query points, each curve equals the other; a metric may have any shape."""

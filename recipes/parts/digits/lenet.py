@@ -1,5 +1,6 @@
 """LeNet, and how fast a loss trains it."""
 
+import functools
 from typing import Any
 
 import keras
@@ -42,13 +43,7 @@ def learning_curves(loss: Any, rate: float, tasks: dict[str, Any], num_steps: in
         Array `[2, num_steps + 1, N]`: cross-entropy (nats) and accuracy on the query images, before the first step and
         after each.
     """
-    num_classes = tasks["query"][1].shape[-1]
-    learner = ml3_tf.Learner(lambda: build_lenet(num_classes), seed=seed)
-
-    def accuracy(parameters: ml3_tf.Parameters, tasks: dict[str, Any]) -> tf.Tensor:
-        x, y = tasks["query"]
-        return tf.reduce_mean(keras.metrics.categorical_accuracy(y, learner.predict(parameters, x)), axis=1)
-
+    learner, metrics = tested_learner(num_classes=tasks["query"][1].shape[-1])
     curves = ml3_tf.meta_test(
         learner,
         loss,
@@ -56,7 +51,20 @@ def learning_curves(loss: Any, rate: float, tasks: dict[str, Any], num_steps: in
         tasks,
         num_steps=num_steps,
         task_loss="categorical_crossentropy",
-        metrics={"accuracy": accuracy},
+        metrics=metrics,
+        seed=seed,
         jit_compile=False,  # on a CPU, XLA's convolutions are five times slower
     )
     return np.stack([curves["loss"], curves["accuracy"]])
+
+
+@functools.cache
+def tested_learner(num_classes: int) -> tuple[ml3_tf.Learner, dict[str, Any]]:
+    """Returns the LeNets that are tested and their metrics: the same, so that all rates share what is compiled."""
+    learner = ml3_tf.Learner(lambda: build_lenet(num_classes))
+
+    def accuracy(parameters: ml3_tf.Parameters, tasks: dict[str, Any]) -> tf.Tensor:
+        x, y = tasks["query"]
+        return tf.reduce_mean(keras.metrics.categorical_accuracy(y, learner.predict(parameters, x)), axis=1)
+
+    return learner, {"accuracy": accuracy}
