@@ -3,8 +3,9 @@
 Shape letters: N tasks, B examples of a task.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -12,10 +13,10 @@ import tensorflow as tf
 from ml3_tf.arguments import LossLike, OptimizerLike
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters
+from ml3_tf.meta_gradient import Sweep, sweep
 
-# Up to so many steps are laid out one after the other in the graph, which runs fastest; more become a `tf.while_loop`,
-# whose compile time does not grow with their number.
-MAX_UNROLLED_STEPS = 4
+# So many last steps are recorded by one tape, which saves taking them twice; beyond, the graph would grow.
+MAX_TAPED_STEPS = 4
 
 
 class LearnerState(NamedTuple):
@@ -90,13 +91,81 @@ class InnerLoop:
         return LearnerState(Parameters(theta, non_trainable), slots)
 
     def run(self, learners: LearnerState, support: Callable[[Parameters], Any], num_steps: int) -> LearnerState:
-        """Takes `num_steps` steps; see `step`."""
-        if num_steps <= MAX_UNROLLED_STEPS:
-            for _ in range(num_steps):
-                learners = self.step(learners, support)
-            return learners
+        """Takes `num_steps` steps; see `step`. Gradients through many are those of `differentiate`."""
         body = lambda i, learners: (i + 1, self.step(learners, support))
         return tf.while_loop(lambda i, _: i < num_steps, body, (0, learners), maximum_iterations=num_steps)[1]
+
+    def differentiate(
+        self,
+        learners: LearnerState,
+        support: Callable[[Parameters, Any], Any],
+        score: Callable[[Parameters], tf.Tensor],
+        *,
+        num_steps: int,
+        variables: Sequence[Any],
+        recompute: int | Literal["auto"] = "auto",
+    ) -> Sweep:
+        """Takes `num_steps` steps, and differentiates the score at their end through all of them.
+
+        Args:
+            learners: `LearnerState`.
+            support: As in `step`, but a function of the parameters and of the number of the step.
+            score: Function of `Parameters` that returns a scalar.
+            num_steps: Number of steps.
+            variables: The variables to differentiate for.
+            recompute: See `sweep`.
+
+        Returns:
+            A `Sweep`: the score as "loss", the new `LearnerState` as "carry".
+        """
+        step = lambda learners, i: self.step(learners, lambda parameters: support(parameters, i))
+        num_swept = 0 if num_steps <= MAX_TAPED_STEPS else num_steps - 1
+
+        def end(learners: LearnerState) -> tuple[tf.Tensor, LearnerState]:
+            for i in range(num_swept, num_steps):
+                learners = step(learners, i)
+            return score(learners.parameters), learners
+
+        return sweep(step, end, learners, num_steps=num_swept, variables=variables, recompute=recompute)
+
+    @property
+    def vectorized(self) -> bool:
+        """Whether the steps of all tasks are one operation."""
+        return self.learner.vectorized and self.optimizer.vectorized
+
+    def compile(self, function: Callable[..., Any], *, jit_compile: bool) -> Callable[..., Any]:
+        """Compiles a function of structures `[n, ...]` of any number of tasks, and calls it for shares of `N` tasks.
+
+        If the steps are not vectorized, a share is one task: the graph holds one, however many there are. Otherwise
+        each core gets a share, because XLA alone keeps one core busy; a GPU gets them all.
+
+        Args:
+            function: Function of structures of tensors, returning a structure of tensors whose first axes are to be
+                joined.
+            jit_compile: Whether to compile with XLA. It is left out for learners with a loop, as recurrent layers have:
+                XLA would compile its second derivative anew at every step.
+
+        Returns:
+            A function of the same structures `[N, ...]`.
+        """
+        jit_compile = jit_compile and not self.learner.has_loop
+        # TensorFlow would lay a function out at each call of it.
+        attributes = None if jit_compile else {"_noinline": True}
+        compiled = tf.function(function, autograph=False, jit_compile=jit_compile, experimental_attributes=attributes)
+        num_cores = 1 if not jit_compile or tf.config.list_logical_devices("GPU") else os.cpu_count() or 1
+
+        def call(*inputs: Any) -> Any:
+            num_tasks = _count_rows(inputs)
+            most = num_cores if self.vectorized else num_tasks
+            count = max(n for n in range(1, most + 1) if num_tasks % n == 0)
+            size = num_tasks // count
+            if count == 1:
+                return compiled(*inputs)
+            share = lambda first: tf.nest.map_structure(lambda values: values[first : first + size], inputs)
+            results = [compiled(*share(first)) for first in range(0, num_tasks, size)]
+            return tf.nest.map_structure(lambda *values: tf.concat(values, axis=0), *results)
+
+        return call
 
     def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:
         """Returns predictions `[N, B, ...]` of learners that are not training."""
@@ -152,6 +221,18 @@ def count_tasks(batch: Any) -> int:
             f"Received shapes: {sorted(shapes, key=str)}"
         )
     return sizes.pop()
+
+
+def _count_rows(inputs: Any) -> int:
+    """Returns N of structures of tensors `[N, ...]`: the parameters of the learners, then a batch."""
+    first, *others = tf.nest.flatten(inputs)
+    shapes = {tuple(values.shape) for values in others if values.shape.rank == 0 or values.shape[0] != first.shape[0]}
+    if shapes:
+        raise ValueError(
+            f"Every array of a batch has one row for each of its {first.shape[0]} tasks. Received arrays of shape "
+            f"{', '.join(map(str, sorted(shapes)))}. Repeat what all tasks share, or let a hook hold it."
+        )
+    return first.shape[0]
 
 
 def _name(loss: Any) -> str:

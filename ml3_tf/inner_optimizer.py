@@ -1,5 +1,6 @@
 """Any Keras optimizer as a pure, differentiable function of the parameters of many tasks."""
 
+import functools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from ml3_tf.arguments import OptimizerLike
 from ml3_tf.keras_internals import StatelessOptimizer
-from ml3_tf.vectorize import is_vectorizable, map_over_tasks
+from ml3_tf.learner import find_hindrances, map_over_tasks
 
 
 class InnerOptimizer:
@@ -49,7 +50,14 @@ class InnerOptimizer:
         self.optimizer: keras.optimizers.Optimizer = neutral.from_config(config)
         self.optimizer.build(variables)
         _refuse_copied_parameters(original, self.optimizer, variables)
-        self._vectorized: bool | None = None
+        self._variables: list[keras.Variable] = list(variables)
+
+    @functools.cached_property
+    def vectorized(self) -> bool:
+        """Whether the steps of all tasks are one operation: nothing in a step stands in the way."""
+        specs = lambda variables: tuple(tf.TensorSpec(v.shape, v.dtype) for v in variables)
+        theta, slots = specs(self._variables), specs(self.optimizer.variables)
+        return not find_hindrances(self._step_one_task, theta, slots, theta)
 
     def initial_slots(self, num_tasks: int) -> list[tf.Tensor]:
         """Returns the slots (iteration, rate, moments, ...) of fresh optimizers: a list of `[N, ...]`."""
@@ -71,16 +79,13 @@ class InnerOptimizer:
             The new `theta` and `slots`.
         """
 
-        def step_one_task(inputs: Any) -> Any:
-            theta, slots, gradients = inputs
-            theta, slots = self.optimizer.stateless_apply(list(slots), list(gradients), list(theta))
-            return tuple(theta), tuple(slots)
-
         inputs = tf.nest.map_structure(_finite_slope_at_zero, (tuple(theta), tuple(slots), tuple(gradients)))
-        if self._vectorized is None:
-            self._vectorized = is_vectorizable(step_one_task, inputs)
-        theta, slots = map_over_tasks(step_one_task, inputs, vectorized=self._vectorized)
+        theta, slots = map_over_tasks(lambda task: self._step_one_task(*task), inputs, vectorized=self.vectorized)
         return list(theta), list(slots)
+
+    def _step_one_task(self, theta: Any, slots: Any, gradients: Any) -> tuple[Any, Any]:
+        theta, slots = self.optimizer.stateless_apply(list(slots), list(gradients), list(theta))
+        return tuple(theta), tuple(slots)
 
 
 @tf.custom_gradient

@@ -3,6 +3,7 @@
 Shape letters: N tasks, B examples of a task.
 """
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,33 @@ import tensorflow as tf
 
 from ml3_tf.arguments import ModelLike
 from ml3_tf.keras_internals import get_initializer
-from ml3_tf.vectorize import is_vectorizable, map_over_tasks
+
+# Operations that cannot be batched when each task has weights of its own (convolutions), or whose batched form XLA
+# cannot compile (loops, and look-ups in a table).
+_NOT_VECTORIZED = (
+    "Conv",
+    "DepthwiseConv",
+    "While",
+    "StatelessWhile",
+    "Gather",
+    "ResourceGather",
+    "BatchMatMul",
+    "Einsum",
+)
+# Those whose batched second derivative asks for shapes at run time: XLA then compiles at every step, or refuses.
+_NOT_VECTORIZED_FLOATS = (
+    "StridedSlice",
+    "Slice",
+    "Split",
+    "SplitV",
+    "ConcatV2",
+    "Transpose",
+    "Sum",
+    "Mean",
+    "Prod",
+    "Max",
+    "Min",
+)
 
 
 class Parameters(NamedTuple):
@@ -69,7 +96,6 @@ class Learner:
             )
         self._seeds = keras.random.SeedGenerator(seed)
         self._draw_trainable, self._draw_non_trainable = self._record_initializers(self._seeds)
-        self._vectorized: bool | None = None
         self.compiled: dict[Hashable, Any] = {}
         """Compiled functions of this learner by what else they depend on, so that nothing is compiled twice."""
 
@@ -122,18 +148,27 @@ class Learner:
             return y_pred, tuple(non_trainable), tf.add_n(losses) if losses else tf.zeros((), y_pred.dtype)
 
         inputs = (tuple(parameters.trainable), tuple(parameters.non_trainable), x)
-        y_pred, non_trainable, losses = map_over_tasks(apply_to_one_task, inputs, vectorized=self.is_vectorized(x))
+        y_pred, non_trainable, losses = map_over_tasks(apply_to_one_task, inputs, vectorized=self.vectorized)
         return y_pred, list(non_trainable), losses
 
     def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:
         """Returns predictions `[N, B, ...]` of learners that are not training; see `apply`."""
         return self.apply(parameters, x, training=False)[0]
 
-    def is_vectorized(self, x: Any) -> bool:
-        """Returns whether the learner is vectorized over tasks: no operation of it prevents that."""
-        if self._vectorized is None:
-            self._vectorized = is_vectorizable(lambda x: self.model(x, training=True), x)
-        return self._vectorized
+    @functools.cached_property
+    def vectorized(self) -> bool:
+        """Whether the learner is vectorized over tasks: no operation of it stands in the way."""
+        return not self._hindrances
+
+    @functools.cached_property
+    def has_loop(self) -> bool:
+        """Whether the learner has a loop, as recurrent layers have."""
+        return any("While" in name for name in self._hindrances)
+
+    @functools.cached_property
+    def _hindrances(self) -> set[str]:
+        specs = _input_specs(self.model)
+        return {"inputs"} if specs is None else find_hindrances(lambda x: self.model(x, training=True), specs)
 
     def _record_initializers(self, seeds: keras.random.SeedGenerator) -> list[list[Callable[[int], tf.Tensor]]]:
         """Builds the learner once more without values, which leaves in each variable the initializer it was given."""
@@ -147,6 +182,75 @@ class Learner:
                 ]
 
             return [record(model.trainable_variables), record(model.non_trainable_variables)]
+
+
+def map_over_tasks(function: Callable[[Any], Any], inputs: Any, *, vectorized: bool = True) -> Any:
+    """Applies a pure function of one task to `N` tasks.
+
+    Args:
+        function: Function of a structure of tensors `[...]`, returning a structure of tensors `[...]`.
+        inputs: The same structure of tensors `[N, ...]`; N is static.
+        vectorized: Whether to run each operation for all tasks at once. Otherwise the tasks are laid out in the graph
+            one after the other, which any operation, its derivatives and XLA can cope with.
+
+    Returns:
+        The results, `[N, ...]`, with static shapes.
+
+    Example:
+
+    >>> numbers = tf.constant([1.0, 2.0]), tf.constant([3.0, 4.0])
+    >>> map_over_tasks(lambda pair: pair[0] * pair[1], numbers).numpy().tolist()
+    [3.0, 8.0]
+    """
+    num_tasks = tf.nest.flatten(inputs)[0].shape[0]
+    if vectorized and num_tasks > 1:  # for one task the vectorized form has no static shapes, which XLA needs
+        results = tf.vectorized_map(function, inputs, warn=False)
+        return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [num_tasks, *t.shape[1:]]), results)
+    tasks = [function(tf.nest.map_structure(lambda t, n=n: t[n], inputs)) for n in range(num_tasks)]
+    return tf.nest.map_structure(lambda *values: tf.stack(values), *tasks)
+
+
+def find_hindrances(function: Callable[..., Any], *specs: Any) -> set[str]:
+    """Returns the operations that keep a function from being vectorized by `map_over_tasks`.
+
+    Without them, XLA compiles the vectorized function and its second derivative once.
+
+    Args:
+        function: Function of structures of tensors.
+        *specs: The same structures of `tf.TensorSpec`, of one task.
+
+    Returns:
+        Names of TensorFlow's operations.
+
+    Example:
+
+    >>> vector = tf.TensorSpec((2,))
+    >>> find_hindrances(tf.square, vector), find_hindrances(tf.reduce_sum, vector)
+    (set(), {'Sum'})
+    """
+    graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return {node.op for node in nodes if _stands_in_the_way(node)}
+
+
+def _stands_in_the_way(node: Any) -> bool:
+    is_float = tf.dtypes.as_dtype(node.attr["T"].type or tf.bool.as_datatype_enum).is_floating
+    return node.op.startswith(_NOT_VECTORIZED) or (
+        node.op in _NOT_VECTORIZED_FLOATS and is_float and not node.attr["keep_dims"].b
+    )
+
+
+def _input_specs(model: keras.Model) -> Any:
+    """Returns the specs of a model's inputs for a batch of two examples; `None` if the model does not know them."""
+    spec = lambda shape, dtype: tf.TensorSpec([2 if size is None else size for size in shape], dtype)
+    if hasattr(model, "inputs"):
+        return tf.nest.map_structure(lambda x: spec(x.shape, x.dtype), _unpacked(model.inputs))
+    shape = (model.get_build_config() or {}).get("input_shape")  # of a subclass
+    return None if shape is None else spec(shape, model.compute_dtype)
+
+
+def _unpacked(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
 
 
 def _clone_architecture(model: keras.Model) -> keras.Model:

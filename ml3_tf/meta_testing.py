@@ -75,7 +75,7 @@ def meta_test(
         num_steps: Number of gradient steps.
         task_loss: The loss to report, on the query points of each task.
         metrics: Optional further values to report: name -> function `(parameters, tasks)` of the learners'
-            `Parameters`, which returns a tensor of any one shape.
+            `Parameters`, which returns `[N, ...]`, values of each task.
         parameters: Optional start of all learners: `Parameters`, or a model of the learner's architecture, whose
             weights every task starts from.
         seed: Optional integer that determines the fresh parameters. `None`: those that a `Learner` draws next.
@@ -83,7 +83,7 @@ def meta_test(
 
     Returns:
         Array `[num_steps + 1, N]`, the task loss before the first step and after each. With `metrics` a dictionary:
-        this array as "loss", and an array `[num_steps + 1, ...]` for each metric.
+        this array as "loss", and an array `[num_steps + 1, N, ...]` for each metric.
 
     Raises:
         ValueError: `num_steps` is not positive, or `tasks` lacks a part.
@@ -114,16 +114,16 @@ def meta_test(
     key = "meta_test", loop.optimizer.signature, functions, num_steps, jit_compile
     if key not in learner.compiled:
         train = _training_function(loop, keras.losses.get(task_loss), metrics or {}, num_steps)
-        learner.compiled[key] = tf.function(train, autograph=False, jit_compile=jit_compile)
+        learner.compiled[key] = tf.function(loop.compile(train, jit_compile=jit_compile), autograph=False)
     curves = learner.compiled[key](loop.start(num_tasks, parameters), tasks)
-    curves = {name: np.asarray(curve) for name, curve in curves.items()}
+    curves = {name: np.swapaxes(curve, 0, 1) for name, curve in curves.items()}
     return curves["loss"] if metrics is None else curves
 
 
 def _training_function(
     loop: InnerLoop, task_loss: Any, metrics: Mapping[str, Metric], num_steps: int
 ) -> Callable[[LearnerState, Batch], dict[str, tf.Tensor]]:
-    """Returns the function `(learners, tasks) -> curves`."""
+    """Returns the function `(learners, tasks) -> curves`, each `[N, num_steps + 1, ...]`."""
 
     def score(parameters: Parameters, tasks: Any) -> dict[str, tf.Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tasks["query"])
@@ -133,12 +133,15 @@ def _training_function(
     def train(learners: LearnerState, tasks: Any) -> Any:
         def body(i: Any, learners: LearnerState, curves: Any) -> Any:
             learners = loop.step(learners, lambda _: tasks["support"])
-            put = lambda curve, value: tf.tensor_scatter_nd_update(curve, [[i]], [value])
+            put = lambda curve, value: curve.write(i, value)
             return i + 1, learners, tf.nest.map_structure(put, curves, score(learners.parameters, tasks))
 
-        extend = lambda first: tf.concat([first[tf.newaxis], tf.zeros((num_steps, *first.shape), first.dtype)], axis=0)
-        curves = tf.nest.map_structure(extend, score(learners.parameters, tasks))
+        new_curve = lambda value: tf.TensorArray(value.dtype, num_steps + 1, element_shape=value.shape).write(0, value)
+        curves = tf.nest.map_structure(new_curve, score(learners.parameters, tasks))
         loop_variables = 1, learners, curves
-        return tf.while_loop(lambda i, *_: i <= num_steps, body, loop_variables, maximum_iterations=num_steps)[2]
+        body_limit = {"maximum_iterations": num_steps}
+        curves = tf.while_loop(lambda i, *_: i <= num_steps, body, loop_variables, **body_limit)[2]
+        tasks_first = lambda values: tf.transpose(values, [1, 0, *range(2, values.shape.rank)])
+        return {name: tasks_first(curve.stack()) for name, curve in curves.items()}
 
     return train

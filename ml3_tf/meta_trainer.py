@@ -4,7 +4,7 @@ Shape letters: N tasks, B examples of a task.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import keras
 import tensorflow as tf
@@ -12,8 +12,9 @@ import tensorflow as tf
 from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import LearnerState, count_tasks, per_task_loss
 from ml3_tf.learner import Parameters
+from ml3_tf.meta_gradient import complete_gradients
 from ml3_tf.meta_loss import MetaLoss
-from ml3_tf.outer_loop import ExtraLoss, OuterLoop, complete_gradients
+from ml3_tf.outer_loop import ExtraLoss, FiniteGuard, Kept, OuterLoop
 
 
 class MetaTrainer(OuterLoop):
@@ -33,6 +34,11 @@ class MetaTrainer(OuterLoop):
     `beta L_T + gamma L_extra` (eq. 9). `L_extra` sees the trained learners' parameters and the whole batch, where a
     true frequency or inertia matrix has a name of its own. The learned loss needs none of it.
 
+    **Learners that live on.** With `lives`, a step of `fit` trains learners for `inner_steps` of their life only, and
+    the next step goes on with them. Each has an age of its own, so that every step sees learners of all ages. At the
+    end of its life, or when it has diverged, a learner is replaced by a fresh one, with its task from the next batch.
+    That teaches a loss to serve long trainings, though the gradient flows through a part of them.
+
     **Other tasks.** To learn a loss for something other than regression or classification, override one or both of
     `support` and `compute_task_loss`: no other method knows what a task is. Write conditions and loops over tensors as
     `tf.where`, `tf.cond` and `tf.while_loop`: as in Keras, AutoGraph does not convert Python code, which would take
@@ -42,8 +48,12 @@ class MetaTrainer(OuterLoop):
         learner: Function without arguments that builds the Keras model which the loss shall train, or such a model.
             It is rebuilt, so that each task gets parameters drawn by the learner's own initializers.
         meta_loss: The `MetaLoss` to be learned.
-        inner_steps: Number of steps that a learner lives for.
+        inner_steps: Number of steps that a step of `fit` trains learners for: without `lives`, their whole life.
         unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. Default: all.
+        lives: Learners live on from one step of `fit` to the next, until they have taken so many steps; of two numbers,
+            each draws one between them, log-uniformly. Default: a life is `inner_steps`.
+        recompute: The learners are kept every so many of these steps, and those between are computed once more: memory
+            for time. "auto", the default: all are kept, unless they take more than 256 MiB.
         seed: Optional integer that determines the learners' fresh parameters.
         name: Optional name.
 
@@ -70,11 +80,25 @@ class MetaTrainer(OuterLoop):
         *,
         inner_steps: int = 1,
         unroll: int | None = None,
+        lives: int | tuple[int, int] | None = None,
+        recompute: int | Literal["auto"] = "auto",
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(learner, meta_loss, inner_steps=inner_steps, unroll=unroll, seed=seed, name=name)
+        super().__init__(
+            learner, meta_loss, inner_steps=inner_steps, unroll=unroll, recompute=recompute, seed=seed, name=name
+        )
         self._query_metrics: list[keras.metrics.Metric] = []
+        self._population: _Population | None = None
+        if lives is not None:
+            shortest, longest = lives if isinstance(lives, tuple) else (lives, lives)
+            if not inner_steps <= shortest <= longest:
+                raise ValueError(
+                    "`lives` must be a number of steps, or two in ascending order, not below `inner_steps`. Received: "
+                    f"lives={lives}, inner_steps={inner_steps}"
+                )
+            self._population = _Population(shortest, longest, steps=inner_steps, seed=seed)
+            self._guard = FiniteGuard(meta_loss.trainable_variables, patience=1)  # a diverged learner is replaced
 
     def compile(
         self,
@@ -121,9 +145,9 @@ class MetaTrainer(OuterLoop):
             run_eagerly=run_eagerly,
         )
         self._query_metrics = [_get_metric(metric) for metric in metrics or []]
-        self._meta_gradient = self._compiled(self.meta_gradient)
-        self._adapt_and_score = self._compiled(self.adapt_and_score)
-        self._score_query = self._compiled(self._predict_query)
+        self._meta_gradient = self._compile_meta_gradient(self.meta_gradient)
+        self._live = self._in_shards(self._run_life)
+        self._predict = self._in_shards(self.inner_loop.predict)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -135,13 +159,12 @@ class MetaTrainer(OuterLoop):
 
     def compute_task_loss(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
         """Returns the task loss of each task, `[N]`, of learners with these `Parameters`."""
-        return per_task_loss(self.task_loss, *self._predict_query(parameters, batch))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch["query"])
+        return per_task_loss(self.task_loss, y, self.inner_loop.predict(parameters, x), sample_weight)
 
-    def adapt_and_score(self, learners: LearnerState, batch: Batch, num_steps: int) -> tuple[tf.Tensor, LearnerState]:
-        """Trains learners for some steps with the learned loss: the task loss, a scalar, and the new `LearnerState`."""
-        learners = self.inner_loop.run(learners, lambda parameters: self.support(parameters, batch), num_steps)
-        losses = self.compute_task_loss(learners.parameters, batch)
-        return self.shape_loss(losses, learners.parameters, batch), learners
+    def score(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
+        """Returns what is minimized, a scalar: the task loss shaped by eq. 9, mean over tasks."""
+        return self.shape_loss(self.compute_task_loss(parameters, batch), parameters, batch)
 
     def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, LearnerState]:
         """Differentiates the task loss through `unroll` inner steps, eq. 5 of ML3.
@@ -156,10 +179,15 @@ class MetaTrainer(OuterLoop):
         Raises:
             ValueError: The task loss does not depend on the meta-loss at all.
         """
-        with tf.GradientTape() as tape:
-            loss, learners = self.adapt_and_score(learners, batch, self.unroll)
-        gradients = tape.gradient(loss, self.meta_loss.trainable_variables)
-        return complete_gradients(gradients, self.meta_loss), loss, learners
+        swept = self.inner_loop.differentiate(
+            learners,
+            lambda parameters, _: self.support(parameters, batch),
+            lambda parameters: self.score(parameters, batch),
+            num_steps=self.unroll,
+            variables=self.meta_loss.trainable_variables,
+            recompute=self.recompute,
+        )
+        return complete_gradients(swept.gradients, self.meta_loss), swept.loss, swept.carry
 
     def outer_step(self, learners: LearnerState, batch: Batch) -> LearnerState:
         """Trains the learners for `unroll` steps and moves phi once: the new `LearnerState`."""
@@ -171,34 +199,83 @@ class MetaTrainer(OuterLoop):
     def train_step(self, batch: Batch) -> dict[str, Any]:
         # Initializers draw outside of XLA, where they are fast.
         learners = self.inner_loop.start(count_tasks(batch))
+        if self._population is not None:
+            learners, batch = self._population.renew(learners, batch)
         num_outer_steps = self.inner_steps // self.unroll
         if num_outer_steps == 1:
-            self.outer_step(learners, batch)
+            learners = self.outer_step(learners, batch)
         else:
             body = lambda i, learners: (i + 1, self.outer_step(learners, batch))
-            tf.while_loop(lambda i, _: i < num_outer_steps, body, (0, learners))
+            learners = tf.while_loop(lambda i, _: i < num_outer_steps, body, (0, learners))[1]
+        if self._population is not None:
+            self._population.keep(learners)
         return self.get_metrics_result()
 
     def test_step(self, batch: Batch) -> dict[str, Any]:
         num_tasks = count_tasks(batch)
         learners = self.inner_loop.start(num_tasks, self._evaluated_learner.draw(num_tasks))
-        loss, learners = self._adapt_and_score(learners, batch, self.inner_steps)
+        loss, learners = self._live(learners, batch)
         self._loss_mean.update_state(loss)
         self._update_query_metrics(learners, batch)
         return self.get_test_result()
 
-    def _predict_query(self, parameters: Parameters, batch: Batch) -> tuple[Any, tf.Tensor, Any]:
-        """`(y_true, y_pred, sample_weight or None)`, each `[N, B, ...]`."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch["query"])
-        return y, self.inner_loop.predict(parameters, x), sample_weight
+    def _run_life(self, learners: LearnerState, batch: Batch) -> tuple[tf.Tensor, LearnerState]:
+        """Trains learners for a whole life: the score of the shard `[1]`, and the new `LearnerState`."""
+        num_steps = self.inner_steps if self._population is None else self._population.longest
+        learners = self.inner_loop.run(learners, lambda parameters: self.support(parameters, batch), num_steps)
+        return self.score(learners.parameters, batch)[tf.newaxis], learners
 
     def _update_query_metrics(self, learners: LearnerState, batch: Batch) -> None:
         if not self._query_metrics:
             return
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch["query"])
         merge_tasks = lambda values: tf.reshape(values, [-1, *values.shape[2:]])  # [N, B, ...] -> [N * B, ...]
-        query = [None if v is None else merge_tasks(v) for v in self._score_query(learners.parameters, batch)]
+        query = y, self._predict(learners.parameters, x), *([] if sample_weight is None else [sample_weight])
         for metric in self._query_metrics:
-            metric.update_state(*query)
+            metric.update_state(*map(merge_tasks, query))
+
+
+class _Population:
+    """Learners that live on from one step of `fit` to the next, each with its task, its age and its life.
+
+    Args:
+        shortest, longest: Lives are drawn between these numbers of steps, log-uniformly.
+        steps: Number of steps that the learners take between two calls of `renew`.
+        seed: Optional integer that determines the lives.
+    """
+
+    def __init__(self, shortest: int, longest: int, *, steps: int, seed: int | None) -> None:
+        self.shortest, self.longest, self.steps = shortest, longest, steps
+        self._seeds = keras.random.SeedGenerator(seed)
+        self._kept = Kept()
+
+    def renew(self, fresh: LearnerState, batch: Batch) -> tuple[LearnerState, Batch]:
+        """Replaces learners at the end of their lives by fresh ones with their tasks in `batch`; at first, all.
+
+        The first learners are given ages at random, so that they do not end their lives together.
+        """
+        num_tasks = fresh.parameters.trainable[0].shape[0]
+        uniform = lambda: keras.random.uniform((num_tasks,), seed=self._seeds)
+        life = self.shortest * (self.longest / self.shortest) ** uniform()
+        first_age = self.steps * tf.floor(uniform() * life / self.steps)
+        self._kept.prepare((fresh, batch, first_age, life, tf.zeros((num_tasks,))))
+        *kept, age, old_life, is_alive = tf.nest.map_structure(tf.convert_to_tensor, self._kept.variables)
+        has_started = tf.reduce_any(old_life > 0)
+        goes_on = (is_alive > 0) & (age < old_life)
+        choose = lambda old, new: tf.where(tf.reshape(goes_on, [-1] + [1] * (new.shape.rank - 1)), old, new)
+        learners, batch = tf.nest.map_structure(choose, tuple(kept), (fresh, batch))
+        age = choose(age, tf.where(has_started, 0.0, first_age))
+        self._kept.assign((learners, batch, age, choose(old_life, life), tf.ones((num_tasks,))))
+        return learners, batch
+
+    def keep(self, learners: LearnerState) -> None:
+        """Keeps the learners after their steps, and marks those that have diverged."""
+        _, batch, age, life, _ = self._kept.variables
+        finite = lambda values: tf.reduce_all(tf.math.is_finite(tf.reshape(values, [values.shape[0], -1])), axis=1)
+        floats = [values for values in tf.nest.flatten(learners) if values.dtype.is_floating]
+        is_alive = tf.cast(tf.reduce_all([finite(values) for values in floats], axis=0), tf.float32)
+        batch, age, life = tf.nest.map_structure(tf.convert_to_tensor, (batch, age, life))
+        self._kept.assign((learners, batch, age + self.steps, life, is_alive))
 
 
 def _get_metric(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:

@@ -3,10 +3,10 @@
 Shape letters: N tasks, B examples of a task.
 """
 
+import functools
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -30,6 +30,8 @@ class OuterLoop(keras.Model):
         meta_loss: The `MetaLoss` to be learned.
         inner_steps: Number of steps that a learner lives for.
         unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. `None`: all.
+        recompute: The learners are kept every so many of these steps, and those between are computed once more: memory
+            for time. "auto": all are kept, unless they are large.
         seed: Optional integer that determines the learners' fresh parameters.
         name: Optional name.
 
@@ -44,6 +46,7 @@ class OuterLoop(keras.Model):
         *,
         inner_steps: int,
         unroll: int | None,
+        recompute: int | Literal["auto"] = "auto",
         seed: int | None,
         name: str | None,
     ) -> None:
@@ -59,6 +62,7 @@ class OuterLoop(keras.Model):
         self.meta_loss: MetaLoss = meta_loss
         self.inner_steps: int = inner_steps
         self.unroll: int = unroll
+        self.recompute: int | Literal["auto"] = recompute
         # Phi is what this model trains. The learner's template is not a layer of it, so that its weights stay out.
         self._phi_layers = meta_loss.layers
         self._guard = FiniteGuard(meta_loss.trainable_variables)
@@ -99,8 +103,11 @@ class OuterLoop(keras.Model):
         self.optimizer.build(self.meta_loss.trainable_variables)
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._norm_mean = keras.metrics.Mean(name="meta_gradient_norm")
+        as_it_is = lambda function: function
+        compile_in_shards = functools.partial(self.inner_loop.compile, jit_compile=jit_compile)
         compiled = lambda function: tf.function(function, autograph=False, jit_compile=jit_compile)
-        self._compiled = (lambda function: function) if run_eagerly else compiled
+        self._compiled = as_it_is if run_eagerly else compiled
+        self._in_shards = as_it_is if run_eagerly else compile_in_shards
 
     def fit(
         self,
@@ -168,11 +175,29 @@ class OuterLoop(keras.Model):
             losses += self.gamma * tf.cast(extra, losses.dtype)
         return tf.reduce_mean(losses)
 
+    def _compile_meta_gradient(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles `(...) -> (gradients, loss, ...)` in shards: gradients and loss are means over the tasks."""
+
+        def add_axis(*inputs: Any) -> Any:
+            gradients, loss, *others = function(*inputs)
+            return [gradient[tf.newaxis] for gradient in gradients], loss[tf.newaxis], *others
+
+        in_shards = self._in_shards(add_axis)
+
+        def call(*inputs: Any) -> Any:
+            gradients, loss, *others = in_shards(*inputs)
+            return [tf.reduce_mean(gradient, axis=0) for gradient in gradients], tf.reduce_mean(loss), *others
+
+        return call
+
     def apply_meta_gradient(self, gradients: list[tf.Tensor], loss: tf.Tensor) -> None:
         """Moves phi by a meta-gradient, unless it is not finite, and records the task loss."""
         self._guard.apply(self.optimizer, gradients)
-        self._loss_mean.update_state(loss)
-        self._norm_mean.update_state(tf.linalg.global_norm(gradients))
+        norm = tf.linalg.global_norm(gradients)
+        is_taken = tf.cast(tf.math.is_finite(norm), loss.dtype)
+        finite = lambda value: tf.where(tf.math.is_finite(value), value, tf.zeros_like(value))
+        self._loss_mean.update_state(finite(loss), sample_weight=is_taken)
+        self._norm_mean.update_state(finite(norm), sample_weight=is_taken)
 
     def get_test_result(self) -> dict[str, Any]:
         """Returns the metrics of an evaluation, which has no meta-gradient."""
@@ -192,56 +217,33 @@ class OuterLoop(keras.Model):
         self.train_function = train_function
 
 
-def complete_gradients(gradients: Sequence[tf.Tensor | None], meta_loss: MetaLoss) -> list[tf.Tensor]:
-    """Returns a meta-gradient with zeros for the variables that nothing depends on, and warns of them.
-
-    Args:
-        gradients: The gradient for each variable of the meta-loss, or `None`.
-        meta_loss: The `MetaLoss`.
-
-    Raises:
-        ValueError: The task loss does not depend on the meta-loss at all.
-    """
-    phi = meta_loss.trainable_variables
-    missing = [variable.path for variable, gradient in zip(phi, gradients, strict=True) if gradient is None]
-    if len(missing) == len(phi):
-        raise ValueError(
-            f"There is no meta-gradient: the task loss does not depend on any variable of '{meta_loss.name}' "
-            f"({', '.join(missing)}). Expected a meta-loss whose gradient for y_pred depends on its weights, and a "
-            "task loss that depends on the learner's parameters."
-        )
-    if missing:
-        warnings.warn(
-            f"The meta-gradient of {', '.join(missing)} is missing: no learner's step depends on it. A bias of a "
-            "linear output only shifts the loss; drop it with use_bias=False. Anything else is cut off from y_pred.",
-            stacklevel=2,
-        )
-    return [tf.zeros(v.shape, v.dtype) if g is None else g for v, g in zip(phi, gradients, strict=True)]
-
-
 class FiniteGuard:
     """Lets an optimizer step only by finite gradients, and remembers which were not.
 
     Args:
         variables: The variables that the optimizer moves.
+        patience: So many steps in a row may be left out without an error.
     """
 
-    def __init__(self, variables: list[keras.Variable]) -> None:
+    def __init__(self, variables: list[keras.Variable], *, patience: int = 0) -> None:
         self.variables: list[keras.Variable] = variables
+        self.patience: int = patience
         self._non_finite = tf.Variable(tf.zeros(len(variables), tf.bool), trainable=False)
+        self._left_out = tf.Variable(0, trainable=False)  # steps in a row
 
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> None:
-        """Moves the variables, unless a gradient of this step or of an earlier one is not finite."""
+        """Moves the variables, unless a gradient is not finite, or steps were left out for too long."""
         squares = tf.stack([tf.cast(tf.reduce_sum(tf.square(gradient)), tf.float32) for gradient in gradients])
         # Also gradients so large that the square of their global norm, which clipping divides by, overflows.
         non_finite = tf.logical_not(tf.math.is_finite(len(gradients) * squares))
-        self._non_finite.assign(tf.logical_or(self._non_finite, non_finite))
+        self._left_out.assign(tf.where(tf.reduce_any(non_finite), self._left_out + 1, 0))
+        self._non_finite.assign(self._non_finite | (non_finite & (self._left_out > self.patience)))
 
         def move() -> bool:
             optimizer.apply(gradients, self.variables)
             return True
 
-        tf.cond(tf.reduce_any(self._non_finite), lambda: False, move)
+        tf.cond(tf.reduce_any(self._non_finite | non_finite), lambda: False, move)
 
     def raise_if_non_finite(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Raises `FloatingPointError` if a gradient was not finite, and forgets about it."""
@@ -249,6 +251,7 @@ class FiniteGuard:
         if not non_finite.any():
             return
         self._non_finite.assign(tf.zeros_like(self._non_finite))
+        self._left_out.assign(0)
         names = [v.path for v, bad in zip(self.variables, non_finite, strict=True) if bad]
         raise FloatingPointError(
             f"The meta-gradient of {', '.join(names)} is not finite after {int(optimizer.iterations)} outer steps. The "
@@ -256,3 +259,27 @@ class FiniteGuard:
             "lower the inner learning rate or `unroll`, or clip the inner gradient (`clipnorm`); otherwise look for "
             "NaN in the tasks."
         )
+
+
+class Kept:
+    """A structure of tensors that outlives the graph which computed it.
+
+    Attributes:
+        variables: The structure of `tf.Variable`; `None` as long as nothing was kept.
+    """
+
+    def __init__(self) -> None:
+        self.variables: Any = None
+
+    def prepare(self, values: Any) -> None:
+        """Makes variables of zeros, unless those that are there have the shapes of `values`."""
+        shapes = lambda structure: tf.nest.map_structure(lambda value: value.shape, structure)
+        if self.variables is None or shapes(self.variables) != shapes(values):
+            with tf.init_scope():
+                zeros = lambda value: tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
+                self.variables = tf.nest.map_structure(zeros, values)
+
+    def assign(self, values: Any) -> None:
+        """Keeps `values`."""
+        self.prepare(values)
+        tf.nest.map_structure(lambda kept, value: kept.assign(value), self.variables, values)

@@ -218,9 +218,9 @@ def learning_curves(
         jit_compile=settings.jit_compile,
     )
     return {
-        "torque_rmse": np.sqrt((curves["squares"] * np.square(scales.torque)).mean(axis=1)).tolist(),
-        "torque_share": np.sqrt(curves["squares"].mean(axis=1)).tolist(),
-        "inertia_error": curves["inertia_error"].tolist(),
+        "torque_rmse": np.sqrt((curves["squares"] * np.square(scales.torque)).mean(axis=(1, 2))).tolist(),
+        "torque_share": np.sqrt(curves["squares"].mean(axis=(1, 2))).tolist(),
+        "inertia_error": curves["inertia_error"].mean(axis=1).tolist(),
     }
 
 

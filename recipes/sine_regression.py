@@ -114,6 +114,8 @@ class Settings(RecipeSettings):
     """Number of gradient steps at meta-test."""
     reported_step: int = 100
     """The step that is reported beside the last."""
+    jit_compile: bool = True
+    """Whether to compile meta-training and meta-test with XLA. Compiling takes longer than a few steps."""
     tuned_rate: float | None = None
     """Rate that is best for MSE after the reported step. None: tune it."""
     tuned_rate_at_end: float | None = None
@@ -143,7 +145,9 @@ class Settings(RecipeSettings):
         return {"improved": cls(), "paper": paper}
 
     def smoke(self) -> "Settings":
-        return self.replace(inner_steps=min(self.inner_steps, 5), outer_steps=4, test_steps=20, reported_step=10)
+        return self.replace(
+            inner_steps=min(self.inner_steps, 5), outer_steps=4, test_steps=20, reported_step=10, jit_compile=False
+        )
 
 
 def build_regressor() -> keras.Model:
@@ -198,6 +202,7 @@ def meta_train(settings: Settings, seed: int, verbose: int) -> tuple[ml3_tf.Meta
         loss="mse",
         inner_optimizer=keras.optimizers.SGD(settings.inner_rate),
         steps_per_execution=min(steps_per_epoch, 10),
+        jit_compile=settings.jit_compile,
     )
     history = trainer.fit(
         training_tasks(settings, task_seed("train", seed), settings.num_tasks),
@@ -208,10 +213,20 @@ def meta_train(settings: Settings, seed: int, verbose: int) -> tuple[ml3_tf.Meta
     return meta_loss, history.history["loss"]
 
 
-def learning_curve(loss: Any, rate: float, tasks: Any, num_steps: int, seed: int) -> np.ndarray:
+def learning_curve(
+    loss: Any, rate: float, tasks: Any, settings: Settings, seed: int, *, num_steps: int | None = None
+) -> np.ndarray:
     """Returns the error of fresh regressors, `[num_steps + 1]`, mean over tasks; every method takes this path."""
-    optimizer = keras.optimizers.SGD(rate)
-    return ml3_tf.meta_test(tested_learner(), loss, optimizer, tasks, num_steps=num_steps, seed=seed).mean(axis=1)
+    errors = ml3_tf.meta_test(
+        tested_learner(),
+        loss,
+        keras.optimizers.SGD(rate),
+        tasks,
+        num_steps=settings.test_steps if num_steps is None else num_steps,
+        seed=seed,
+        jit_compile=settings.jit_compile,
+    )
+    return errors.mean(axis=1)
 
 
 @functools.cache
@@ -226,7 +241,7 @@ def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> R
     They are the same for all seeds: near the edge of divergence, a rate tuned on few sines fails on the next.
     """
     tasks = draw_tasks("tune", 0, settings.num_tuning_tasks)
-    curves = [learning_curve("mse", rate, tasks, settings.test_steps, 0) for rate in settings.rates]
+    curves = [learning_curve("mse", rate, tasks, settings, 0) for rate in settings.rates]
     scores = np.nan_to_num(np.array(curves), nan=np.inf)
     best = [settings.rates[scores[:, step].argmin()] for step in (settings.reported_step, settings.test_steps)]
     return {"tuned_rate": best[0], "tuned_rate_at_end": best[1]}
@@ -239,13 +254,13 @@ def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> R
     steps, reported, rate = settings.test_steps, settings.reported_step, settings.inner_rate
     tasks = draw_tasks("test", seed, settings.num_test_tasks)
     methods = {"learned": (meta_loss, rate), "same rate": ("mse", rate), "tuned": ("mse", settings.tuned_rate)}
-    curves = {name: learning_curve(*method, tasks, steps, seed) for name, method in methods.items()}
-    tuned_for_all = learning_curve("mse", settings.tuned_rate_at_end, tasks, steps, seed)[-1]
+    curves = {name: learning_curve(*method, tasks, settings, seed) for name, method in methods.items()}
+    tuned_for_all = learning_curve("mse", settings.tuned_rate_at_end, tasks, settings, seed)[-1]
 
     # Tasks of the training distribution; as many as the spread of one-step losses needs.
     train_tasks = next(iter(training_tasks(settings, task_seed("train", seed), num_tasks=20)))
     on_train = {
-        name: learning_curve(*methods[name], train_tasks, settings.inner_steps, seed)
+        name: learning_curve(*methods[name], train_tasks, settings, seed, num_steps=settings.inner_steps)
         for name in ("learned", "same rate")
     }
 

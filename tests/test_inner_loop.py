@@ -57,28 +57,24 @@ def test_maml_in_three_weights():
 
 
 def scalar_learned_loss(steps, jit_compile=None, untracked_steps=0):
-    """L_T, dL_T/dphi and dL_T/dtheta_0 of y_pred = theta x, after `steps` steps on phi (y_pred - y)^2 / 2."""
+    """L_T, dL_T/dphi and dL_T/dtheta of y_pred = theta x, after `steps` steps on phi (y_pred - y)^2 / 2.
+
+    `theta` is that from which the gradient is tracked.
+    """
     loss = HalfSquare(dtype="float64")
+    loss.phi = tf.Variable(0.7, dtype="float64")
     loop = InnerLoop(Learner(build_linear), loss, optimizers.SGD(0.1))
     x, y = tf.constant([[[0.9]]], "float64"), tf.constant([[[-0.4]]], "float64")
 
-    def differentiate(phi, theta):
-        loss.phi = phi
-        state = loop.run(loop.start(1, Parameters([theta], [])), lambda _: (x, y), untracked_steps)
-        with tf.GradientTape() as tape:
-            tape.watch([phi, theta])
-            state = loop.run(
-                state if untracked_steps else loop.start(1, Parameters([theta], [])), lambda _: (x, y), steps
-            )
-            task_loss = tf.reduce_sum(tf.square(loop.predict(state.parameters, x) - y)) / 2
-        return task_loss, *tape.gradient(task_loss, [phi, theta])
+    def differentiate():
+        learners = loop.start(1, Parameters([tf.constant([[[1.3]]], "float64")], []))
+        learners = loop.run(learners, lambda _: (x, y), untracked_steps)
+        score = lambda parameters: tf.reduce_sum(tf.square(loop.predict(parameters, x) - y)) / 2
+        swept = loop.differentiate(learners, lambda *_: (x, y), score, num_steps=steps, variables=[loss.phi])
+        return swept.loss, swept.gradients[0], swept.carry_gradients[0]
 
     function = differentiate if jit_compile is None else tf.function(differentiate, jit_compile=jit_compile)
-    return [
-        np.squeeze(value)
-        for value in function(tf.constant(0.7, "float64"), tf.constant([[[1.3]]], "float64"))
-        if value is not None
-    ]
+    return [np.squeeze(value) for value in function()]
 
 
 @pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "XLA"])
@@ -113,10 +109,10 @@ def meta_gradient_of_an_mlp(optimizer, steps, network=None, **kwargs):
 
     @tf.function
     def differentiate():
-        with tf.GradientTape() as tape:
-            end = loop.run(start, lambda _: (x, y), steps)
-            task_loss = tf.reduce_mean(tf.square(loop.predict(end.parameters, x) - y))
-        return task_loss, tape.gradient(task_loss, meta_loss.trainable_variables)
+        score = lambda parameters: tf.reduce_mean(tf.square(loop.predict(parameters, x) - y))
+        arguments = {"num_steps": steps, "variables": meta_loss.trainable_variables}
+        swept = loop.differentiate(start, lambda *_: (x, y), score, **arguments)
+        return swept.loss, swept.gradients
 
     return differentiate, meta_loss.trainable_variables
 
@@ -263,19 +259,19 @@ def test_tasks_together_equal_tasks_one_by_one(name, jit_compile):
     start = loop.start(num_tasks=2)
 
     def differentiate(start, x, y):
-        with tf.GradientTape() as tape:
-            end = loop.run(start, lambda _: (x, y), 1)
-            losses = per_task_loss(keras.losses.get("mse"), y, loop.predict(end.parameters, x))
-        return losses, tape.gradient(losses, meta_loss.trainable_variables[0])
+        score = lambda parameters: tf.reduce_sum(per_task_loss(keras.losses.get("mse"), y, loop.predict(parameters, x)))
+        arguments = {"num_steps": 1, "variables": meta_loss.trainable_variables}
+        swept = loop.differentiate(start, lambda *_: (x, y), score, **arguments)
+        return swept.loss, swept.gradients[0]
 
     differentiate = tf.function(differentiate, jit_compile=jit_compile)
     losses, gradient = differentiate(start, x, y)
     alone = [
         differentiate(*tf.nest.map_structure(lambda values, n=n: values[n : n + 1], (start, x, y))) for n in range(2)
     ]
-    np.testing.assert_allclose(losses, [loss[0] for loss, _ in alone], rtol=1e-4)
+    np.testing.assert_allclose(losses, sum(loss for loss, _ in alone), rtol=1e-4)
     np.testing.assert_allclose(gradient, sum(gradient for _, gradient in alone), rtol=1e-3, atol=1e-6)
-    assert not np.allclose(losses[0], losses[1])
+    assert not np.allclose(alone[0][0], alone[1][0])
 
 
 @pytest.mark.parametrize("name", ["dense", "dropout"])
@@ -284,8 +280,8 @@ def test_vectorized_equals_loop(name):
     parameters = learner.draw(num_tasks=3)
     x = tf.random.stateless_normal((3, 5, 4), [0, 1])
     vectorized = learner.apply(parameters, x, training=True)
-    assert learner.is_vectorized(x)
-    learner._vectorized = False
+    assert learner.vectorized
+    learner.vectorized = False
     tf.nest.map_structure(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
         vectorized,
@@ -313,8 +309,36 @@ def test_few_steps_laid_out_equal_many_in_a_loop(monkeypatch, jit_compile):
         return tf.function(differentiate.python_function, jit_compile=jit_compile)()
 
     laid_out = gradient()
-    monkeypatch.setattr(inner_loop, "MAX_UNROLLED_STEPS", 0)
+    monkeypatch.setattr(inner_loop, "MAX_TAPED_STEPS", 0)
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), laid_out, gradient())
+
+
+@pytest.mark.parametrize(
+    ("name", "num_calls"), [("dense", 3), ("conv", 6)], ids=["vectorized: one share a core", "else: one task a call"]
+)
+def test_shares_of_the_tasks_are_calls_of_their_own(name, num_calls, monkeypatch):
+    """The graph of a share is traced once, and the results are joined in the order of the tasks."""
+    monkeypatch.setattr(inner_loop.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(inner_loop.tf.config, "list_logical_devices", lambda kind: [])
+    loop = InnerLoop(Learner(LEARNERS[name], seed=0), MetaLoss.mlp((5,)), "sgd")
+    sizes = []
+
+    def double(x):
+        sizes.append(x["x"].shape[0])
+        return 2 * x["x"], tf.reduce_sum(x["x"])[tf.newaxis]
+
+    x = tf.range(6.0)[:, tf.newaxis]
+    doubled, sums = loop.compile(double, jit_compile=True)({"x": x})
+    np.testing.assert_array_equal(doubled, 2 * x)
+    np.testing.assert_array_equal(sums, np.reshape(x, [num_calls, -1]).sum(axis=1))
+    assert sizes == [6 // num_calls]
+
+
+def test_recurrent_learners_are_compiled_without_xla():
+    loop = InnerLoop(Learner(LEARNERS["gru"], seed=0), MetaLoss.mlp((5,)), "sgd")
+    assert loop.learner.has_loop and not Learner(LEARNERS["conv"]).has_loop
+    in_xla = loop.compile(lambda x: tf.fill(x.shape, tf.strings.length("ab")), jit_compile=True)  # XLA has no strings
+    np.testing.assert_array_equal(in_xla(tf.zeros((2,))), [2, 2])
 
 
 # Reductions

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.learner import Learner
+from ml3_tf.learner import Learner, find_hindrances, map_over_tasks
 
 layers = keras.layers
 initializers = keras.initializers
@@ -150,7 +150,7 @@ def test_regularisers_are_returned_for_each_task():
 )
 def test_what_cannot_be_vectorized_is_found(layer, is_vectorized):
     learner = Learner(keras.Sequential([keras.Input((4, 2)), layer, layers.Dense(1)]))
-    assert learner.is_vectorized(tf.zeros((2, 5, 4, 2))) is is_vectorized
+    assert learner.vectorized is is_vectorized
 
 
 def test_a_learner_that_is_no_model_is_refused():
@@ -171,3 +171,50 @@ def test_a_compiled_model_is_a_learner_and_stays_compiled():
     assert not learner.model.compiled
     assert model.compiled and model.loss == "mse"
     model.fit(np.ones((2, 30)), np.ones((2, 20)), verbose=0)
+
+
+# Mapping over tasks
+
+
+def multiply(inputs):
+    matrix, (vector,) = inputs
+    return tf.linalg.matvec(matrix, vector), {"constant": tf.constant([1.0, 2.0])}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("vectorized", [True, False])
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_each_task_gets_its_own_inputs(num_tasks, vectorized, jit_compile):
+    matrices, vectors = np.random.default_rng(0).normal(size=(num_tasks, 2, 2)), np.ones((num_tasks, 2))
+    multiply_all = lambda inputs: map_over_tasks(multiply, inputs, vectorized=vectorized)
+    function = tf.function(multiply_all, jit_compile=jit_compile)
+    products, constants = function((tf.constant(matrices), (tf.constant(vectors),)))
+    np.testing.assert_allclose(products, matrices.sum(axis=2))
+    np.testing.assert_allclose(constants["constant"], [[1.0, 2.0]] * num_tasks)
+
+
+def test_shapes_stay_static():
+    shapes = []
+
+    @tf.function
+    def record(x):
+        shapes.extend(tuple(map_over_tasks(tf.square, x, vectorized=vectorized).shape) for vectorized in (True, False))
+
+    record(tf.zeros((3, 2)))
+    assert shapes == [(3, 2), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: tf.tanh(x @ x), set()),
+        (lambda x: tf.reduce_sum(x, 0, keepdims=True), set()),
+        (tf.reduce_sum, {"Sum"}),
+        (tf.transpose, {"Transpose"}),
+        (lambda x: x[0], {"StridedSlice"}),
+        (tf.function(lambda x: tf.concat([x, x], 0)), {"ConcatV2"}),
+    ],
+    ids=["matmul", "kept_axes", "sum", "transpose", "slice", "inner_function"],
+)
+def test_what_xla_cannot_compile_once_is_found(function, expected):
+    assert find_hindrances(function, tf.TensorSpec((2, 2))) == expected

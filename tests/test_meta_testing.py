@@ -66,14 +66,14 @@ def test_metrics_are_recorded_beside_the_loss(jit_compile):
         "mse": lambda parameters, tasks: tf.reduce_mean(
             tf.square(learner.predict(parameters, tasks["query"][0]) - tasks["query"][1]), [1, 2]
         ),
-        "mean_bias": lambda parameters, tasks: tf.reduce_mean(parameters.trainable[-1]),
+        "biases": lambda parameters, tasks: parameters.trainable[-1],
     }
     curves = meta_test(learner, "mse", "sgd", tasks, num_steps=4, metrics=metrics, jit_compile=jit_compile)
     alone = meta_test(build_mlp, "mse", "sgd", tasks, num_steps=4, seed=1)
     np.testing.assert_allclose(curves["loss"], alone, rtol=1e-5)
     np.testing.assert_allclose(curves["mse"], curves["loss"], rtol=1e-5)
-    assert curves["mean_bias"].shape == (5,)
-    assert curves["mean_bias"][0] == 0 != curves["mean_bias"][-1]
+    assert curves["biases"].shape == (5, 3, 1)
+    assert np.all(curves["biases"][0] == 0) and np.all(curves["biases"][-1] != 0)
 
 
 def test_it_can_start_from_given_parameters():

@@ -17,11 +17,10 @@ def build_learner():
     return keras.Sequential([keras.Input((1,)), layers.Dense(8, activation="tanh"), layers.Dense(1)])
 
 
-def make_trainer(meta_loss=None, seed=0, inner_steps=1, unroll=None, **arguments):
+def make_trainer(meta_loss=None, seed=0, **arguments):
     keras.utils.set_random_seed(seed)
-    trainer = MetaTrainer(
-        build_learner, meta_loss or MetaLoss.mlp((10,)), inner_steps=inner_steps, unroll=unroll, seed=seed
-    )
+    steps = {name: arguments.pop(name) for name in ("inner_steps", "unroll", "lives") if name in arguments}
+    trainer = MetaTrainer(build_learner, meta_loss or MetaLoss.mlp((10,)), seed=seed, **steps)
     defaults = {"optimizer": optimizers.Adam(0.01), "loss": "mse", "inner_optimizer": optimizers.SGD(0.1)}
     trainer.compile(**{**defaults, "jit_compile": False, **arguments})
     return trainer
@@ -216,7 +215,8 @@ def test_the_task_loss_is_shaped_by_eq_9():
     theta = trainer._evaluated_learner.draw(2)
     learners = trainer.inner_loop.start(2, theta)
     data = next(iter(make_tasks_with_a_secret([2.0, 3.0])))
-    loss, learners = trainer.adapt_and_score(learners, data, 1)
+    learners = trainer.inner_loop.run(learners, lambda parameters: trainer.support(parameters, data), 1)
+    loss = trainer.score(learners.parameters, data)
     norms = (learners.parameters.trainable[0].numpy() ** 2).sum(axis=(1, 2))
     np.testing.assert_allclose(loss, (norms @ [2.0, 3.0]) / 2, rtol=1e-5)
 
@@ -287,7 +287,7 @@ def test_learners_with_skip_connections_compile_once(inner_steps):
     trainer.compile(inner_optimizer=optimizers.SGD(0.01))
     history = trainer.fit(make_tasks(), steps_per_epoch=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
-    assert not trainer.learner.is_vectorized(tf.zeros((2, 10, 1)))
+    assert not trainer.learner.vectorized
 
 
 class Recursive(MetaTrainer):
@@ -327,13 +327,81 @@ def test_a_subclass_overrides_one_hook(trainer_class):
     assert np.isfinite(history["loss"]).all() and not np.array_equal(before, phi_of(trainer))
 
 
+# Learners that live on
+
+
+def ages_and_inputs(trainer):
+    """The ages of the learners after a step of `fit`, and the first input of each one's task."""
+    _, batch, ages, lives, _ = trainer._population._kept.variables
+    return ages.numpy(), batch["support"][0].numpy()[:, 0, 0], lives.numpy()
+
+
+def test_learners_live_on_with_their_tasks_until_their_lives_end():
+    trainer = make_trainer(inner_steps=2, lives=6)
+    tasks = iter(sine_tasks(num_tasks=6, num_support=10, num_query=10, seed=1))
+    before, ages_seen = None, []
+    for _ in range(5):
+        batch = next(tasks)
+        trainer.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+        ages, inputs, _ = ages_and_inputs(trainer)
+        if before is not None:
+            is_over = before[0] >= 6
+            np.testing.assert_array_equal(ages, np.where(is_over, 2, before[0] + 2))
+            np.testing.assert_array_equal(inputs, np.where(is_over, batch["support"][0][:, 0, 0], before[1]))
+        before = ages, inputs
+        ages_seen.append(set(ages))
+    assert max(map(len, ages_seen)) > 1  # they do not end their lives together
+
+
+def test_a_life_of_the_inner_steps_is_that_of_a_fresh_learner():
+    plain, living = make_trainer(inner_steps=2), make_trainer(inner_steps=2, lives=2)
+    for trainer in (plain, living):
+        trainer.fit(make_tasks(3), verbose=0)
+    np.testing.assert_array_equal(phi_of(plain), phi_of(living))
+
+
+def test_lives_are_drawn_between_two_numbers():
+    trainer = make_trainer(inner_steps=2, lives=(10, 1000))
+    tasks = sine_tasks(num_tasks=400, num_support=2, num_query=2, seed=1).take(1)
+    trainer.fit(tasks, verbose=0)
+    ages, _, lives = ages_and_inputs(trainer)
+    assert 10 <= lives.min() < 12 and 800 < lives.max() <= 1000
+    np.testing.assert_allclose(np.median(lives), 100, rtol=0.3)  # log-uniform
+    assert np.all(ages % 2 == 0) and np.all(ages <= lives + 2)
+
+
+def test_a_diverged_learner_is_replaced_and_training_goes_on():
+    """Its step is left out; a second one in a row is an error."""
+    trainer = make_trainer(inner_steps=2, lives=100)
+    batch = next(iter(make_tasks()))
+    bad = tf.nest.map_structure(tf.identity, batch)
+    bad["support"] = bad["support"][0] * [[[1.0]], [[np.nan]]], bad["support"][1]
+    before = phi_of(trainer)
+    trainer.fit(tf.data.Dataset.from_tensors(bad), verbose=0)
+    np.testing.assert_array_equal(phi_of(trainer), before)
+    history = trainer.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
+    assert np.isfinite(history["loss"]).all() and not np.array_equal(phi_of(trainer), before)
+    assert ages_and_inputs(trainer)[0][1] == 2
+    trainer = make_trainer(inner_steps=2, lives=100)
+    with pytest.raises(FloatingPointError, match="The meta-gradient of .* is not finite"):
+        trainer.fit(tf.data.Dataset.from_tensors(bad).repeat(2), verbose=0)
+
+
+@pytest.mark.parametrize("lives", [1, (1, 5), (5, 3), 0])
+def test_lives_must_fit(lives):
+    with pytest.raises(ValueError, match="`lives` must be a number of steps, or two in ascending order"):
+        make_trainer(inner_steps=2, lives=lives)
+
+
 def test_the_way_from_fit_to_the_inner_step_is_short():
     """At most six hops of our own code, so that a reader finds the inner step."""
     frames = []
 
     class Spy(MetaTrainer):
         def support(self, parameters, batch):
-            frames.append([frame.function for frame in reversed(inspect.stack()) if "/ml3_tf/" in frame.filename])
+            ours = [frame.frame.f_code for frame in reversed(inspect.stack()) if "/ml3_tf/" in frame.filename]
+            # A function inside of another, as a decorator has it, is read with that.
+            frames.append([code.co_name for code in ours if "<locals>" not in code.co_qualname])
             return super().support(parameters, batch)
 
     trainer = Spy(build_learner, MetaLoss.mlp((5,)), seed=0)
@@ -366,6 +434,13 @@ def test_ambiguous_accuracy_is_refused():
 def test_malformed_tasks_are_refused():
     with pytest.raises(ValueError, match="Tasks are dictionaries"):
         make_trainer().fit(tf.data.Dataset.from_tensors((np.ones((1, 2, 1)), np.ones((1, 2, 1)))), verbose=0)
+
+
+@pytest.mark.parametrize("shared", [1.0, np.ones(3, "float32")], ids=["scalar", "vector"])
+def test_what_has_no_row_for_each_task_is_refused(shared):
+    """Shares of the tasks would see a part of it."""
+    with pytest.raises(ValueError, match=r"one row for each of its 2 tasks. Received arrays of shape \((3,)?\)"):
+        make_trainer().fit(make_tasks(1).map(lambda tasks: {**tasks, "shared": shared}), verbose=0)
 
 
 def test_arrays_are_refused():

@@ -1,4 +1,4 @@
-"""Tests of `ml3_tf.outer_loop`: the meta-gradient, and the guard against one that is not finite."""
+"""Tests of `ml3_tf.outer_loop`: the guard against one that is not finite."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ml3_tf import MetaLoss, MetaTrainer, sine_tasks
-from ml3_tf.outer_loop import FiniteGuard, complete_gradients
+from ml3_tf.outer_loop import FiniteGuard
 
 layers, optimizers = keras.layers, keras.optimizers
 
@@ -29,18 +29,6 @@ def make_tasks(num_batches, **arguments):
 
 def phi_of(trainer):
     return np.concatenate([variable.numpy().ravel() for variable in trainer.meta_loss.trainable_variables])
-
-
-def test_missing_gradients_become_zeros_with_a_warning():
-    loss = MetaLoss.mlp((3,))
-    given = [tf.ones(v.shape) for v in loss.trainable_variables]
-    for received, expected in zip(complete_gradients(given, loss), given, strict=True):
-        np.testing.assert_array_equal(received, expected)
-    with pytest.warns(UserWarning, match="The meta-gradient of .*bias is missing"):
-        completed = complete_gradients([given[0], None, *given[2:]], loss)
-    np.testing.assert_array_equal(completed[1], np.zeros(3))
-    with pytest.raises(ValueError, match="There is no meta-gradient"):
-        complete_gradients([None] * len(given), loss)
 
 
 def test_the_guard_steps_by_finite_gradients_alone():

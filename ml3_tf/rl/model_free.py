@@ -12,8 +12,9 @@ import tensorflow as tf
 from ml3_tf.arguments import Batch, LossInputs, ModelLike, OptimizerLike, check_counts
 from ml3_tf.inner_loop import LearnerState, per_task_loss
 from ml3_tf.learner import Parameters
+from ml3_tf.meta_gradient import complete_gradients
 from ml3_tf.meta_loss import MetaLoss
-from ml3_tf.outer_loop import ExtraLoss, OuterLoop, complete_gradients
+from ml3_tf.outer_loop import ExtraLoss, OuterLoop
 from ml3_tf.rl.loss_inputs import learning_batch, mini_batches
 from ml3_tf.rl.meta_testing import mean_returns
 from ml3_tf.rl.policy_gradient import PolicyGradient, gaussian_log_prob
@@ -158,9 +159,9 @@ class ModelFreeTrainer(OuterLoop):
         self.outer_epochs: int = outer_epochs
         self.outer_batch_size: int | None = outer_batch_size
         self.sampler = self._make_sampler(compiled=self._compiled)
-        self._take_steps = self._compiled(self._learn_from)
-        self._predict = self._compiled(self.inner_loop.predict)
-        self._meta_gradient = self._compiled(self.meta_gradient)
+        self._take_steps = self._in_shards(self._learn_from)
+        self._predict = self._in_shards(self.inner_loop.predict)
+        self._meta_gradient = self._compile_meta_gradient(self.meta_gradient)
         self._score = self._compiled(self._task_loss)
         # The outer optimizer's own steps are no work for XLA.
         self._move_phi = self.differentiate if self.run_eagerly else tf.function(self.differentiate, autograph=False)
@@ -230,9 +231,15 @@ class ModelFreeTrainer(OuterLoop):
 
     def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Differentiates the task loss through the inner steps: the gradient for each variable of phi, the loss."""
-        with tf.GradientTape() as tape:
-            loss = self._task_loss(self._learn_from(learners, batch["support"]).parameters, batch)
-        return complete_gradients(tape.gradient(loss, self.meta_loss.trainable_variables), self.meta_loss), loss
+        mini_batches = tf.nest.map_structure(lambda *values: tf.stack(values), *batch["support"])
+        swept = self.inner_loop.differentiate(
+            learners,
+            lambda _, i: tf.nest.map_structure(lambda values: values[i], mini_batches),
+            lambda parameters: self._task_loss(parameters, batch),
+            num_steps=len(batch["support"]),
+            variables=self.meta_loss.trainable_variables,
+        )
+        return complete_gradients(swept.gradients, self.meta_loss), swept.loss
 
     def query(self, trajectory: Trajectory, parameters: Parameters) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns fresh rollouts as examples of the task loss: `(x, y, sample_weight)`, y as `PolicyGradient` takes it.

@@ -13,6 +13,7 @@ from ml3_tf.inner_loop import LearnerState
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.meta_trainer import MetaTrainer
+from ml3_tf.outer_loop import Kept
 from ml3_tf.rl.loss_inputs import learning_batch
 from ml3_tf.rl.rollouts import TIME_UNROLL, Trajectory, rollout_model
 
@@ -67,7 +68,7 @@ class PolicyTrainer(MetaTrainer):
         self.loss_inputs: LossInputs = loss_inputs
         # Called through a function: a model of the dynamics is not part of this one, whose weights are phi.
         self._dynamics = lambda states, actions: dynamics(states, actions)
-        self._last = _Kept()
+        self._last = Kept()
 
     def support(self, parameters: Parameters, batch: Batch) -> Any:
         trajectory = self.rollout(parameters, *batch["support"])
@@ -101,18 +102,3 @@ class PolicyTrainer(MetaTrainer):
         if self._last.variables is None:
             raise RuntimeError("There are no policies yet: `fit` has not taken a step.")
         return tf.nest.map_structure(tf.convert_to_tensor, self._last.variables)
-
-
-class _Kept:
-    """A structure of tensors that outlives the graph which computed it."""
-
-    def __init__(self) -> None:
-        self.variables: Any = None
-
-    def assign(self, values: Any) -> None:
-        shapes = tf.nest.map_structure(lambda value: value.shape, values)
-        if self.variables is None or tf.nest.map_structure(lambda kept: kept.shape, self.variables) != shapes:
-            with tf.init_scope():
-                zeros = lambda value: tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
-                self.variables = tf.nest.map_structure(zeros, values)
-        tf.nest.map_structure(lambda kept, value: kept.assign(value), self.variables, values)

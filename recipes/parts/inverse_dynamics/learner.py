@@ -205,19 +205,20 @@ def error_metrics(
         every: The inertia matrix is measured on every so many query points.
 
     Returns:
-        "squares": the squared torque error of each joint `[J]`, in standard units; "inertia_error": the error of the
-        inertia matrix as a share of its Frobenius norm. Both are means over query points and tasks.
+        "squares": the squared torque error of each task and joint `[N, J]`, in standard units; "inertia_error": the
+        error of the inertia matrix of each task as a share of its Frobenius norm, `[N]`. Both are means over query
+        points.
     """
     root = np.sqrt(scales.inertia).astype("float32")
 
     def squares(parameters: ml3_tf.Parameters, tasks: Mapping[str, Any]) -> tf.Tensor:
         x, torque = tasks["query"]
-        return tf.reduce_mean((learner.predict(parameters, x) - torque) ** 2, axis=[0, 1])
+        return tf.reduce_mean((learner.predict(parameters, x) - torque) ** 2, axis=1)
 
     def inertia_error(parameters: ml3_tf.Parameters, tasks: Mapping[str, Any]) -> tf.Tensor:
         x, inertia = tasks["query"][0][:, ::every], tasks["inertia"][:, ::every]
         errors = implied_inertia(lambda x: learner.predict(parameters, x), x, scales) - inertia
         norms = [tf.norm(values * root[:, np.newaxis] * root, axis=[2, 3]) for values in (errors, inertia)]
-        return tf.reduce_mean(norms[0] / norms[1])
+        return tf.reduce_mean(norms[0] / norms[1], axis=1)
 
     return {"squares": squares, "inertia_error": inertia_error}
