@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf import LossInputs, MetaLoss
+from ml3_tf import LossInputs, MetaLoss, MetaTrainer, meta_test
+from ml3_tf.rl import ModelBasedTrainer, ModelFreeTrainer
 from ml3_tf.saving import _manifest
 
 # The files whose tests take longest, the longest first: with one file to a worker, none of them is left for the end.
@@ -17,8 +18,13 @@ SERVED_FEATURES = {"y_pred": 2, "state": 3}
 
 
 def pytest_configure(config):
-    """Collects garbage less often: tracing makes millions of objects that live on, and each pass looks at all."""
+    """Spares the tests work that tells them nothing."""
+    # Tracing makes millions of objects that live on, and each pass of the collector looks at all.
     gc.set_threshold(100_000, 20, 20)
+    # XLA takes seconds to compile what then runs for milliseconds: tests of XLA ask for it.
+    for function in (MetaTrainer.compile, ModelBasedTrainer.compile, ModelFreeTrainer.compile, meta_test):
+        assert function.__kwdefaults__["jit_compile"] is True
+        function.__kwdefaults__["jit_compile"] = False
 
 
 def pytest_collection_modifyitems(items):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 import ml3_tf
+from parts.settings import run_command
 from parts.shaped_sine import figures
 
 ROOT = Path(__file__).parents[2]
@@ -164,11 +164,12 @@ def test_a_flat_landscape_is_drawn():
 # The command, and what is committed
 
 
-def test_the_command_refuses_unknown_flags():
-    command = [sys.executable, "recipes/shaped_sine.py", "--frequency", "3"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode != 0
-    assert "--frequency" in process.stderr + process.stdout
+def test_the_command_refuses_unknown_flags(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["shaped_sine.py", "--frequency", "3"])
+    with pytest.raises(SystemExit) as error:
+        run_command(shaped_sine.main, description=None)
+    assert error.value.code != 0
+    assert "--frequency" in "".join(capsys.readouterr())
 
 
 def test_the_results_hold_what_is_promised():

@@ -1,6 +1,5 @@
 """Tests of `ml3_tf.rl.dynamics`: calibration on held-out data, rollouts, saving, and the words of each error."""
 
-import subprocess
 import sys
 
 import keras
@@ -219,27 +218,6 @@ def test_fit_before_adapt_is_refused(small):
             train((states, actions), states)
     small.adapt(states, actions, states)
     assert np.isfinite(small.train_on_batch((states, actions), states))
-
-
-SCRIPT = """
-import sys
-import numpy as np
-import tensorflow as tf
-from ml3_tf.rl.dynamics import DynamicsEnsemble
-
-model = DynamicsEnsemble(state_size=3, action_size=2, num_members=1, hidden_units=())
-data = [np.ones((4, width), "float32") for width in (3, 2, 3)]
-model.adapt(*data)
-model.next_states(*data[:2])
-assert "tensorflow_probability" not in sys.modules and "tf_keras" not in sys.modules
-# TensorFlow Probability is first imported while a graph is built, and then used outside of it.
-tf.function(lambda: model.compute_loss(data[:2], data[2], model(data[:2])))()
-model.score(*data)
-"""
-
-
-def test_tensorflow_probability_is_imported_when_it_is_needed():
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
 
 
 def test_an_error_names_the_extra_that_training_needs(small, monkeypatch):

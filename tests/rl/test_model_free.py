@@ -1,8 +1,5 @@
 """Tests of `ml3_tf.rl.model_free`: Algorithm 4."""
 
-import subprocess
-import sys
-
 import gymnasium
 import keras
 import numpy as np
@@ -223,13 +220,6 @@ def test_nothing_is_learned_from_a_simulator_that_diverges():
     with pytest.raises(FloatingPointError, match="The meta-gradient of .* is not finite"):
         trainer.fit(dataset(), verbose=0)
     np.testing.assert_array_equal(before[0], phi_of(trainer)[0])
-
-
-def test_who_has_no_environments_needs_no_package_for_them():
-    command = "import sys, ml3_tf.rl, ml3_tf.baselines; print(*sys.modules)"
-    process = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=300, check=True)
-    packages = {name.split(".")[0] for name in process.stdout.split()}
-    assert not packages & {"gymnasium", "mujoco", "tensorflow_probability", "tf_keras"}
 
 
 def test_what_does_not_fit_is_refused():
