@@ -3,6 +3,7 @@ UV ?= uv
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 # What a learned loss needs on the other backends of Keras, where there is no TensorFlow.
 ON_BACKENDS := keras==3.15.1 numpy==2.4.6 safetensors==0.8.0
@@ -55,8 +56,8 @@ cards: venv ## renew the figures and numbers of the model cards, and the tables 
 	@PYTHONPATH=recipes $(BIN)/python tools/model_cards.py --figures
 	@$(BIN)/python tools/results_table.py
 
-bench: venv ## time one meta-step
-	@$(BIN)/python benchmarks/meta_step.py
+bench: venv ## time and memory of one outer step (BENCH_ARGS="--workloads dense --steps 3" for a part)
+	@$(BIN)/python benchmarks/meta_step.py $(BENCH_ARGS)
 
 lock: ## renew requirements.lock (needs uv; UPGRADE=1 takes the newest versions)
 	@$(UV) pip compile --quiet pyproject.toml --extra test --extra recipes --extra rl \
