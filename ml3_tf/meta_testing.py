@@ -139,8 +139,7 @@ def _training_function(
         new_curve = lambda value: tf.TensorArray(value.dtype, num_steps + 1, element_shape=value.shape).write(0, value)
         curves = tf.nest.map_structure(new_curve, score(learners.parameters, tasks))
         loop_variables = 1, learners, curves
-        body_limit = {"maximum_iterations": num_steps}
-        curves = tf.while_loop(lambda i, *_: i <= num_steps, body, loop_variables, **body_limit)[2]
+        curves = tf.while_loop(lambda i, *_: i <= num_steps, body, loop_variables, maximum_iterations=num_steps)[2]
         tasks_first = lambda values: tf.transpose(values, [1, 0, *range(2, values.shape.rank)])
         return {name: tasks_first(curve.stack()) for name, curve in curves.items()}
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import LearnerState, count_tasks, per_task_loss
 from ml3_tf.learner import Parameters
-from ml3_tf.meta_gradient import complete_gradients
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.outer_loop import ExtraLoss, FiniteGuard, Kept, OuterLoop
 
@@ -166,7 +165,7 @@ class MetaTrainer(OuterLoop):
         """Returns what is minimized, a scalar: the task loss shaped by eq. 9, mean over tasks."""
         return self.shape_loss(self.compute_task_loss(parameters, batch), parameters, batch)
 
-    def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, LearnerState]:
+    def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[Any], tf.Tensor, LearnerState]:
         """Differentiates the task loss through `unroll` inner steps, eq. 5 of ML3.
 
         Args:
@@ -174,10 +173,8 @@ class MetaTrainer(OuterLoop):
             batch: The tasks.
 
         Returns:
-            The gradient for each variable of the meta-loss, the task loss, and the new `LearnerState`.
-
-        Raises:
-            ValueError: The task loss does not depend on the meta-loss at all.
+            The gradient for each variable of the meta-loss (`None` where nothing depends on it), the task loss, and the
+            new `LearnerState`.
         """
         swept = self.inner_loop.differentiate(
             learners,
@@ -187,7 +184,7 @@ class MetaTrainer(OuterLoop):
             variables=self.meta_loss.trainable_variables,
             recompute=self.recompute,
         )
-        return complete_gradients(swept.gradients, self.meta_loss), swept.loss, swept.carry
+        return swept.gradients, swept.loss, swept.carry
 
     def outer_step(self, learners: LearnerState, batch: Batch) -> LearnerState:
         """Trains the learners for `unroll` steps and moves phi once: the new `LearnerState`."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 from ml3_tf.arguments import Batch, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner, Parameters
+from ml3_tf.meta_gradient import complete_gradients
 from ml3_tf.meta_loss import MetaLoss
 
 ExtraLoss: TypeAlias = Callable[[Parameters, Batch], tf.Tensor]
@@ -180,6 +181,7 @@ class OuterLoop(keras.Model):
 
         def add_axis(*inputs: Any) -> Any:
             gradients, loss, *others = function(*inputs)
+            gradients = complete_gradients(gradients, self.meta_loss)
             return [gradient[tf.newaxis] for gradient in gradients], loss[tf.newaxis], *others
 
         in_shards = self._in_shards(add_axis)
@@ -193,11 +195,8 @@ class OuterLoop(keras.Model):
     def apply_meta_gradient(self, gradients: list[tf.Tensor], loss: tf.Tensor) -> None:
         """Moves phi by a meta-gradient, unless it is not finite, and records the task loss."""
         self._guard.apply(self.optimizer, gradients)
-        norm = tf.linalg.global_norm(gradients)
-        is_taken = tf.cast(tf.math.is_finite(norm), loss.dtype)
-        finite = lambda value: tf.where(tf.math.is_finite(value), value, tf.zeros_like(value))
-        self._loss_mean.update_state(finite(loss), sample_weight=is_taken)
-        self._norm_mean.update_state(finite(norm), sample_weight=is_taken)
+        self._loss_mean.update_state(loss)
+        self._norm_mean.update_state(tf.linalg.global_norm(gradients))
 
     def get_test_result(self) -> dict[str, Any]:
         """Returns the metrics of an evaluation, which has no meta-gradient."""

@@ -12,7 +12,6 @@ import tensorflow as tf
 from ml3_tf.arguments import Batch, LossInputs, ModelLike, OptimizerLike, check_counts
 from ml3_tf.inner_loop import LearnerState, per_task_loss
 from ml3_tf.learner import Parameters
-from ml3_tf.meta_gradient import complete_gradients
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.outer_loop import ExtraLoss, OuterLoop
 from ml3_tf.rl.loss_inputs import learning_batch, mini_batches
@@ -206,10 +205,7 @@ class ModelFreeTrainer(OuterLoop):
         return self._take_steps(learners, batches), batches
 
     def differentiate(self, learners: LearnerState, batch: Batch) -> None:
-        """Phase 3: moves phi `outer_epochs` times for each task.
-
-        `learners` are those before the inner steps; `batch` is that of `extra_loss` in `compile`.
-        """
+        """Phase 3: moves phi `outer_epochs` times. `learners` are those before the steps; `batch`: see `extra_loss`."""
         num_tasks = batch["tasks"]["state"].shape[0]
         size = num_tasks if self.outer_batch_size is None else self.outer_batch_size
         if num_tasks % size:
@@ -229,17 +225,14 @@ class ModelFreeTrainer(OuterLoop):
 
         tf.while_loop(lambda i: i < chosen.shape[0], body, (0,), maximum_iterations=chosen.shape[0])
 
-    def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[Any], tf.Tensor]:
         """Differentiates the task loss through the inner steps: the gradient for each variable of phi, the loss."""
-        mini_batches = tf.nest.map_structure(lambda *values: tf.stack(values), *batch["support"])
-        swept = self.inner_loop.differentiate(
-            learners,
-            lambda _, i: tf.nest.map_structure(lambda values: values[i], mini_batches),
-            lambda parameters: self._task_loss(parameters, batch),
-            num_steps=len(batch["support"]),
-            variables=self.meta_loss.trainable_variables,
-        )
-        return complete_gradients(swept.gradients, self.meta_loss), swept.loss
+        stacked = tf.nest.map_structure(lambda *values: tf.stack(values), *batch["support"])
+        support = lambda _, i: tf.nest.map_structure(lambda values: values[i], stacked)
+        score = lambda parameters: self._task_loss(parameters, batch)
+        size, phi = len(batch["support"]), self.meta_loss.trainable_variables
+        swept = self.inner_loop.differentiate(learners, support, score, num_steps=size, variables=phi)
+        return swept.gradients, swept.loss
 
     def query(self, trajectory: Trajectory, parameters: Parameters) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns fresh rollouts as examples of the task loss: `(x, y, sample_weight)`, y as `PolicyGradient` takes it.
