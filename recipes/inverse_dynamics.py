@@ -205,20 +205,15 @@ def learning_curves(
         Dictionary of lists `[test_steps + 1]`, means over tasks: "torque_rmse" (N m), "torque_share" (of the torque's
         standard deviation), "inertia_error" (relative, Frobenius norm).
     """
-    scales = measured_scales(settings)
     learner, metrics = tested_learner(settings)
+    steps, jit_compile = settings.test_steps, settings.jit_compile
     curves = ml3_tf.meta_test(
-        learner,
-        loss,
-        optimizer,
-        tasks,
-        num_steps=settings.test_steps,
-        metrics=metrics,
-        seed=seed,
-        jit_compile=settings.jit_compile,
+        learner, loss, optimizer, tasks, num_steps=steps, metrics=metrics, seed=seed, jit_compile=jit_compile
     )
     return {
-        "torque_rmse": np.sqrt((curves["squares"] * np.square(scales.torque)).mean(axis=(1, 2))).tolist(),
+        "torque_rmse": np.sqrt(
+            (curves["squares"] * np.square(measured_scales(settings).torque)).mean(axis=(1, 2))
+        ).tolist(),
         "torque_share": np.sqrt(curves["squares"].mean(axis=(1, 2))).tolist(),
         "inertia_error": curves["inertia_error"].mean(axis=1).tolist(),
     }
@@ -227,9 +222,8 @@ def learning_curves(
 @functools.lru_cache(maxsize=1)
 def tested_learner(settings: Settings) -> tuple[ml3_tf.Learner, Mapping[str, Any]]:
     """Returns the learners that are tested and their metrics: the same, so that all rates share what is compiled."""
-    scales = measured_scales(settings)
-    learner = ml3_tf.Learner(functools.partial(build_learner, scales))
-    return learner, error_metrics(learner, scales, settings.inertia_every)
+    learner = ml3_tf.Learner(functools.partial(build_learner, measured_scales(settings)))
+    return learner, error_metrics(learner, measured_scales(settings), settings.inertia_every)
 
 
 def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
@@ -241,10 +235,9 @@ def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> R
         errors = [curve["torque_share"][-1] for curve in curves]
         return rates[np.nan_to_num(errors, nan=np.inf).argmin()]
 
-    optimizers = keras.optimizers
     return {
-        "tuned_SGD": best(optimizers.SGD, settings.sgd_rates),
-        "tuned_Adam": best(optimizers.Adam, settings.adam_rates),
+        "tuned_SGD": best(keras.optimizers.SGD, settings.sgd_rates),
+        "tuned_Adam": best(keras.optimizers.Adam, settings.adam_rates),
     }
 
 

@@ -44,7 +44,6 @@ over omega while it is learned), and the learned shaped loss of the first seed i
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -60,6 +59,7 @@ from parts.experiment import (
     Seed,
     export_seed_loss,
     fill_in,
+    kept_learner,
     run_seeds,
     save_figure,
     seed_loss_folder,
@@ -183,7 +183,7 @@ def meta_train(name: str, settings: Settings, seed: int, verbose: int) -> tuple[
 def frequencies(loss: Any, rate: float, tasks: Mapping[str, Any], num_steps: int) -> np.ndarray:
     """Returns omega before the first step and after each, `[num_steps + 1, N]`; every method takes this path."""
     curves = ml3_tf.meta_test(
-        tested_learner(),
+        kept_learner(build_learner),
         loss,
         keras.optimizers.SGD(rate),
         tasks,
@@ -192,12 +192,6 @@ def frequencies(loss: Any, rate: float, tasks: Mapping[str, Any], num_steps: int
         jit_compile=False,  # few, small steps: compilation would take longer
     )
     return curves["omega"]
-
-
-@functools.cache
-def tested_learner() -> ml3_tf.Learner:
-    """Returns the learners that are tested: one object, so that all rates share what is compiled for it."""
-    return ml3_tf.Learner(build_learner)
 
 
 def get_omega(parameters: ml3_tf.Parameters, _: Mapping[str, Any]) -> tf.Tensor:
@@ -230,9 +224,8 @@ def score(
     curves = [recovered(omega, tasks) for omega, tasks in zip(omegas, task_sets)]
     metrics = {f"recovered_{name}{suffix}": float(curve[INNER_STEPS]) for suffix, curve in zip(TEST_SETS, curves)}
     metrics[f"recovered_{name}_{steps}"] = float(curves[0][steps])
-    omega, tasks = omegas[0][INNER_STEPS], task_sets[0]
-    metrics[f"frequency_error_{name}"] = float(np.mean(np.abs(omega - tasks["frequency"])))
-    x, y = tasks["query"]
+    omega, x, y = omegas[0][INNER_STEPS], *task_sets[0]["query"]
+    metrics[f"frequency_error_{name}"] = float(np.mean(np.abs(omega - task_sets[0]["frequency"])))
     metrics[f"test_mse_{name}"] = float(np.mean((np.sin(omega[:, np.newaxis, np.newaxis] * x) - y) ** 2))
     return metrics, curves[0].tolist()
 

@@ -39,7 +39,6 @@ seed in `meta_loss/`.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +62,9 @@ from parts.experiment import (
     write_summary,
 )
 from parts.settings import RecipeSettings, recorded_command, run_command
+from parts.sine_regression.regressor import build_regressor, train_regressors
 from parts.sine_regression.report import draw_figure, history_rows, print_report
+from parts.sine_regression.tasks import draw_tasks, task_seed
 
 NUM_EPOCHS = 20  # points of the meta-training curve
 
@@ -150,18 +151,6 @@ class Settings(RecipeSettings):
         )
 
 
-def build_regressor() -> keras.Model:
-    layers = keras.layers
-    return keras.Sequential(
-        [keras.Input((1,)), layers.Dense(40, activation="relu"), layers.Dense(40, activation="relu"), layers.Dense(1)]
-    )
-
-
-def draw_tasks(purpose: str, seed: int, num_tasks: int) -> Any:
-    """Draws sines of the test distribution with points of their own for the error."""
-    return next(iter(ml3_tf.sine_tasks(num_tasks, num_query=100, seed=task_seed(purpose, seed))))
-
-
 def training_tasks(settings: Settings, seed: int, num_tasks: int) -> tf.data.Dataset:
     """Returns an endless dataset of the sines of meta-training."""
     return ml3_tf.sine_tasks(
@@ -172,11 +161,6 @@ def training_tasks(settings: Settings, seed: int, num_tasks: int) -> tf.data.Dat
         x_range=settings.x_range,
         seed=seed,
     )
-
-
-def task_seed(purpose: str, seed: int) -> int:
-    """Returns the seed of the tasks: training, tuning and test tasks come from streams of their own."""
-    return 3 * seed + ["train", "tune", "test"].index(purpose)
 
 
 def meta_train(settings: Settings, seed: int, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
@@ -213,26 +197,10 @@ def meta_train(settings: Settings, seed: int, verbose: int) -> tuple[ml3_tf.Meta
     return meta_loss, history.history["loss"]
 
 
-def learning_curve(
-    loss: Any, rate: float, tasks: Any, settings: Settings, seed: int, *, num_steps: int | None = None
-) -> np.ndarray:
-    """Returns the error of fresh regressors, `[num_steps + 1]`, mean over tasks; every method takes this path."""
-    errors = ml3_tf.meta_test(
-        tested_learner(),
-        loss,
-        keras.optimizers.SGD(rate),
-        tasks,
-        num_steps=settings.test_steps if num_steps is None else num_steps,
-        seed=seed,
-        jit_compile=settings.jit_compile,
-    )
-    return errors.mean(axis=1)
-
-
-@functools.cache
-def tested_learner() -> ml3_tf.Learner:
-    """Returns the regressors that are tested: one object, so that all rates share what is compiled for it."""
-    return ml3_tf.Learner(build_regressor)
+def learning_curve(loss: Any, rate: float, tasks: Any, settings: Settings, seed: int) -> np.ndarray:
+    """Returns the error of fresh regressors at meta-test, `[test_steps + 1]`, mean over tasks."""
+    sgd, steps = keras.optimizers.SGD(rate), settings.test_steps
+    return train_regressors(loss, sgd, tasks, steps, seed=seed, jit_compile=settings.jit_compile)
 
 
 def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
@@ -259,10 +227,8 @@ def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> R
 
     # Tasks of the training distribution; as many as the spread of one-step losses needs.
     train_tasks = next(iter(training_tasks(settings, task_seed("train", seed), num_tasks=20)))
-    on_train = {
-        name: learning_curve(*methods[name], train_tasks, settings, seed, num_steps=settings.inner_steps)
-        for name in ("learned", "same rate")
-    }
+    short = settings.replace(test_steps=settings.inner_steps)
+    on_train = {name: learning_curve(*methods[name], train_tasks, short, seed) for name in ("learned", "same rate")}
 
     key = lambda name: name.replace(" ", "_")
     metrics = {f"test_mse_{key(name)}": float(curve[reported]) for name, curve in curves.items()}

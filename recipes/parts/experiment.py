@@ -19,6 +19,7 @@ A recipe is a frozen dataclass `Settings(RecipeSettings)`, a function `run_seed`
 """
 
 import csv
+import functools
 import json
 import multiprocessing
 import os
@@ -162,6 +163,12 @@ def save_figure(figure: Figure, output_dir: Path | str) -> Path:
     path = Path(output_dir) / "figure.png"
     figure.savefig(path)
     return path
+
+
+@functools.cache
+def kept_learner(build: Callable[[], keras.Model]) -> ml3_tf.Learner:
+    """Returns one learner for each function that builds it, so that all meta-tests share what is compiled for it."""
+    return ml3_tf.Learner(build)
 
 
 def seed_loss_folder(seed: Seed, output_dir: Path | str) -> Path:
