@@ -13,19 +13,24 @@ from ml3_tf.meta_loss import LearnedRate, MetaLoss
 if TYPE_CHECKING:
     from ml3_tf.arguments import LossInputs
     from ml3_tf.datasets import sine_tasks
+    from ml3_tf.inner_optimizer import StopScaleGradient
     from ml3_tf.learner import Learner, Parameters
     from ml3_tf.meta_testing import meta_test
     from ml3_tf.meta_trainer import MetaTrainer
+    from ml3_tf.outer_loop import EvolutionStrategies, TaskLoss
     from ml3_tf.saving import list_meta_losses, load_meta_loss
 
 __version__ = "0.1.0"
 __all__ = [
+    "EvolutionStrategies",
     "LearnedRate",
     "Learner",
     "LossInputs",
     "MetaLoss",
     "MetaTrainer",
     "Parameters",
+    "StopScaleGradient",
+    "TaskLoss",
     "__version__",
     "list_meta_losses",
     "load_meta_loss",
@@ -34,10 +39,13 @@ __all__ = [
 ]
 
 _MODULES = {
+    "EvolutionStrategies": "outer_loop",
     "Learner": "learner",
     "LossInputs": "arguments",
     "MetaTrainer": "meta_trainer",
     "Parameters": "learner",
+    "StopScaleGradient": "inner_optimizer",
+    "TaskLoss": "outer_loop",
     "list_meta_losses": "saving",
     "load_meta_loss": "saving",
     "meta_test": "meta_testing",

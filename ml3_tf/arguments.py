@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # a learned loss runs on JAX and PyTorch, where there is no T
     import numpy as np
     import tensorflow as tf
 
+    from ml3_tf.inner_optimizer import StopScaleGradient
+
 Mode: TypeAlias = Literal["per_sample", "per_output", "per_set"]
 Reduction: TypeAlias = Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"] | None
 TensorLike: TypeAlias = "tf.Tensor | np.ndarray | Sequence[Any] | float"
@@ -24,6 +26,7 @@ Batch: TypeAlias = Mapping[str, Any]
 ModelLike: TypeAlias = keras.Model | Callable[[], keras.Model]
 LossLike: TypeAlias = keras.losses.Loss | str | Callable[[Any, Any], Any]
 OptimizerLike: TypeAlias = keras.optimizers.Optimizer | str
+InnerOptimizerLike: TypeAlias = "keras.optimizers.Optimizer | str | StopScaleGradient"
 InitializerLike: TypeAlias = keras.initializers.Initializer | str
 
 

@@ -1,5 +1,6 @@
 """Any Keras optimizer as a pure, differentiable function of the parameters of many tasks."""
 
+import dataclasses
 import functools
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -8,9 +9,36 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.arguments import OptimizerLike
-from ml3_tf.keras_internals import StatelessOptimizer
-from ml3_tf.learner import find_hindrances, map_over_tasks
+from ml3_tf.arguments import InnerOptimizerLike, OptimizerLike
+from ml3_tf.keras_internals import StatelessOptimizer, stop_scale_gradient, values_of_other_shapes
+from ml3_tf.learner import find_hindrances, is_elementwise, map_over_tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class StopScaleGradient:
+    """An inner optimizer whose scale is a constant to the meta-gradient.
+
+    Adam divides by `sqrt(v)`, the root of the gradient's second moment. Where v is small, its slope is huge, and the
+    meta-gradient through it noise. With this option the steps stay the same, but no meta-gradient flows through v.
+
+    Args:
+        optimizer: A Keras optimizer that divides by such a scale (Adam, AdamW, RMSprop, Adagrad, ...), or its name.
+
+    Raises:
+        ValueError: When it is used: an optimizer without a scale, such as SGD.
+
+    Example:
+
+    >>> import keras, ml3_tf
+    >>> build = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+    >>> trainer = ml3_tf.MetaTrainer(build, ml3_tf.MetaLoss.mlp(), inner_steps=20)
+    >>> trainer.compile(inner_optimizer=ml3_tf.StopScaleGradient(keras.optimizers.Adam(0.01)))
+
+    Source: the optimizer released with Oh et al., "Discovering state-of-the-art reinforcement learning algorithms"
+    (Nature, 2025).
+    """
+
+    optimizer: OptimizerLike
 
 
 class InnerOptimizer:
@@ -22,7 +50,8 @@ class InnerOptimizer:
     because XLA would compile their vectorized second derivative anew at every step.
 
     Args:
-        optimizer: Any `keras.optimizers.Optimizer` but those below, or its Keras name. It is copied, not changed.
+        optimizer: Any `keras.optimizers.Optimizer` but those below, or its Keras name, or one in `StopScaleGradient`.
+            It is copied, not changed.
         variables: The learner's trainable variables; they give names, shapes and dtypes.
 
     Raises:
@@ -38,26 +67,37 @@ class InnerOptimizer:
     [[1.5], [3.0]]
     """
 
-    def __init__(self, optimizer: OptimizerLike, variables: Sequence[keras.Variable]) -> None:
-        original: Any = keras.optimizers.get(optimizer)
+    def __init__(self, optimizer: InnerOptimizerLike, variables: Sequence[keras.Variable]) -> None:
+        stops_scale = isinstance(optimizer, StopScaleGradient)
+        original: Any = keras.optimizers.get(optimizer.optimizer if stops_scale else optimizer)
         _refuse_unsupported(original)
         neutral: Any = type(f"Stateless{type(original).__name__}", (type(original), StatelessOptimizer), {})
         config = original.get_config()
         # A rate that is a number lies in a slot; all else of the step is fixed when it is compiled.
         fixed = {k: v for k, v in config.items() if k != "name" and not (k == "learning_rate" and isinstance(v, float))}
-        self.signature: Hashable = type(original), repr(fixed)
+        self.signature: Hashable = type(original), stops_scale, repr(fixed)
         """Equal for optimizers whose steps are the same function of parameters, slots and gradients."""
         self.optimizer: keras.optimizers.Optimizer = neutral.from_config(config)
         self.optimizer.build(variables)
+        if stops_scale:
+            stop_scale_gradient(self.optimizer)
         _refuse_copied_parameters(original, self.optimizer, variables)
         self._variables: list[keras.Variable] = list(variables)
 
     @functools.cached_property
     def vectorized(self) -> bool:
         """Whether the steps of all tasks are one operation: nothing in a step stands in the way."""
+        return self._is_elementwise or not find_hindrances(self._step_one_task, *self._specs)
+
+    @functools.cached_property
+    def _is_elementwise(self) -> bool:
+        return is_elementwise(self._step_one_task, *self._specs)
+
+    @property
+    def _specs(self) -> Any:
         specs = lambda variables: tuple(tf.TensorSpec(v.shape, v.dtype) for v in variables)
-        theta, slots = specs(self._variables), specs(self.optimizer.variables)
-        return not find_hindrances(self._step_one_task, theta, slots, theta)
+        theta = specs(self._variables)
+        return theta, specs(self.optimizer.variables), theta
 
     def initial_slots(self, num_tasks: int) -> list[tf.Tensor]:
         """Returns the slots (iteration, rate, moments, ...) of fresh optimizers: a list of `[N, ...]`."""
@@ -78,9 +118,23 @@ class InnerOptimizer:
         Returns:
             The new `theta` and `slots`.
         """
-
-        inputs = tf.nest.map_structure(_finite_slope_at_zero, (tuple(theta), tuple(slots), tuple(gradients)))
+        inputs = tuple(theta), tuple(slots), tuple(gradients)
+        inputs = tf.nest.pack_sequence_as(inputs, _finite_slopes_at_zero(*tf.nest.flatten(inputs)))
+        if self._is_elementwise:
+            return self._step_rows(*inputs)
         theta, slots = map_over_tasks(lambda task: self._step_one_task(*task), inputs, vectorized=self.vectorized)
+        return list(theta), list(slots)
+
+    def _step_rows(self, *inputs: Any) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Takes an elementwise step with the values of each task as a row, and scalars as a column.
+
+        It is what `map_over_tasks` gives, in a graph that is made several times faster.
+        """
+        as_rows = lambda value: tf.reshape(value, [value.shape[0], -1])
+        rows = tf.nest.map_structure(as_rows, inputs)
+        with values_of_other_shapes([*self._variables, *self.optimizer.variables], [*rows[0], *rows[1]]):
+            moved = self._step_one_task(*rows)
+        theta, slots = tf.nest.map_structure(lambda new, old: tf.reshape(new, old.shape), moved, inputs[:2])
         return list(theta), list(slots)
 
     def _step_one_task(self, theta: Any, slots: Any, gradients: Any) -> tuple[Any, Any]:
@@ -89,18 +143,23 @@ class InnerOptimizer:
 
 
 @tf.custom_gradient
-def _finite_slope_at_zero(value: tf.Tensor) -> Any:
+def _finite_slopes_at_zero(*values: tf.Tensor) -> Any:
     """Identity whose gradient is 0 where it would be 0/0.
 
     Adam divides by `sqrt(v)`, and the slope of the root at v = 0 is infinite; times a zero gradient that is NaN, though
     a parameter that does not move (a dead unit) should simply not contribute. Only NaN at exactly zero is replaced.
     """
 
-    def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        undefined = tf.math.is_nan(upstream) & (value == 0)
-        return tf.where(undefined, tf.zeros_like(upstream), upstream)
+    def gradient(*upstreams: tf.Tensor) -> list[tf.Tensor]:
+        is_undefined = lambda upstream, value: tf.math.is_nan(upstream) & (value == 0)
+        return [
+            tf.where(is_undefined(upstream, value), tf.zeros_like(upstream), upstream)
+            if value.dtype.is_floating
+            else upstream
+            for upstream, value in zip(upstreams, values, strict=True)
+        ]
 
-    return tf.identity(value), gradient
+    return list(map(tf.identity, values)), gradient
 
 
 def _refuse_unsupported(optimizer: Any) -> None:

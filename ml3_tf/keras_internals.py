@@ -4,6 +4,8 @@ Keras offers no public way to any of this; `tests/test_keras_internals.py` fails
 has changed its meaning.
 """
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -40,6 +42,52 @@ StatelessOptimizer: type[keras.optimizers.Optimizer] = type(
     (keras.optimizers.Optimizer,),
     {name: getattr(_find_neutral_optimizer(), name) for name in NEUTRAL_METHODS},
 )
+
+
+# What the step of an optimizer is divided by, or its square: moments of the gradient's square or size.
+SCALES = (
+    "_velocities",
+    "_velocity_hats",
+    "_accumulators",
+    "_accumulated_grads",
+    "_u",
+    "_r",
+    "_c",
+    "_v",
+    "adam_velocities",
+)
+
+
+def stop_scale_gradient(optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes a `StatelessOptimizer` assign its scales as constants to every gradient.
+
+    Raises:
+        ValueError: The optimizer has none.
+    """
+    scales = {id(slot) for name in SCALES for slot in getattr(optimizer, name, [])}
+    if not scales:
+        raise ValueError(
+            f"{type(optimizer).__name__.removeprefix('Stateless')} has no scale to stop the gradient of. Expected an "
+            "optimizer that divides by one, such as Adam or RMSprop; pass SGD without `StopScaleGradient`."
+        )
+    assign, stop = optimizer.assign, keras.ops.stop_gradient
+    optimizer.assign = lambda v, value: assign(v, stop(value) if id(v) in scales else value)
+    assign_add, assign_sub = optimizer.assign_add, optimizer.assign_sub
+    optimizer.assign_add = lambda v, x: optimizer.assign(v, v + x) if id(v) in scales else assign_add(v, x)
+    optimizer.assign_sub = lambda v, x: optimizer.assign(v, v - x) if id(v) in scales else assign_sub(v, x)
+
+
+@contextlib.contextmanager
+def values_of_other_shapes(variables: Sequence[keras.Variable], values: Sequence[Any]) -> Iterator[None]:
+    """Lets variables take values of other shapes than their own in a `keras.StatelessScope`."""
+    shapes = [variable._shape for variable in variables]
+    try:
+        for variable, value in zip(variables, values, strict=True):
+            variable._shape = tuple(value.shape)
+        yield
+    finally:
+        for variable, shape in zip(variables, shapes, strict=True):
+            variable._shape = shape
 
 
 def get_mask(tensor: Any) -> Any:

@@ -3,17 +3,29 @@
 Shape letters: N tasks, B examples of a task.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import keras
 import tensorflow as tf
 
-from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike
+from ml3_tf.arguments import Batch, InnerOptimizerLike, LossLike, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import LearnerState, count_tasks, per_task_loss
 from ml3_tf.learner import Parameters
+from ml3_tf.meta_gradient import Sweep
 from ml3_tf.meta_loss import MetaLoss
-from ml3_tf.outer_loop import ExtraLoss, FiniteGuard, Kept, OuterLoop
+from ml3_tf.outer_loop import (
+    EvolutionStrategies,
+    ExtraLoss,
+    FiniteGuard,
+    OuterLoop,
+    Population,
+    Start,
+    TaskLoss,
+    as_task_loss,
+)
 
 
 class MetaTrainer(OuterLoop):
@@ -38,6 +50,10 @@ class MetaTrainer(OuterLoop):
     end of its life, or when it has diverged, a learner is replaced by a fresh one, with its task from the next batch.
     That teaches a loss to serve long trainings, though the gradient flows through a part of them.
 
+    **Where the gradient fails.** Through long chains of steps a gradient explodes, and through a part of a life it is
+    short-sighted: it prefers steps that pay at once. An `estimator=EvolutionStrategies()` sees whole lives, and needs
+    no derivative of a step or of the task loss.
+
     **Other tasks.** To learn a loss for something other than regression or classification, override one or both of
     `support` and `compute_task_loss`: no other method knows what a task is. Write conditions and loops over tensors as
     `tf.where`, `tf.cond` and `tf.while_loop`: as in Keras, AutoGraph does not convert Python code, which would take
@@ -51,13 +67,17 @@ class MetaTrainer(OuterLoop):
         unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. Default: all.
         lives: Learners live on from one step of `fit` to the next, until they have taken so many steps; of two numbers,
             each draws one between them, log-uniformly. Default: a life is `inner_steps`.
+        start: The parameters that learners start from. "fresh", the default: drawn by their initializers, for each task
+            anew. A model of the learner's architecture: its weights, as in fine-tuning. "learned": a start that is
+            learned with the loss, as MAML does; afterwards `trainer.start` is the model that holds it.
+        estimator: `EvolutionStrategies`, an estimate of the meta-gradient. Default: the meta-gradient itself.
         recompute: The learners are kept every so many of these steps, and those between are computed once more: memory
             for time. "auto", the default: all are kept, unless they take more than 256 MiB.
         seed: Optional integer that determines the learners' fresh parameters.
         name: Optional name.
 
     Raises:
-        ValueError: A learner without weights, or step counts that do not fit.
+        ValueError: A learner without weights, step counts that do not fit, or a learned start with an estimator.
 
     Example:
 
@@ -80,30 +100,43 @@ class MetaTrainer(OuterLoop):
         inner_steps: int = 1,
         unroll: int | None = None,
         lives: int | tuple[int, int] | None = None,
+        start: Start = "fresh",
+        estimator: EvolutionStrategies | None = None,
         recompute: int | Literal["auto"] = "auto",
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
-            learner, meta_loss, inner_steps=inner_steps, unroll=unroll, recompute=recompute, seed=seed, name=name
+            learner,
+            meta_loss,
+            inner_steps=inner_steps,
+            unroll=unroll,
+            start=start,
+            recompute=recompute,
+            seed=seed,
+            name=name,
         )
+        if estimator is not None and start == "learned":
+            raise ValueError(
+                "A start can be learned by the meta-gradient alone. Received: start='learned', "
+                f"estimator={estimator}. Leave out one of them."
+            )
+        self.estimator: EvolutionStrategies | None = estimator
+        self._noise_seeds = keras.random.SeedGenerator(seed)
         self._query_metrics: list[keras.metrics.Metric] = []
-        self._population: _Population | None = None
+        self._population: Population | None = None
+        self._longest_life = inner_steps
         if lives is not None:
-            shortest, longest = lives if isinstance(lives, tuple) else (lives, lives)
-            if not inner_steps <= shortest <= longest:
-                raise ValueError(
-                    "`lives` must be a number of steps, or two in ascending order, not below `inner_steps`. Received: "
-                    f"lives={lives}, inner_steps={inner_steps}"
-                )
-            self._population = _Population(shortest, longest, steps=inner_steps, seed=seed)
-            self._guard = FiniteGuard(meta_loss.trainable_variables, patience=1)  # a diverged learner is replaced
+            num_groups = 1 if estimator is None else 2  # the learners of a pair live and die together
+            self._population = Population(lives, steps=inner_steps, num_groups=num_groups, seed=seed)
+            self._longest_life = self._population.longest
+            self._guard = FiniteGuard(self.trained_variables, patience=1)  # a diverged learner is replaced
 
     def compile(
         self,
         optimizer: OptimizerLike = "adam",
-        loss: LossLike = "mse",
-        inner_optimizer: OptimizerLike = "sgd",
+        loss: LossLike | TaskLoss = "mse",
+        inner_optimizer: InnerOptimizerLike = "sgd",
         *,
         metrics: Sequence[keras.metrics.Metric | str] | None = None,
         extra_loss: ExtraLoss | None = None,
@@ -117,8 +150,9 @@ class MetaTrainer(OuterLoop):
 
         Args:
             optimizer: Outer optimizer, moves the meta-loss. Its `global_clipnorm` clips the outer gradient.
-            loss: Task loss `L_T`, needed only while the loss is learned.
-            inner_optimizer: Inner optimizer, moves the learners, differentiated through; see `InnerOptimizer`.
+            loss: Task loss `L_T`, needed only while the loss is learned; a `TaskLoss` says when and how it counts.
+            inner_optimizer: Inner optimizer, moves the learners, differentiated through; see `InnerOptimizer` and
+                `StopScaleGradient`.
             metrics: Further metrics of the learners' predictions on the query points, after training.
             extra_loss: Optional function `(parameters, batch) -> [N]`, `L_extra` of each task: `parameters` are the
                 `Parameters` of the trained learners.
@@ -130,11 +164,14 @@ class MetaTrainer(OuterLoop):
             run_eagerly: Whether to run without graphs, for debugging.
 
         Raises:
-            ValueError: An inner optimizer that cannot be differentiated; weights that leave no task loss.
+            ValueError: An inner optimizer that cannot be differentiated; weights that leave no task loss; a `TaskLoss`
+                after more steps than a learner takes.
         """
+        objective = as_task_loss(loss)
+        objective.check_reachable(self._longest_life)
         super().compile(
             optimizer,
-            keras.losses.get(loss),
+            dataclasses.replace(objective, loss=keras.losses.get(objective.loss)),
             inner_optimizer,
             extra_loss=extra_loss,
             beta=beta,
@@ -145,7 +182,8 @@ class MetaTrainer(OuterLoop):
         )
         self._query_metrics = [_get_metric(metric) for metric in metrics or []]
         self._meta_gradient = self._compile_meta_gradient(self.meta_gradient)
-        self._live = self._in_shards(self._run_life)
+        self._take_steps = self._in_shards(functools.partial(self._score_steps, num_steps=self.unroll))
+        self._live = self._in_shards(functools.partial(self._score_steps, num_steps=self._longest_life))
         self._predict = self._in_shards(self.inner_loop.predict)
 
     @property
@@ -161,10 +199,6 @@ class MetaTrainer(OuterLoop):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch["query"])
         return per_task_loss(self.task_loss, y, self.inner_loop.predict(parameters, x), sample_weight)
 
-    def score(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
-        """Returns what is minimized, a scalar: the task loss shaped by eq. 9, mean over tasks."""
-        return self.shape_loss(self.compute_task_loss(parameters, batch), parameters, batch)
-
     def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[Any], tf.Tensor, LearnerState]:
         """Differentiates the task loss through `unroll` inner steps, eq. 5 of ML3.
 
@@ -173,31 +207,33 @@ class MetaTrainer(OuterLoop):
             batch: The tasks.
 
         Returns:
-            The gradient for each variable of the meta-loss (`None` where nothing depends on it), the task loss, and the
-            new `LearnerState`.
+            The gradient for each of the `trained_variables` (`None` where nothing depends on it), the task loss, and
+            the new `LearnerState`.
         """
         swept = self.inner_loop.differentiate(
             learners,
             lambda parameters, _: self.support(parameters, batch),
-            lambda parameters: self.score(parameters, batch),
+            lambda learners: self._score(learners, batch, self.unroll),
             num_steps=self.unroll,
             variables=self.meta_loss.trainable_variables,
+            at_every_step=self.objective.at_every_step,
             recompute=self.recompute,
         )
-        return swept.gradients, swept.loss, swept.carry
+        return [*swept.gradients, *self._start_gradients(swept, learners)], swept.loss, swept.carry
 
     def outer_step(self, learners: LearnerState, batch: Batch) -> LearnerState:
         """Trains the learners for `unroll` steps and moves phi once: the new `LearnerState`."""
-        gradients, loss, learners = self._meta_gradient(learners, batch)
+        if self.estimator is None:
+            gradients, loss, learners = self._meta_gradient(learners, batch)
+        else:
+            losses, learners = self._take_steps(learners, batch)
+            gradients, loss = self.estimator.estimate(learners.perturbation, losses)
         self.apply_meta_gradient(gradients, loss)
         self._update_query_metrics(learners, batch)
         return learners
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
-        # Initializers draw outside of XLA, where they are fast.
-        learners = self.inner_loop.start(count_tasks(batch))
-        if self._population is not None:
-            learners, batch = self._population.renew(learners, batch)
+        learners, batch = self._start_lives(batch)
         num_outer_steps = self.inner_steps // self.unroll
         if num_outer_steps == 1:
             learners = self.outer_step(learners, batch)
@@ -209,18 +245,48 @@ class MetaTrainer(OuterLoop):
         return self.get_metrics_result()
 
     def test_step(self, batch: Batch) -> dict[str, Any]:
-        num_tasks = count_tasks(batch)
-        learners = self.inner_loop.start(num_tasks, self._evaluated_learner.draw(num_tasks))
-        loss, learners = self._live(learners, batch)
-        self._loss_mean.update_state(loss)
+        learners = self.draw_learners(count_tasks(batch), for_evaluation=True)
+        losses, learners = self._live(learners, batch)
+        self._loss_mean.update_state(losses)
         self._update_query_metrics(learners, batch)
         return self.get_test_result()
 
-    def _run_life(self, learners: LearnerState, batch: Batch) -> tuple[tf.Tensor, LearnerState]:
-        """Trains learners for a whole life: the score of the shard `[1]`, and the new `LearnerState`."""
-        num_steps = self.inner_steps if self._population is None else self._population.longest
-        learners = self.inner_loop.run(learners, lambda parameters: self.support(parameters, batch), num_steps)
-        return self.score(learners.parameters, batch)[tf.newaxis], learners
+    def _start_lives(self, batch: Batch) -> tuple[LearnerState, Batch]:
+        """Returns the learners that a step of `fit` trains, and their tasks."""
+        num_tasks = count_tasks(batch)
+        if self.estimator is None:
+            learners = self.draw_learners(num_tasks)  # initializers draw outside of XLA, where they are fast
+        else:
+            count = num_tasks * self.estimator.num_pairs
+            noise = self.estimator.perturb(self.trained_variables, count, self._noise_seeds)
+            learners, batch = self.estimator.pair((self.draw_learners(count), self.estimator.repeat(batch)))
+            learners = learners._replace(perturbation=[tf.concat([rows, -rows], axis=0) for rows in noise])
+        return (learners, batch) if self._population is None else self._population.renew(learners, batch)
+
+    def _score(self, learners: LearnerState, batch: Batch, num_steps: int) -> tf.Tensor:
+        """Returns what the learners of each task count after one of `num_steps` steps, `[N]`: L_T shaped by eq. 9."""
+
+        def losses() -> tf.Tensor:
+            return self.shape_loss(self.compute_task_loss(learners.parameters, batch), learners.parameters, batch)
+
+        return self.objective.take(losses, learners.age, num_steps)
+
+    def _score_steps(self, learners: LearnerState, batch: Batch, *, num_steps: int) -> tuple[tf.Tensor, LearnerState]:
+        """Trains learners: their scores `[N]`, and the new `LearnerState`."""
+        return self.inner_loop.run_and_score(
+            learners,
+            lambda parameters: self.support(parameters, batch),
+            lambda learners: self._score(learners, batch, num_steps),
+            num_steps=num_steps,
+            at_every_step=self.objective.at_every_step,
+        )
+
+    def _start_gradients(self, swept: Sweep, learners: LearnerState) -> list[tf.Tensor]:
+        """Returns the gradient for each variable of a learned start, through the learners that are there."""
+        at_start = learners.age == 0
+        rows = swept.carry_gradients[: len(self._start_variables)]
+        choose = lambda values: tf.where(tf.reshape(at_start, [-1] + [1] * (values.shape.rank - 1)), values, 0.0)
+        return [tf.reduce_sum(choose(values), axis=0) for values in rows]
 
     def _update_query_metrics(self, learners: LearnerState, batch: Batch) -> None:
         if not self._query_metrics:
@@ -230,49 +296,6 @@ class MetaTrainer(OuterLoop):
         query = y, self._predict(learners.parameters, x), *([] if sample_weight is None else [sample_weight])
         for metric in self._query_metrics:
             metric.update_state(*map(merge_tasks, query))
-
-
-class _Population:
-    """Learners that live on from one step of `fit` to the next, each with its task, its age and its life.
-
-    Args:
-        shortest, longest: Lives are drawn between these numbers of steps, log-uniformly.
-        steps: Number of steps that the learners take between two calls of `renew`.
-        seed: Optional integer that determines the lives.
-    """
-
-    def __init__(self, shortest: int, longest: int, *, steps: int, seed: int | None) -> None:
-        self.shortest, self.longest, self.steps = shortest, longest, steps
-        self._seeds = keras.random.SeedGenerator(seed)
-        self._kept = Kept()
-
-    def renew(self, fresh: LearnerState, batch: Batch) -> tuple[LearnerState, Batch]:
-        """Replaces learners at the end of their lives by fresh ones with their tasks in `batch`; at first, all.
-
-        The first learners are given ages at random, so that they do not end their lives together.
-        """
-        num_tasks = fresh.parameters.trainable[0].shape[0]
-        uniform = lambda: keras.random.uniform((num_tasks,), seed=self._seeds)
-        life = self.shortest * (self.longest / self.shortest) ** uniform()
-        first_age = self.steps * tf.floor(uniform() * life / self.steps)
-        self._kept.prepare((fresh, batch, first_age, life, tf.zeros((num_tasks,))))
-        *kept, age, old_life, is_alive = tf.nest.map_structure(tf.convert_to_tensor, self._kept.variables)
-        has_started = tf.reduce_any(old_life > 0)
-        goes_on = (is_alive > 0) & (age < old_life)
-        choose = lambda old, new: tf.where(tf.reshape(goes_on, [-1] + [1] * (new.shape.rank - 1)), old, new)
-        learners, batch = tf.nest.map_structure(choose, tuple(kept), (fresh, batch))
-        age = choose(age, tf.where(has_started, 0.0, first_age))
-        self._kept.assign((learners, batch, age, choose(old_life, life), tf.ones((num_tasks,))))
-        return learners, batch
-
-    def keep(self, learners: LearnerState) -> None:
-        """Keeps the learners after their steps, and marks those that have diverged."""
-        _, batch, age, life, _ = self._kept.variables
-        finite = lambda values: tf.reduce_all(tf.math.is_finite(tf.reshape(values, [values.shape[0], -1])), axis=1)
-        floats = [values for values in tf.nest.flatten(learners) if values.dtype.is_floating]
-        is_alive = tf.cast(tf.reduce_all([finite(values) for values in floats], axis=0), tf.float32)
-        batch, age, life = tf.nest.map_structure(tf.convert_to_tensor, (batch, age, life))
-        self._kept.assign((learners, batch, age + self.steps, life, is_alive))
 
 
 def _get_metric(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ml3_tf.inner_loop import InnerLoop
-from ml3_tf.inner_optimizer import InnerOptimizer
+from ml3_tf.inner_optimizer import InnerOptimizer, StopScaleGradient
 from ml3_tf.learner import Learner
 
 optimizers = keras.optimizers
@@ -76,7 +76,7 @@ def test_trajectory_is_that_of_keras(name):
         for variable, values in zip(model.trainable_variables, start.parameters.trainable):
             variable.assign(values[task])
         optimizer = type(OPTIMIZERS[name]).from_config(OPTIMIZERS[name].get_config())
-        model.compile(optimizer=optimizer, loss="mse")
+        model.compile(optimizer=optimizer, loss="mse", run_eagerly=True)  # four steps are no work for a graph
         for _ in range(4):
             model.train_on_batch(x[task], y[task])
         for variable, values in zip(model.trainable_variables, end.parameters.trainable):
@@ -104,7 +104,7 @@ def test_a_global_norm_compiles_in_a_loop():
     loss_with_weight.phi = phi = tf.Variable(0.01)
 
     def derivative():
-        score = lambda parameters: tf.reduce_mean(tf.square(loop.predict(parameters, x) - y))
+        score = lambda learners: tf.reduce_mean(tf.square(loop.predict(learners.parameters, x) - y))
         return loop.differentiate(start, lambda *_: (x, y), score, num_steps=5, variables=[phi]).gradients[0]
 
     plain, compiled = (tf.function(derivative, jit_compile=jit)() for jit in (False, True))
@@ -125,7 +125,7 @@ def test_derivative_is_that_of_finite_differences(name):
 
     @tf.function
     def differentiate():
-        score = lambda parameters: tf.reduce_mean(tf.square(loop.predict(parameters, x) - y))
+        score = lambda learners: tf.reduce_mean(tf.square(loop.predict(learners.parameters, x) - y))
         return loop.differentiate(start, lambda *_: (x, y), score, num_steps=3, variables=[phi])[:3:2]
 
     def task_loss(value):
@@ -186,3 +186,67 @@ def test_a_gradient_of_zero_has_a_finite_slope(name):
 def test_refuses_by_name(optimizer, words):
     with pytest.raises(ValueError, match=words):
         InnerOptimizer(optimizer, [keras.Variable([1.0, 2.0])])
+
+
+# No gradient through the scale
+
+
+def adam_by_hand(theta, gradients, stop):
+    """Two steps of Adam in plain TensorFlow."""
+    m = v = tf.zeros_like(theta)
+    for step, gradient in enumerate(gradients, 1):
+        m, v = m + 0.1 * (gradient - m), v + 0.001 * (gradient**2 - v)
+        v = tf.stop_gradient(v) if stop else v
+        theta -= 0.5 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step) * m / (tf.sqrt(v) + 1e-7)
+    return theta
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_the_scale_of_adam_may_be_a_constant_to_the_gradient(stop):
+    """The step is the same, its derivative that with v held fixed."""
+    weights = keras.Variable(np.zeros(3, "float32"))
+    adam = optimizers.Adam(0.5)
+    inner = InnerOptimizer(StopScaleGradient(adam) if stop else adam, [weights])
+    values = tf.constant([[0.3, -2.0, 1e-3]])
+
+    def take(step):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            end = step([values, tf.sin(values)])
+        return end, tape.gradient(end, values)
+
+    def inner_steps(gradients):
+        theta, slots = [tf.zeros((1, 3))], inner.initial_slots(1)
+        for gradient in gradients:
+            theta, slots = inner.step(theta, slots, [gradient])
+        return theta[0]
+
+    expected = take(lambda gradients: adam_by_hand(tf.zeros((1, 3)), gradients, stop))
+    for value, wanted in zip(take(inner_steps), expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adam", "amsgrad", "adamw", "nadam", "rmsprop", "adagrad", "adamax", "adadelta"])
+def test_every_scale_is_found(name):
+    """With a constant gradient in the first step, what is left of its derivative flows through the numerator."""
+    variables = build_learner().trainable_variables
+    stopped = InnerOptimizer(StopScaleGradient(OPTIMIZERS[name]), variables)
+    plain = InnerOptimizer(OPTIMIZERS[name], variables)
+    assert stopped.signature != plain.signature
+    gradients = [tf.random.stateless_normal((1, *v.shape), [0, 1]) for v in variables]
+    theta = [tf.ones((1, *v.shape)) for v in variables]
+
+    def slope(inner):
+        with tf.GradientTape() as tape:
+            tape.watch(gradients)
+            end, slots = inner.step(theta, inner.initial_slots(1), gradients)
+        return end, tape.gradient(end, gradients)
+
+    (same, slopes), (end, others) = slope(stopped), slope(plain)
+    tf.nest.map_structure(np.testing.assert_array_equal, same, end)
+    assert not np.allclose(slopes[0], others[0], rtol=0.1)
+
+
+def test_an_optimizer_without_a_scale_is_refused():
+    with pytest.raises(ValueError, match="SGD has no scale to stop the gradient of. Expected an optimizer"):
+        InnerOptimizer(StopScaleGradient("sgd"), build_learner().trainable_variables)

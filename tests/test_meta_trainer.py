@@ -19,7 +19,7 @@ def build_learner():
 
 def make_trainer(meta_loss=None, seed=0, **arguments):
     keras.utils.set_random_seed(seed)
-    steps = {name: arguments.pop(name) for name in ("inner_steps", "unroll", "lives") if name in arguments}
+    steps = {name: arguments.pop(name) for name in ("inner_steps", "unroll", "lives", "start") if name in arguments}
     trainer = MetaTrainer(build_learner, meta_loss or MetaLoss.mlp((10,)), seed=seed, **steps)
     defaults = {"optimizer": optimizers.Adam(0.01), "loss": "mse", "inner_optimizer": optimizers.SGD(0.1)}
     trainer.compile(**{**defaults, "jit_compile": False, **arguments})
@@ -216,7 +216,7 @@ def test_the_task_loss_is_shaped_by_eq_9():
     learners = trainer.inner_loop.start(2, theta)
     data = next(iter(make_tasks_with_a_secret([2.0, 3.0])))
     learners = trainer.inner_loop.run(learners, lambda parameters: trainer.support(parameters, data), 1)
-    loss = trainer.score(learners.parameters, data)
+    loss = tf.reduce_mean(trainer._score(learners, data, 1))
     norms = (learners.parameters.trainable[0].numpy() ** 2).sum(axis=(1, 2))
     np.testing.assert_allclose(loss, (norms @ [2.0, 3.0]) / 2, rtol=1e-5)
 
@@ -330,10 +330,10 @@ def test_a_subclass_overrides_one_hook(trainer_class):
 # Learners that live on
 
 
-def ages_and_inputs(trainer):
-    """The ages of the learners after a step of `fit`, and the first input of each one's task."""
-    _, batch, ages, lives, _ = trainer._population._kept.variables
-    return ages.numpy(), batch["support"][0].numpy()[:, 0, 0], lives.numpy()
+def population_of(trainer):
+    """The ages of the learners after a step of `fit`, the first input of their tasks, and the steps they have left."""
+    learners, batch, left = trainer._population._kept.variables
+    return learners.age.numpy(), batch["support"][0].numpy()[:, 0, 0], left.numpy()
 
 
 def test_learners_live_on_with_their_tasks_until_their_lives_end():
@@ -343,12 +343,13 @@ def test_learners_live_on_with_their_tasks_until_their_lives_end():
     for _ in range(5):
         batch = next(tasks)
         trainer.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
-        ages, inputs, _ = ages_and_inputs(trainer)
+        ages, inputs, left = population_of(trainer)
         if before is not None:
-            is_over = before[0] >= 6
+            is_over = before[2] <= 0
             np.testing.assert_array_equal(ages, np.where(is_over, 2, before[0] + 2))
+            np.testing.assert_array_equal(left, np.where(is_over, 4, before[2] - 2))
             np.testing.assert_array_equal(inputs, np.where(is_over, batch["support"][0][:, 0, 0], before[1]))
-        before = ages, inputs
+        before = ages, inputs, left
         ages_seen.append(set(ages))
     assert max(map(len, ages_seen)) > 1  # they do not end their lives together
 
@@ -358,16 +359,6 @@ def test_a_life_of_the_inner_steps_is_that_of_a_fresh_learner():
     for trainer in (plain, living):
         trainer.fit(make_tasks(3), verbose=0)
     np.testing.assert_array_equal(phi_of(plain), phi_of(living))
-
-
-def test_lives_are_drawn_between_two_numbers():
-    trainer = make_trainer(inner_steps=2, lives=(10, 1000))
-    tasks = sine_tasks(num_tasks=400, num_support=2, num_query=2, seed=1).take(1)
-    trainer.fit(tasks, verbose=0)
-    ages, _, lives = ages_and_inputs(trainer)
-    assert 10 <= lives.min() < 12 and 800 < lives.max() <= 1000
-    np.testing.assert_allclose(np.median(lives), 100, rtol=0.3)  # log-uniform
-    assert np.all(ages % 2 == 0) and np.all(ages <= lives + 2)
 
 
 def test_a_diverged_learner_is_replaced_and_training_goes_on():
@@ -381,16 +372,75 @@ def test_a_diverged_learner_is_replaced_and_training_goes_on():
     np.testing.assert_array_equal(phi_of(trainer), before)
     history = trainer.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
     assert np.isfinite(history["loss"]).all() and not np.array_equal(phi_of(trainer), before)
-    assert ages_and_inputs(trainer)[0][1] == 2
+    assert population_of(trainer)[0][1] == 2
     trainer = make_trainer(inner_steps=2, lives=100)
     with pytest.raises(FloatingPointError, match="The meta-gradient of .* is not finite"):
         trainer.fit(tf.data.Dataset.from_tensors(bad).repeat(2), verbose=0)
 
 
-@pytest.mark.parametrize("lives", [1, (1, 5), (5, 3), 0])
-def test_lives_must_fit(lives):
+def test_lives_must_fit():
     with pytest.raises(ValueError, match="`lives` must be a number of steps, or two in ascending order"):
-        make_trainer(inner_steps=2, lives=lives)
+        make_trainer(inner_steps=2, lives=1)
+
+
+# Where learners start
+
+
+def test_learners_start_from_a_model_whose_frozen_weights_survive():
+    """The first layer is frozen, the second fine-tuned: all learners start from its weights, and the model stays."""
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(8, activation="tanh", trainable=False), layers.Dense(1)])
+    before = model.get_weights()
+    trainer = MetaTrainer(model, MetaLoss.mlp((10,)), inner_steps=2, start=model, seed=0)
+    trainer.compile(inner_optimizer=optimizers.SGD(0.1))
+    start = trainer.draw_learners(3).parameters
+    np.testing.assert_array_equal(start.trainable[0], np.stack([before[2]] * 3))
+    np.testing.assert_array_equal(start.non_trainable[0], np.stack([before[0]] * 3))
+    trainer.fit(make_tasks(2), verbose=0)
+    tf.nest.map_structure(np.testing.assert_array_equal, model.get_weights(), before)
+    assert trainer.start is model and len(trainer.trainable_variables) == len(trainer.meta_loss.trainable_variables)
+    model.layers[1].set_weights([before[2] + 1, before[3]])  # later batches start from what it holds then
+    np.testing.assert_array_equal(trainer.draw_learners(3).parameters.trainable[0][0], before[2] + 1)
+
+
+def test_a_learned_start_is_that_of_maml():
+    """One step: d L_T / d theta_0 = sum over tasks of (I - alpha H) grad L_T(theta_1) / N, by finite differences."""
+    trainer = MetaTrainer(build_learner, MetaLoss.mlp((10,), learning_rate=0.3), inner_steps=5, start="learned", seed=0)
+    trainer.compile(optimizers.SGD(0.1), "mse", optimizers.SGD(0.1))
+    start, batch = trainer.start, next(iter(make_tasks()))
+    assert len(trainer.trainable_variables) == len(trainer.meta_loss.trainable_variables) + 4
+    gradients = trainer._meta_gradient(trainer.draw_learners(2), batch)[0][-4:]
+    for variable, gradient in zip(start.trainable_variables, gradients, strict=True):
+        origin, direction, losses, h = variable.numpy(), np.sign(gradient), [], 1e-2
+        for sign in (1, -1):
+            variable.assign(origin + sign * h * direction)
+            losses.append(float(trainer._meta_gradient(trainer.draw_learners(2), batch)[1]))
+        variable.assign(origin)
+        np.testing.assert_allclose(np.abs(gradient).sum(), (losses[0] - losses[1]) / (2 * h), rtol=0.02)
+
+
+def test_a_learned_start_is_moved_saved_and_used(tmp_path):
+    trainer = MetaTrainer(build_learner, MetaLoss.mlp((10,), learning_rate=0.3), inner_steps=2, start="learned", seed=0)
+    trainer.compile(optimizers.Adam(0.01), "mse", optimizers.SGD(0.1))
+    before = trainer.start.get_weights()
+    losses = trainer.fit(make_tasks(20), epochs=2, verbose=0).history["loss"]
+    assert losses[1] < losses[0] and not np.array_equal(trainer.start.get_weights()[0], before[0])
+    trainer.save_weights(tmp_path / "trainer.weights.h5")
+    again = MetaTrainer(build_learner, MetaLoss.mlp((10,), learning_rate=0.3), inner_steps=2, start="learned", seed=1)
+    again.compile(optimizers.Adam(0.01), "mse", optimizers.SGD(0.1))
+    again.load_weights(tmp_path / "trainer.weights.h5")
+    tf.nest.map_structure(np.testing.assert_array_equal, again.start.get_weights(), trainer.start.get_weights())
+    arguments = {"num_steps": 2, "parameters": trainer.start}
+    meta_test(build_learner, trainer.meta_loss, optimizers.SGD(0.1), next(iter(make_tasks())), **arguments)
+
+
+def test_later_parts_of_a_life_do_not_move_a_learned_start():
+    trainer = MetaTrainer(build_learner, MetaLoss.mlp((10,)), inner_steps=4, unroll=2, start="learned", seed=0)
+    trainer.compile(optimizers.SGD(0.1), "mse", optimizers.SGD(0.1))
+    batch = next(iter(make_tasks()))
+    gradients, _, learners = trainer._meta_gradient(trainer.draw_learners(2), batch)
+    assert np.abs(gradients[-1]).sum() > 0
+    gradients, _, _ = trainer._meta_gradient(learners, batch)
+    assert [np.abs(gradient).sum() for gradient in gradients[-4:]] == [0] * 4
 
 
 def test_the_way_from_fit_to_the_inner_step_is_short():

@@ -229,7 +229,7 @@ class ModelFreeTrainer(OuterLoop):
         """Differentiates the task loss through the inner steps: the gradient for each variable of phi, the loss."""
         stacked = tf.nest.map_structure(lambda *values: tf.stack(values), *batch["support"])
         support = lambda _, i: tf.nest.map_structure(lambda values: values[i], stacked)
-        score = lambda parameters: self._task_loss(parameters, batch)
+        score = lambda learners: self._task_loss(learners.parameters, batch)
         size, phi = len(batch["support"]), self.meta_loss.trainable_variables
         swept = self.inner_loop.differentiate(learners, support, score, num_steps=size, variables=phi)
         return swept.gradients, swept.loss
@@ -293,7 +293,7 @@ class ModelFreeTrainer(OuterLoop):
         return learners
 
     def _task_loss(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
-        """Eq. 8 on the query, shaped by eq. 9: a scalar."""
+        """Eq. 8 on the query of each task, shaped by eq. 9: `[N]`."""
         x, y, sample_weight = batch["query"]
         losses = per_task_loss(self.task_loss, y, self.inner_loop.predict(parameters, x), sample_weight)
         return self.shape_loss(losses, parameters, batch)

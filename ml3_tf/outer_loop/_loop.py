@@ -1,4 +1,4 @@
-"""The outer loop: the meta-gradient moves phi, the variables of the learned loss. Eq. 5 and 6 of ML3.
+"""The base class of all trainers.
 
 Shape letters: N tasks, B examples of a task.
 """
@@ -11,12 +11,16 @@ from typing import Any, Literal, TypeAlias
 import keras
 import tensorflow as tf
 
-from ml3_tf.arguments import Batch, ModelLike, OptimizerLike
-from ml3_tf.inner_loop import InnerLoop
+from ml3_tf.arguments import Batch, InnerOptimizerLike, ModelLike, OptimizerLike
+from ml3_tf.inner_loop import InnerLoop, LearnerState
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import complete_gradients
 from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.outer_loop._evolution import EvolutionStrategies
+from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
+from ml3_tf.outer_loop._task_loss import TaskLoss, as_task_loss
 
+Start: TypeAlias = keras.Model | Literal["fresh", "learned"]
 ExtraLoss: TypeAlias = Callable[[Parameters, Batch], tf.Tensor]
 
 
@@ -31,6 +35,7 @@ class OuterLoop(keras.Model):
         meta_loss: The `MetaLoss` to be learned.
         inner_steps: Number of steps that a learner lives for.
         unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. `None`: all.
+        start: The parameters that learners start from: "fresh", a model, or "learned".
         recompute: The learners are kept every so many of these steps, and those between are computed once more: memory
             for time. "auto": all are kept, unless they are large.
         seed: Optional integer that determines the learners' fresh parameters.
@@ -47,6 +52,7 @@ class OuterLoop(keras.Model):
         *,
         inner_steps: int,
         unroll: int | None,
+        start: Start = "fresh",
         recompute: int | Literal["auto"] = "auto",
         seed: int | None,
         name: str | None,
@@ -64,16 +70,42 @@ class OuterLoop(keras.Model):
         self.inner_steps: int = inner_steps
         self.unroll: int = unroll
         self.recompute: int | Literal["auto"] = recompute
+        self.estimator: EvolutionStrategies | None = None
         # Phi is what this model trains. The learner's template is not a layer of it, so that its weights stay out.
         self._phi_layers = meta_loss.layers
-        self._guard = FiniteGuard(meta_loss.trainable_variables)
+        if start == "learned":
+            self._learned_start = start = self.learner.build_model(self.learner.draw(1))
+        self._get_start = lambda: start  # hidden from Keras, which would make a layer of a given model
+        self._guard = FiniteGuard(self.trained_variables)
+        self._norm_watch = NormWatch()
         self.built = True
+
+    @property
+    def start(self) -> keras.Model | Literal["fresh"]:
+        """Where learners start from: "fresh", or a model with the weights, which moves where it is learned."""
+        return self._get_start()
+
+    @property
+    def trained_variables(self) -> list[keras.Variable]:
+        """What the outer optimizer moves: phi, and the start of the learners if that is learned."""
+        return [*self.meta_loss.trainable_variables, *self._start_variables]
+
+    @property
+    def _start_variables(self) -> list[keras.Variable]:
+        return self._learned_start.trainable_variables if hasattr(self, "_learned_start") else []
+
+    def draw_learners(self, num_tasks: int, *, for_evaluation: bool = False) -> LearnerState:
+        """Returns the `LearnerState` of N learners at their start."""
+        learner = self._evaluated_learner if for_evaluation else self.learner
+        if self.start == "fresh":
+            return self.inner_loop.start(num_tasks, learner.draw(num_tasks))
+        return self.inner_loop.start(num_tasks, learner.copies(self.start, num_tasks, fresh_seeds=True))
 
     def compile(
         self,
         optimizer: OptimizerLike = "adam",
         loss: Any = "mse",
-        inner_optimizer: OptimizerLike = "sgd",
+        inner_optimizer: InnerOptimizerLike = "sgd",
         *,
         extra_loss: ExtraLoss | None = None,
         beta: float = 1.0,
@@ -86,22 +118,20 @@ class OuterLoop(keras.Model):
         super().compile(
             optimizer=optimizer, jit_compile=False, steps_per_execution=steps_per_execution, run_eagerly=run_eagerly
         )
-        if isinstance(keras.optimizers.get(inner_optimizer), keras.optimizers.Lion):
-            raise ValueError(
-                "Lion cannot be the `inner_optimizer` of meta-training: it steps by the sign of the gradient, whose "
-                "derivative is zero, so nothing can be learned through it. Use SGD, Adam or another smooth optimizer."
-            )
+        if self.estimator is None:
+            _refuse_without_derivative(inner_optimizer)
         if not (0 <= beta < math.inf and 0 <= gamma < math.inf and beta + (gamma if extra_loss else 0) > 0):
             raise ValueError(
                 "The task loss is `beta * loss + gamma * extra_loss`: expected finite weights that are not negative, "
                 f"and one of them positive. Received: beta={beta}, gamma={gamma}, extra_loss={extra_loss}"
             )
         self.inner_loop: InnerLoop = InnerLoop(self.learner, self.meta_loss, inner_optimizer)
-        self.task_loss: Any = loss
+        self.objective: TaskLoss = as_task_loss(loss)
+        self.task_loss: Any = self.objective.loss
         self.extra_loss: ExtraLoss | None = extra_loss
         self.beta: float = beta
         self.gamma: float = gamma
-        self.optimizer.build(self.meta_loss.trainable_variables)
+        self.optimizer.build(self.trained_variables)
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._norm_mean = keras.metrics.Mean(name="meta_gradient_norm")
         as_it_is = lambda function: function
@@ -146,7 +176,7 @@ class OuterLoop(keras.Model):
         """
         if not isinstance(tasks, tf.data.Dataset):
             raise ValueError(f"`fit` takes a `tf.data.Dataset` of tasks. Received: {type(tasks).__name__}")
-        return super().fit(
+        history = super().fit(
             tasks,
             shuffle=False,
             epochs=epochs,
@@ -158,14 +188,16 @@ class OuterLoop(keras.Model):
             callbacks=callbacks,
             verbose=verbose,
         )
+        self._norm_watch.warn_and_forget()
+        return history
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return [self._loss_mean, self._norm_mean] if self.compiled else []
 
     def shape_loss(self, losses: tf.Tensor, parameters: Parameters, batch: Batch) -> tf.Tensor:
-        """Returns `beta L_T + gamma L_extra` (eq. 9), the mean over tasks; `losses` are `[N]`."""
-        losses = self.beta * losses
+        """Returns `beta L_T + gamma L_extra` of each task (eq. 9), `[N]`, as are the `losses` L_T."""
+        losses = self.beta * self.objective.scale(losses)
         if self.extra_loss is not None:
             extra = tf.convert_to_tensor(self.extra_loss(parameters, batch))
             if extra.shape != losses.shape:
@@ -174,14 +206,15 @@ class OuterLoop(keras.Model):
                     f"{tuple(extra.shape)}"
                 )
             losses += self.gamma * tf.cast(extra, losses.dtype)
-        return tf.reduce_mean(losses)
+        return losses
 
     def _compile_meta_gradient(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles `(...) -> (gradients, loss, ...)` in shards: gradients and loss are means over the tasks."""
 
         def add_axis(*inputs: Any) -> Any:
             gradients, loss, *others = function(*inputs)
-            gradients = complete_gradients(gradients, self.meta_loss)
+            num_phi = len(self.meta_loss.trainable_variables)
+            gradients = [*complete_gradients(gradients[:num_phi], self.meta_loss), *gradients[num_phi:]]
             return [gradient[tf.newaxis] for gradient in gradients], loss[tf.newaxis], *others
 
         in_shards = self._in_shards(add_axis)
@@ -193,10 +226,12 @@ class OuterLoop(keras.Model):
         return call
 
     def apply_meta_gradient(self, gradients: list[tf.Tensor], loss: tf.Tensor) -> None:
-        """Moves phi by a meta-gradient, unless it is not finite, and records the task loss."""
+        """Moves `trained_variables` by a meta-gradient, unless it is not finite, and records the task loss."""
         self._guard.apply(self.optimizer, gradients)
         self._loss_mean.update_state(loss)
-        self._norm_mean.update_state(tf.linalg.global_norm(gradients))
+        norm = tf.linalg.global_norm(gradients)
+        self._norm_mean.update_state(norm)
+        self._norm_watch.record(norm)
 
     def get_test_result(self) -> dict[str, Any]:
         """Returns the metrics of an evaluation, which has no meta-gradient."""
@@ -216,69 +251,10 @@ class OuterLoop(keras.Model):
         self.train_function = train_function
 
 
-class FiniteGuard:
-    """Lets an optimizer step only by finite gradients, and remembers which were not.
-
-    Args:
-        variables: The variables that the optimizer moves.
-        patience: So many steps in a row may be left out without an error.
-    """
-
-    def __init__(self, variables: list[keras.Variable], *, patience: int = 0) -> None:
-        self.variables: list[keras.Variable] = variables
-        self.patience: int = patience
-        self._non_finite = tf.Variable(tf.zeros(len(variables), tf.bool), trainable=False)
-        self._left_out = tf.Variable(0, trainable=False)  # steps in a row
-
-    def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> None:
-        """Moves the variables, unless a gradient is not finite, or steps were left out for too long."""
-        squares = tf.stack([tf.cast(tf.reduce_sum(tf.square(gradient)), tf.float32) for gradient in gradients])
-        # Also gradients so large that the square of their global norm, which clipping divides by, overflows.
-        non_finite = tf.logical_not(tf.math.is_finite(len(gradients) * squares))
-        self._left_out.assign(tf.where(tf.reduce_any(non_finite), self._left_out + 1, 0))
-        self._non_finite.assign(self._non_finite | (non_finite & (self._left_out > self.patience)))
-
-        def move() -> bool:
-            optimizer.apply(gradients, self.variables)
-            return True
-
-        tf.cond(tf.reduce_any(self._non_finite | non_finite), lambda: False, move)
-
-    def raise_if_non_finite(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Raises `FloatingPointError` if a gradient was not finite, and forgets about it."""
-        non_finite = self._non_finite.numpy()
-        if not non_finite.any():
-            return
-        self._non_finite.assign(tf.zeros_like(self._non_finite))
-        self._left_out.assign(0)
-        names = [v.path for v, bad in zip(self.variables, non_finite, strict=True) if bad]
-        raise FloatingPointError(
-            f"The meta-gradient of {', '.join(names)} is not finite after {int(optimizer.iterations)} outer steps. The "
-            "bad step was not taken: the meta-loss still holds its last finite weights. Usually the learners diverged: "
-            "lower the inner learning rate or `unroll`, or clip the inner gradient (`clipnorm`); otherwise look for "
-            "NaN in the tasks."
+def _refuse_without_derivative(optimizer: InnerOptimizerLike) -> None:
+    if isinstance(optimizer, keras.optimizers.Lion) or optimizer == "lion":
+        raise ValueError(
+            "Lion cannot be the `inner_optimizer` of a meta-gradient: it steps by the sign of the gradient, whose "
+            "derivative is zero, so nothing can be learned through it. Use SGD, Adam or another smooth optimizer, or "
+            "`MetaTrainer(estimator=EvolutionStrategies())`."
         )
-
-
-class Kept:
-    """A structure of tensors that outlives the graph which computed it.
-
-    Attributes:
-        variables: The structure of `tf.Variable`; `None` as long as nothing was kept.
-    """
-
-    def __init__(self) -> None:
-        self.variables: Any = None
-
-    def prepare(self, values: Any) -> None:
-        """Makes variables of zeros, unless those that are there have the shapes of `values`."""
-        shapes = lambda structure: tf.nest.map_structure(lambda value: value.shape, structure)
-        if self.variables is None or shapes(self.variables) != shapes(values):
-            with tf.init_scope():
-                zeros = lambda value: tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
-                self.variables = tf.nest.map_structure(zeros, values)
-
-    def assign(self, values: Any) -> None:
-        """Keeps `values`."""
-        self.prepare(values)
-        tf.nest.map_structure(lambda kept, value: kept.assign(value), self.variables, values)

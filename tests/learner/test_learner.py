@@ -1,67 +1,17 @@
-"""Tests of `ml3_tf.learner`: fresh parameters from the layers' own initializers, and their state."""
+"""Tests of `ml3_tf.learner`: fresh parameters and what keeps its values, state, and ways to apply them."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.learner import Learner, find_hindrances, map_over_tasks
+from ml3_tf.learner import Learner
 
 layers = keras.layers
-initializers = keras.initializers
 
 
 def dense(**arguments):
     return lambda: keras.Sequential([keras.Input((30,)), layers.Dense(20, **arguments)])
-
-
-@pytest.mark.parametrize(
-    "initializer",
-    [
-        "glorot_uniform",
-        "he_normal",
-        "lecun_uniform",
-        initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-        initializers.RandomNormal(stddev=0.3),
-        initializers.RandomUniform(-0.1, 0.3),
-        initializers.TruncatedNormal(stddev=0.2),
-        "orthogonal",
-    ],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
-)
-def test_draws_have_the_distribution_of_the_initializer(initializer):
-    values = np.asarray(Learner(dense(kernel_initializer=initializer), seed=0).draw(16).trainable[0])
-    expected = np.stack([initializers.get(_reseeded(initializer, seed))((30, 20)) for seed in range(16)])
-    assert values.shape == (16, 30, 20)
-    np.testing.assert_allclose(values.mean(), expected.mean(), atol=0.01)
-    np.testing.assert_allclose(values.std(), expected.std(), rtol=0.03)
-    np.testing.assert_allclose(values.max(), expected.max(), rtol=0.15)
-
-
-def _reseeded(initializer, seed):
-    initializer = initializers.get(initializer)
-    return type(initializer).from_config({**initializer.get_config(), "seed": seed})
-
-
-def test_a_convolution_keeps_its_scale():
-    build = lambda: keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(32, 5), layers.Flatten(), layers.Dense(1)])
-    kernels = np.asarray(Learner(build, seed=0).draw(8).trainable[0])
-    np.testing.assert_allclose(
-        kernels.std(), np.sqrt(2 / (25 * 3 + 25 * 32)), rtol=0.02
-    )  # Glorot: 2 / (fan_in + fan_out)
-
-
-def test_constants_are_constant():
-    build = dense(kernel_initializer=initializers.Constant(0.5), bias_initializer="ones")
-    kernel, bias = Learner(build).draw(2).trainable
-    np.testing.assert_array_equal(kernel, np.full((2, 30, 20), 0.5))
-    np.testing.assert_array_equal(bias, np.ones((2, 20)))
-
-
-def test_lstm_keeps_its_forget_bias():
-    build = lambda: keras.Sequential([keras.Input((4, 2)), layers.LSTM(3)])
-    bias = Learner(build).draw(2).trainable[2]
-    np.testing.assert_array_equal(bias, [[0] * 3 + [1] * 3 + [0] * 6] * 2)
 
 
 @pytest.mark.parametrize("in_graph", [False, True])
@@ -94,19 +44,78 @@ def test_drawing_leaves_the_global_generators_alone():
     assert np.random.uniform() == expected
 
 
-def test_a_model_is_cloned_and_left_alone():
-    model = dense()()
+def test_a_model_is_left_alone():
+    model = with_state()
     before = model.get_weights()
     learner = Learner(model)
-    learner.apply(learner.draw(2), tf.ones((2, 4, 30)), training=True)
-    assert learner.model is not model
-    np.testing.assert_array_equal(model.get_weights()[0], before[0])
+    learner.apply(learner.draw(2), tf.ones((2, 4, 3)), training=True)
+    tf.nest.map_structure(np.testing.assert_array_equal, model.get_weights(), before)
+
+
+def with_state():
+    """A pretrained model: frozen, adapted and trained weights, and seeds."""
+    adapted = layers.Normalization()
+    adapted.adapt(np.random.default_rng(0).normal(5.0, 2.0, (50, 3)))
+    frozen, moving = layers.Dense(4, trainable=False), layers.BatchNormalization()
+    stack = [keras.Input((3,)), adapted, frozen, moving, layers.Dropout(0.5, seed=1), layers.Dense(1)]
+    model = keras.Sequential(stack)
+    model.compile("sgd", "mse")
+    model.fit(np.ones((8, 3)), np.ones((8, 1)), epochs=2, verbose=0)
+    return model
+
+
+def test_only_what_training_moves_is_drawn():
+    """Frozen and adapted weights keep the values of the model; moving statistics and seeds start fresh."""
+    model = with_state()
+    parameters = Learner(model, seed=0).draw(2)
+    values = dict(zip([v.path for v in model.non_trainable_variables], parameters.non_trainable, strict=True))
+    given = {v.path: v.numpy() for v in model.non_trainable_variables}
+    drawn = {path for path in given if not np.array_equal(values[path], np.stack([given[path]] * 2))}
+    assert {path.rsplit("/", 1)[-1] for path in drawn} == {"moving_mean", "moving_variance", "seed_generator_state"}
+    [mean] = [value for path, value in values.items() if path.endswith("moving_mean")]
+    np.testing.assert_array_equal(mean, np.zeros((2, 4)))
+    [seeds] = [value for path, value in values.items() if path.endswith("seed_generator_state")]
+    assert seeds[0][0] != seeds[1][0]
+    x = np.random.default_rng(0).normal(5.0, 2.0, (2, 7, 3)).astype("float32")
+    copied = Learner(model).copies(model, 2)
+    np.testing.assert_allclose(
+        Learner(model).predict(copied, x), [model.predict(rows, verbose=0) for rows in x], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_frozen_layer_of_a_built_model_is_shared_by_all_tasks():
+    learner = Learner(lambda: keras.Sequential([keras.Input((3,)), layers.Dense(4, trainable=False), layers.Dense(1)]))
+    for _ in range(2):
+        kernel = learner.draw(2).non_trainable[0]
+        np.testing.assert_array_equal(kernel, np.stack([learner.model.get_weights()[0]] * 2))
 
 
 def test_copies_are_the_values_of_the_model():
     model = dense()()
     kernels = Learner(model).copies(model, 3).trainable[0]
     np.testing.assert_array_equal(kernels, np.stack([model.get_weights()[0]] * 3))
+
+
+def test_copies_may_have_fresh_seeds():
+    model = with_state()
+    learner = Learner(model, seed=0)
+    seeds = [v.path.endswith("seed_generator_state") for v in model.non_trainable_variables].index(True)
+    kept, fresh = (learner.copies(model, 2, fresh_seeds=fresh).non_trainable[seeds] for fresh in (False, True))
+    np.testing.assert_array_equal(kept[0], kept[1])
+    assert fresh[0][0] != fresh[1][0]
+
+
+def test_copies_of_another_architecture_are_refused():
+    with pytest.raises(ValueError, match=r"of their architecture alone.* shapes \[\(30, 20\), \(20,\)\]. Received"):
+        Learner(dense()).copies(keras.Sequential([keras.Input((30,)), layers.Dense(3)]), 2)
+
+
+def test_a_model_is_built_from_parameters():
+    learner = Learner(dense(), seed=0)
+    parameters = learner.draw(2)
+    model = learner.build_model(parameters)
+    assert model is not learner.model
+    np.testing.assert_array_equal(model.get_weights()[0], parameters.trainable[0][0])
 
 
 def test_state_moves_in_training_only():
@@ -168,53 +177,6 @@ def test_a_compiled_model_is_a_learner_and_stays_compiled():
     model.compile(keras.optimizers.Adam(0.1), loss="mse")
     learner = Learner(model, seed=0)
     assert learner.draw(2).trainable[0].shape == (2, 30, 20)
-    assert not learner.model.compiled
+    assert not learner.build_model(learner.draw(1)).compiled
     assert model.compiled and model.loss == "mse"
     model.fit(np.ones((2, 30)), np.ones((2, 20)), verbose=0)
-
-
-# Mapping over tasks
-
-
-def multiply(inputs):
-    matrix, (vector,) = inputs
-    return tf.linalg.matvec(matrix, vector), {"constant": tf.constant([1.0, 2.0])}
-
-
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
-@pytest.mark.parametrize("vectorized", [True, False])
-@pytest.mark.parametrize("num_tasks", [1, 3])
-def test_each_task_gets_its_own_inputs(num_tasks, vectorized, jit_compile):
-    matrices, vectors = np.random.default_rng(0).normal(size=(num_tasks, 2, 2)), np.ones((num_tasks, 2))
-    multiply_all = lambda inputs: map_over_tasks(multiply, inputs, vectorized=vectorized)
-    function = tf.function(multiply_all, jit_compile=jit_compile)
-    products, constants = function((tf.constant(matrices), (tf.constant(vectors),)))
-    np.testing.assert_allclose(products, matrices.sum(axis=2))
-    np.testing.assert_allclose(constants["constant"], [[1.0, 2.0]] * num_tasks)
-
-
-def test_shapes_stay_static():
-    shapes = []
-
-    @tf.function
-    def record(x):
-        shapes.extend(tuple(map_over_tasks(tf.square, x, vectorized=vectorized).shape) for vectorized in (True, False))
-
-    record(tf.zeros((3, 2)))
-    assert shapes == [(3, 2), (3, 2)]
-
-
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        (lambda x: tf.tanh(x @ x), set()),
-        (lambda x: tf.reduce_sum(x, 0, keepdims=True), set()),
-        (tf.reduce_sum, {"Sum"}),
-        (tf.transpose, {"Transpose"}),
-        (lambda x: x[0], {"StridedSlice"}),
-        (tf.function(lambda x: tf.concat([x, x], 0)), {"ConcatV2"}),
-    ],
-    ids=["matmul", "kept_axes", "sum", "transpose", "slice", "inner_function"],
-)
-def test_what_xla_cannot_compile_once_is_found(function, expected):
-    assert find_hindrances(function, tf.TensorSpec((2, 2))) == expected

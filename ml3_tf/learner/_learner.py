@@ -12,33 +12,8 @@ import tensorflow as tf
 
 from ml3_tf.arguments import ModelLike
 from ml3_tf.keras_internals import get_initializer
-
-# Operations that cannot be batched when each task has weights of its own (convolutions), or whose batched form XLA
-# cannot compile (loops, and look-ups in a table).
-_NOT_VECTORIZED = (
-    "Conv",
-    "DepthwiseConv",
-    "While",
-    "StatelessWhile",
-    "Gather",
-    "ResourceGather",
-    "BatchMatMul",
-    "Einsum",
-)
-# Those whose batched second derivative asks for shapes at run time: XLA then compiles at every step, or refuses.
-_NOT_VECTORIZED_FLOATS = (
-    "StridedSlice",
-    "Slice",
-    "Split",
-    "SplitV",
-    "ConcatV2",
-    "Transpose",
-    "Sum",
-    "Mean",
-    "Prod",
-    "Max",
-    "Min",
-)
+from ml3_tf.learner._drawing import is_seed, make_drawer, repeat
+from ml3_tf.learner._vectorize import find_hindrances, map_over_tasks
 
 
 class Parameters(NamedTuple):
@@ -59,14 +34,15 @@ class Learner:
     **Non-trainable variables** (BatchNorm's moving statistics, the seeds of Dropout) belong to a task as its parameters
     do: they start fresh with them, a training pass (`training=True`) moves them, and a pass with `training=False` reads
     them, exactly as `fit` and `evaluate` do. Each task has dropout masks of its own. Recurrent layers start every call
-    from their initial state.
+    from their initial state. What a training pass does not move (frozen layers, adapted normalization) keeps the values
+    of the model.
 
     A learner is vectorized over tasks unless it contains a convolution, a loop, an embedding, a slice, a concatenation
     or a reduction. Such a learner is applied task by task in one graph, which gives the same values.
 
     Args:
-        build: A function without arguments that returns a built Keras model with one output, or such a model, which
-            is then cloned and left alone.
+        build: A function without arguments that returns a built Keras model with one output, or such a model. It is
+            called once for the model that all tasks share; a model is shared itself, and left alone.
         seed: Optional integer that determines all parameters drawn.
 
     Raises:
@@ -83,11 +59,11 @@ class Learner:
 
     def __init__(self, build: ModelLike, *, seed: int | None = None) -> None:
         if isinstance(build, keras.Model):
+            self.model: keras.Model = build
             template = _clone_architecture(build) if build.compiled else build
             self._build: Callable[[], Any] = lambda: keras.models.clone_model(template)
         else:
-            self._build = build
-        self.model: keras.Model = self._build()
+            self.model, self._build = build(), build
         if not isinstance(self.model, keras.Model):
             raise ValueError(f"`learner` must return a Keras model. Received: {type(self.model).__name__}")
         if not self.model.trainable_variables:
@@ -112,20 +88,44 @@ class Learner:
         if seed is not None:
             state = tf.identity(self._seeds.state)
             self._seeds.state.assign(keras.random.SeedGenerator(seed).state)
+        non_trainable = zip(self.model.non_trainable_variables, self._draw_non_trainable, self._is_moved, strict=True)
         parameters = Parameters(
-            [draw(num_tasks) for draw in self._draw_trainable], [draw(num_tasks) for draw in self._draw_non_trainable]
+            [draw(num_tasks) for draw in self._draw_trainable],
+            [draw(num_tasks) if is_moved else repeat(v, num_tasks) for v, draw, is_moved in non_trainable],
         )
         if seed is not None:
             self._seeds.state.assign(state)
         return parameters
 
-    def copies(self, model: keras.Model, num_tasks: int) -> Parameters:
-        """Returns the current values of `model`, a model of the learner's architecture, once for each task."""
+    def copies(self, model: keras.Model, num_tasks: int, *, fresh_seeds: bool = False) -> Parameters:
+        """Returns the current values of `model` once for each task.
 
-        def stack(variables: Sequence[Any]) -> list[tf.Tensor]:
-            return [tf.repeat(tf.convert_to_tensor(value)[tf.newaxis], num_tasks, axis=0) for value in variables]
+        Args:
+            model: A model of the learner's architecture.
+            num_tasks: N.
+            fresh_seeds: Whether to draw seeds of Dropout for each task, so that their masks differ.
 
-        return Parameters(stack(model.trainable_variables), stack(model.non_trainable_variables))
+        Raises:
+            ValueError: A model of another architecture.
+        """
+        shapes = lambda of: [tuple(v.shape) for v in [*of.trainable_variables, *of.non_trainable_variables]]
+        if shapes(model) != shapes(self.model):
+            raise ValueError(
+                "Learners can start from a model of their architecture alone, with the same layers frozen. Expected "
+                f"weights of the shapes {shapes(self.model)}. Received: '{model.name}' with {shapes(model)}"
+            )
+        drawn = zip(model.non_trainable_variables, self._draw_non_trainable, strict=True)
+        is_drawn = lambda variable: fresh_seeds and is_seed(variable)
+        non_trainable = [draw(num_tasks) if is_drawn(v) else repeat(v, num_tasks) for v, draw in drawn]
+        return Parameters([repeat(v, num_tasks) for v in model.trainable_variables], non_trainable)
+
+    def build_model(self, parameters: Parameters) -> keras.Model:
+        """Returns a new model of the learner's architecture, with the `Parameters` of the first task."""
+        model = self._build()
+        for variables, values in zip((model.trainable_variables, model.non_trainable_variables), parameters):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value[0])
+        return model
 
     def apply(self, parameters: Parameters, x: Any, *, training: bool) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         """Applies the learner of each task to the examples of that task.
@@ -165,10 +165,30 @@ class Learner:
         """Whether the learner has a loop, as recurrent layers have."""
         return any("While" in name for name in self._hindrances)
 
-    @functools.cached_property
+    @property
     def _hindrances(self) -> set[str]:
+        return self._traced[0]
+
+    @property
+    def _is_moved(self) -> list[bool]:
+        """Whether a training pass moves each non-trainable variable."""
+        return self._traced[1]
+
+    @functools.cached_property
+    def _traced(self) -> tuple[set[str], list[bool]]:
+        """What a trace of a training pass shows."""
+        variables, is_moved = self.model.non_trainable_variables, []
+
+        def train(x: Any) -> Any:
+            with keras.StatelessScope() as scope:
+                y_pred = self.model(x, training=True)
+            is_moved[:] = [scope.get_current_value(variable) is not None for variable in variables]
+            return y_pred
+
         specs = _input_specs(self.model)
-        return {"inputs"} if specs is None else find_hindrances(lambda x: self.model(x, training=True), specs)
+        if specs is None:
+            return {"inputs"}, [is_seed(variable) for variable in variables]
+        return find_hindrances(train, specs), is_moved
 
     def _record_initializers(self, seeds: keras.random.SeedGenerator) -> list[list[Callable[[int], tf.Tensor]]]:
         """Builds the learner once more without values, which leaves in each variable the initializer it was given."""
@@ -177,67 +197,11 @@ class Learner:
 
             def record(variables: Sequence[Any]) -> list[Callable[[int], tf.Tensor]]:
                 return [
-                    _drawer(get_initializer(variable), tuple(variable.shape), variable.dtype, seeds)
+                    make_drawer(get_initializer(variable), tuple(variable.shape), variable.dtype, seeds)
                     for variable in variables
                 ]
 
             return [record(model.trainable_variables), record(model.non_trainable_variables)]
-
-
-def map_over_tasks(function: Callable[[Any], Any], inputs: Any, *, vectorized: bool = True) -> Any:
-    """Applies a pure function of one task to `N` tasks.
-
-    Args:
-        function: Function of a structure of tensors `[...]`, returning a structure of tensors `[...]`.
-        inputs: The same structure of tensors `[N, ...]`; N is static.
-        vectorized: Whether to run each operation for all tasks at once. Otherwise the tasks are laid out in the graph
-            one after the other, which any operation, its derivatives and XLA can cope with.
-
-    Returns:
-        The results, `[N, ...]`, with static shapes.
-
-    Example:
-
-    >>> numbers = tf.constant([1.0, 2.0]), tf.constant([3.0, 4.0])
-    >>> map_over_tasks(lambda pair: pair[0] * pair[1], numbers).numpy().tolist()
-    [3.0, 8.0]
-    """
-    num_tasks = tf.nest.flatten(inputs)[0].shape[0]
-    if vectorized and num_tasks > 1:  # for one task the vectorized form has no static shapes, which XLA needs
-        results = tf.vectorized_map(function, inputs, warn=False)
-        return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [num_tasks, *t.shape[1:]]), results)
-    tasks = [function(tf.nest.map_structure(lambda t, n=n: t[n], inputs)) for n in range(num_tasks)]
-    return tf.nest.map_structure(lambda *values: tf.stack(values), *tasks)
-
-
-def find_hindrances(function: Callable[..., Any], *specs: Any) -> set[str]:
-    """Returns the operations that keep a function from being vectorized by `map_over_tasks`.
-
-    Without them, XLA compiles the vectorized function and its second derivative once.
-
-    Args:
-        function: Function of structures of tensors.
-        *specs: The same structures of `tf.TensorSpec`, of one task.
-
-    Returns:
-        Names of TensorFlow's operations.
-
-    Example:
-
-    >>> vector = tf.TensorSpec((2,))
-    >>> find_hindrances(tf.square, vector), find_hindrances(tf.reduce_sum, vector)
-    (set(), {'Sum'})
-    """
-    graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph.as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    return {node.op for node in nodes if _stands_in_the_way(node)}
-
-
-def _stands_in_the_way(node: Any) -> bool:
-    is_float = tf.dtypes.as_dtype(node.attr["T"].type or tf.bool.as_datatype_enum).is_floating
-    return node.op.startswith(_NOT_VECTORIZED) or (
-        node.op in _NOT_VECTORIZED_FLOATS and is_float and not node.attr["keep_dims"].b
-    )
 
 
 def _input_specs(model: keras.Model) -> Any:
@@ -260,23 +224,3 @@ def _clone_architecture(model: keras.Model) -> keras.Model:
         return keras.models.clone_model(model)
     finally:
         model.compiled = compiled
-
-
-def _drawer(initializer: Any, shape: tuple[int, ...], dtype: str, seeds: Any) -> Callable[[int], tf.Tensor]:
-    """Returns a function `num_tasks -> [N, *shape]` that draws independent values of one variable."""
-    initializers = keras.initializers
-    if "int" in dtype and shape == (2,):  # the state of a `keras.random.SeedGenerator`: a seed and a counter
-        return lambda n: tf.pad(keras.random.randint((n, 1), 0, 2**31 - 1, dtype=dtype, seed=seeds), [[0, 0], [0, 1]])
-    config = initializer.get_config() if isinstance(initializer, initializers.Initializer) else {}
-    if "seed" not in config:  # not random: the same value for each task
-        return lambda n: tf.repeat(tf.convert_to_tensor(initializer(shape, dtype=dtype))[tf.newaxis], n, axis=0)
-    if isinstance(initializer, initializers.VarianceScaling) and len(shape) > 1:
-        # One draw for all tasks. A leading axis n multiplies the fans, and thereby divides the variance, by n.
-        def draw(n: int) -> tf.Tensor:
-            return initializers.VarianceScaling(
-                n * initializer.scale, initializer.mode, initializer.distribution, seeds
-            )((n, *shape), dtype=dtype)
-
-        return draw
-    seeded = type(initializer).from_config({**config, "seed": seeds})
-    return lambda n: tf.stack([seeded(shape, dtype=dtype) for _ in range(n)])

@@ -1,0 +1,87 @@
+"""Guards of the outer loop: what is not finite is not applied, and what explodes is told."""
+
+import math
+import warnings
+
+import keras
+import tensorflow as tf
+
+# A run whose largest meta-gradient is so many times its usual one hangs on rounding.
+EXPLODES = 1e3
+
+
+class FiniteGuard:
+    """Lets an optimizer step only by finite gradients, and remembers which were not.
+
+    Args:
+        variables: The variables that the optimizer moves.
+        patience: So many steps in a row may be left out without an error.
+    """
+
+    def __init__(self, variables: list[keras.Variable], *, patience: int = 0) -> None:
+        self.variables: list[keras.Variable] = variables
+        self.patience: int = patience
+        self._non_finite = tf.Variable(tf.zeros(len(variables), tf.bool), trainable=False)
+        self._left_out = tf.Variable(0, trainable=False)  # steps in a row
+
+    def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> None:
+        """Moves the variables, unless a gradient is not finite, or steps were left out for too long."""
+        squares = tf.stack([tf.cast(tf.reduce_sum(tf.square(gradient)), tf.float32) for gradient in gradients])
+        # Also gradients so large that the square of their global norm, which clipping divides by, overflows.
+        non_finite = tf.logical_not(tf.math.is_finite(len(gradients) * squares))
+        self._left_out.assign(tf.where(tf.reduce_any(non_finite), self._left_out + 1, 0))
+        self._non_finite.assign(self._non_finite | (non_finite & (self._left_out > self.patience)))
+
+        def move() -> bool:
+            optimizer.apply(gradients, self.variables)
+            return True
+
+        tf.cond(tf.reduce_any(self._non_finite | non_finite), lambda: False, move)
+
+    def raise_if_non_finite(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Raises `FloatingPointError` if a gradient was not finite, and forgets about it."""
+        non_finite = self._non_finite.numpy()
+        if not non_finite.any():
+            return
+        self._non_finite.assign(tf.zeros_like(self._non_finite))
+        self._left_out.assign(0)
+        names = [v.path for v, bad in zip(self.variables, non_finite, strict=True) if bad]
+        raise FloatingPointError(
+            f"The meta-gradient of {', '.join(names)} is not finite after {int(optimizer.iterations)} outer steps. The "
+            "bad step was not taken: the meta-loss still holds its last finite weights. Usually the learners diverged: "
+            "lower the inner learning rate or `unroll`, or clip the inner gradient (`clipnorm`); otherwise look for "
+            "NaN in the tasks."
+        )
+
+
+class NormWatch:
+    """Watches the norm of the meta-gradient before it is clipped, and warns if it explodes.
+
+    Where it does, a difference of rounding decides what is learned, and results differ from machine to machine.
+    """
+
+    def __init__(self) -> None:
+        self._largest, self._sum_of_logs, self._count = (tf.Variable(0.0, trainable=False) for _ in range(3))
+
+    def record(self, norm: tf.Tensor) -> None:
+        """Records the norm of a step, unless it is not finite or zero."""
+        norm = tf.cast(norm, tf.float32)
+        counts = tf.math.is_finite(norm) & (norm > 0)
+        self._largest.assign(tf.where(counts, tf.maximum(self._largest, norm), self._largest))
+        self._sum_of_logs.assign_add(tf.where(counts, tf.math.log(tf.where(counts, norm, 1.0)), 0.0))
+        self._count.assign_add(tf.cast(counts, tf.float32))
+
+    def warn_and_forget(self) -> None:
+        """Warns if the largest norm since the last call was `EXPLODES` times the usual one, the geometric mean."""
+        largest, count = float(self._largest), float(self._count)
+        usual = math.exp(float(self._sum_of_logs) / max(count, 1.0))
+        for variable in (self._largest, self._sum_of_logs, self._count):
+            variable.assign(0.0)
+        if largest > EXPLODES * usual:
+            warnings.warn(
+                f"The meta-gradient explodes: its norm reached {largest:.1e}, usually it was {usual:.1e}. What such "
+                "steps teach hangs on rounding, and the result on the machine. Let it flow through fewer steps "
+                "(`unroll`, or `lives` for learners that live on), estimate it by `EvolutionStrategies`, lower the "
+                "inner learning rate, or at least clip it (the optimizer's `global_clipnorm`).",
+                stacklevel=3,
+            )

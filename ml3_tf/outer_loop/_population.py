@@ -1,0 +1,90 @@
+"""Learners that live on from one step of `fit` to the next."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ml3_tf.arguments import Batch
+from ml3_tf.inner_loop import LearnerState
+
+
+class Kept:
+    """A structure of tensors that outlives the graph which computed it.
+
+    Attributes:
+        variables: The structure of `tf.Variable`; `None` as long as nothing was kept.
+    """
+
+    def __init__(self) -> None:
+        self.variables: Any = None
+
+    def prepare(self, values: Any) -> None:
+        """Makes variables of zeros, unless those that are there have the shapes of `values`."""
+        shapes = lambda structure: tf.nest.map_structure(lambda value: value.shape, structure)
+        if self.variables is None or shapes(self.variables) != shapes(values):
+            with tf.init_scope():
+                zeros = lambda value: tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
+                self.variables = tf.nest.map_structure(zeros, values)
+
+    def assign(self, values: Any) -> None:
+        """Keeps `values`."""
+        self.prepare(values)
+        tf.nest.map_structure(lambda kept, value: kept.assign(value), self.variables, values)
+
+
+class Population:
+    """Learners that live on from one step of `fit` to the next, each with its task, its age and its life.
+
+    Args:
+        lives: The number of steps that learners live for; of two numbers, it is drawn between them, log-uniformly.
+        steps: Number of steps that the learners take between two calls of `renew`.
+        num_groups: The N learners are so many groups one after the other. The first learners of all groups live and die
+            together, then the second, and so on.
+        seed: Optional integer that determines the lives.
+
+    Raises:
+        ValueError: `lives` below `steps`, or in descending order.
+    """
+
+    def __init__(self, lives: int | tuple[int, int], *, steps: int, num_groups: int, seed: int | None) -> None:
+        shortest, longest = lives if isinstance(lives, tuple) else (lives, lives)
+        if not steps <= shortest <= longest:
+            raise ValueError(
+                "`lives` must be a number of steps, or two in ascending order, not below `inner_steps`. Received: "
+                f"lives={lives}, inner_steps={steps}"
+            )
+        self.shortest: int = shortest
+        self.longest: int = longest
+        self._steps, self._num_groups = steps, num_groups
+        self._seeds = keras.random.SeedGenerator(seed)
+        self._kept = Kept()
+
+    def renew(self, fresh: LearnerState, batch: Batch) -> tuple[LearnerState, Batch]:
+        """Replaces learners at the end of their lives by fresh ones with their tasks in `batch`; at first, all.
+
+        The first lives are cut at random, so that they do not all end together.
+        """
+        num_tasks, groups = fresh.age.shape[0], self._num_groups
+        uniform = lambda: keras.random.uniform((num_tasks // groups,), seed=self._seeds)
+        life = self.shortest * (self.longest / self.shortest) ** uniform()
+        life, part = (tf.tile(values, [groups]) for values in (life, uniform()))
+        self._kept.prepare((fresh, batch, life))
+        learners, old_batch, left = tf.nest.map_structure(tf.convert_to_tensor, self._kept.variables)
+        has_started = tf.reduce_any(learners.age > 0)
+        goes_on = left > 0
+        left = tf.where(goes_on, left, tf.where(has_started, life, part * life))
+        choose = lambda old, new: tf.where(tf.reshape(goes_on, [-1] + [1] * (new.shape.rank - 1)), old, new)
+        learners, batch = tf.nest.map_structure(choose, (learners, old_batch), (fresh, batch))
+        self._kept.assign((learners, batch, left))
+        return learners, batch
+
+    def keep(self, learners: LearnerState) -> None:
+        """Keeps the learners after their steps. Those that have diverged have no steps left."""
+        _, batch, left = tf.nest.map_structure(tf.convert_to_tensor, self._kept.variables)
+        finite = lambda values: tf.reduce_all(tf.math.is_finite(tf.reshape(values, [values.shape[0], -1])), axis=1)
+        floats = [values for values in tf.nest.flatten(learners) if values.dtype.is_floating]
+        is_alive = tf.reduce_all([finite(values) for values in floats], axis=0)
+        groups = tf.reduce_all(tf.reshape(is_alive, [self._num_groups, -1]), axis=0)
+        left = tf.where(tf.tile(groups, [self._num_groups]), left - self._steps, 0.0)
+        self._kept.assign((learners, batch, left))
