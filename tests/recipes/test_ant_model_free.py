@@ -20,8 +20,8 @@ from parts.model_free.extra_loss import make_extra_loss
 from parts.model_free.figure import pushes
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-layers 1 2 --smoke"
-SETTINGS = ant_model_free.Settings(losses=("learned_alone",), policy_layers=(1, 2))
+COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-layers 1 --smoke"
+SETTINGS = ant_model_free.Settings(losses=("learned_alone",), policy_layers=(1,))
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from parts.reacher_model_free import figure, task
 
 ROOT = Path(__file__).parents[2]
 MOTORS = "usual", "varied", "reversed"
-COMMAND = "python recipes/reacher_model_free.py --losses learned_alone learned_rewards --policy-layers 1 2 --smoke"
-SETTINGS = reacher_model_free.Settings(losses=("learned_alone", "learned_rewards"), policy_layers=(1, 2))
+COMMAND = "python recipes/reacher_model_free.py --losses learned_rewards --policy-layers 1 2 --smoke"
+SETTINGS = reacher_model_free.Settings(losses=("learned_rewards",), policy_layers=(1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,11 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["metrics"] == metrics
     assert summary["config"]["losses"] == {  # how they differ: a change of it is a new run
         "learned": {},
-        "learned_alone": {"guide_weight": 0.0},
         "learned_rewards": {"layout": "rewards", "motors": "varied"},
     }
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert {row["method"] for row in rows} == {"learned", "learned_alone", "learned_rewards", "ppo", "paper_ppo"}
+    assert {row["method"] for row in rows} == {"learned", "learned_rewards", "ppo", "paper_ppo"}
     assert {row["tasks"] for row in rows} == {"", "shifted_", "reversed_"}
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     with Image.open(folder / "before_and_after.gif") as animation:

@@ -1,0 +1,266 @@
+"""Learn a loss for sine regressors that live for a thousand steps, with SGD or Adam (beyond ML3).
+
+    python recipes/sine_lives.py                               one seed with SGD, about four minutes
+    python recipes/sine_lives.py --optimizer adam              the same with Adam inside
+    python recipes/sine_lives.py --seeds 10 --output-dir results/sine_lives_sgd
+
+The regressors and sines are those of `sine_regression.py`, whose loss is learned on lives of 100 steps and loses its
+lead after that. Here it is learned in two stages:
+
+1. The gradient of the task loss through lives of 100 steps gives a good start. Through longer lives it explodes.
+2. Evolution strategies go on over whole lives of 1,000 steps: the mean logarithm of the error after 100, 300 and 1,000
+   steps, on 16 sines in an outer step, each with a pair of regressors whose losses are perturbed by plus and minus the
+   same noise.
+
+All methods start from the same fresh regressors, on 10 unseen sines per seed, and are measured on points that they were
+not trained on:
+
+learned: the learned loss.
+gradient: the loss after the first stage.
+same_rate: the mean squared error (MSE) at the inner rate that the loss was learned with.
+tuned: MSE at the rate of a grid that is best after 1,000 steps on 200 other sines, with the same optimizer.
+best: MSE at the rate that is best after as many steps as are reported, another for each column.
+
+Expected result (10 seeds): after 1,000 steps the learned loss is at or below MSE at the rate tuned for that, and it
+gets there sooner. Three times as many steps later it still improves.
+
+Metrics (`summary.json`, one value per seed; MSE on unseen points, mean over the 10 test sines, no unit):
+    test_mse_METHOD_STEPS: after 100, 300, 1000 or 3000 gradient steps, METHOD being one of the above.
+
+Files: `summary.json` (the tuned rates are in "config"), `history.csv`, `figure.png`, and the learned loss of the first
+seed in `meta_loss/`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+import ml3_tf
+from parts.experiment import (
+    Metrics,
+    Result,
+    Seed,
+    export_seed_loss,
+    fill_in,
+    run_seeds,
+    save_figure,
+    seed_loss_folder,
+    write_history,
+    write_summary,
+)
+from parts.settings import RecipeSettings, recorded_command, run_command
+from parts.sine_lives.report import draw_figure, history_rows, print_report
+from parts.sine_regression.regressor import build_regressor, train_regressors
+from parts.sine_regression.tasks import draw_tasks, task_seed
+
+NUM_EPOCHS = 20  # points of the meta-training curve of each stage
+SECOND_STAGE = 1_000_000  # its sines come from the streams of seeds so much larger
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RecipeSettings):
+    """The defaults are those of SGD."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """The optimizer of the regressors."""
+    inner_rate: float = 1e-3
+    """Its rate while the loss is learned and used."""
+    learned_rate: float = 50.0
+    """First value of the rate that the loss learns."""
+    output_stddev: float = 1e-4
+    """Spread of the loss's first output weights: a random loss diverges within 100 steps."""
+    num_tasks: int = 16
+    """Number of sines in an outer step."""
+    gradient_life: int = 100
+    """Number of steps that the gradient of the first stage flows through."""
+    gradient_steps: int = 600
+    """Number of outer steps of the first stage."""
+    gradient_rate: float = 3e-3
+    """First rate of the outer Adam in the first stage; it decays to zero."""
+    clip_norm: float = 0.5
+    """Largest norm of the outer gradient in the first stage."""
+    ages: tuple[int, ...] = (100, 300, 1000)
+    """Numbers of steps after which the error counts in the second stage. The last is the length of a life."""
+    outer_steps: int = 300
+    """Number of outer steps of the second stage."""
+    outer_rate: float = 1e-2
+    """First rate of the outer Adam in the second stage; it decays to zero."""
+    stddev: float = 0.02
+    """Standard deviation of the perturbations of the loss."""
+    rates: tuple[float, ...] = (1e-3, 1e-2, 2e-2, 3e-2, 4e-2, 5e-2, 6e-2)
+    """The grid for the rate of MSE."""
+    num_tuning_tasks: int = 200
+    """Number of sines that the rate of MSE is tuned on."""
+    num_test_tasks: int = 10
+    """Number of test sines."""
+    reported_steps: tuple[int, ...] = (100, 300, 1000, 3000)
+    """Numbers of gradient steps at meta-test that are reported. The last is the number of steps taken."""
+    jit_compile: bool = True
+    """Whether to compile with XLA."""
+    tuned_rates: tuple[float, ...] | None = None
+    """The rate that is best for MSE after each of the reported steps. None: tune it."""
+
+    preset_field = "optimizer"
+
+    @classmethod
+    def presets(cls) -> Mapping[str, "Settings"]:
+        adam = cls(
+            optimizer="adam",
+            inner_rate=1e-2,
+            learned_rate=1.0,
+            output_stddev=1e-2,
+            rates=(1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2),
+        )
+        return {"sgd": cls(), "adam": adam}
+
+    def smoke(self) -> "Settings":
+        return self.replace(
+            num_tasks=4,
+            gradient_life=3,
+            gradient_steps=2,
+            ages=(2, 6),
+            outer_steps=2,
+            num_tuning_tasks=4,
+            rates=self.rates[:2],
+            reported_steps=(2, 6, 18),
+            jit_compile=False,
+        )
+
+    def build_optimizer(self, rate: float) -> keras.optimizers.Optimizer:
+        return {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[self.optimizer](rate)
+
+
+def build_loss(settings: Settings) -> ml3_tf.MetaLoss:
+    return ml3_tf.MetaLoss.mlp(
+        (40, 40),
+        output_initializer=keras.initializers.RandomNormal(stddev=settings.output_stddev),
+        learning_rate=settings.learned_rate,
+        name=f"sine_lives_{settings.optimizer}",
+    )
+
+
+def meta_train(trainer: ml3_tf.MetaTrainer, num_steps: int, seed: int, settings: Settings, verbose: int) -> list[float]:
+    """Meta-trains on sines of a stream of their own; returns the task loss of each epoch."""
+    steps_per_epoch = max(num_steps // NUM_EPOCHS, 1)
+    tasks = ml3_tf.sine_tasks(settings.num_tasks, num_query=100, seed=seed)
+    history = trainer.fit(tasks, steps_per_epoch=steps_per_epoch, epochs=num_steps // steps_per_epoch, verbose=verbose)
+    return history.history["loss"]
+
+
+def learn_from_gradients(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, verbose: int) -> list[float]:
+    """The first stage: the mean error of each epoch."""
+    steps = settings.gradient_steps
+    trainer = ml3_tf.MetaTrainer(build_regressor, meta_loss, inner_steps=settings.gradient_life, seed=seed)
+    schedule = keras.optimizers.schedules.CosineDecay(settings.gradient_rate, steps)
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(schedule, global_clipnorm=settings.clip_norm),
+        loss="mse",
+        inner_optimizer=settings.build_optimizer(settings.inner_rate),
+        jit_compile=settings.jit_compile,
+    )
+    return meta_train(trainer, steps, task_seed("train", seed), settings, verbose)
+
+
+def learn_from_whole_lives(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, verbose: int) -> list[float]:
+    """The second stage: the mean logarithm of the error of each epoch."""
+    steps = settings.outer_steps
+    trainer = ml3_tf.MetaTrainer(
+        build_regressor,
+        meta_loss,
+        inner_steps=settings.ages[-1],
+        estimator=ml3_tf.EvolutionStrategies(settings.stddev),
+        seed=seed,
+    )
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.outer_rate, steps)),
+        loss=ml3_tf.TaskLoss("mse", at=settings.ages, logarithm=True),
+        inner_optimizer=settings.build_optimizer(settings.inner_rate),
+        jit_compile=settings.jit_compile,
+    )
+    return meta_train(trainer, steps, task_seed("train", seed + SECOND_STAGE), settings, verbose)
+
+
+def learning_curve(loss: Any, rate: float, tasks: Any, settings: Settings, seed: int) -> np.ndarray:
+    """Returns the error of fresh regressors at meta-test, mean over tasks; every method takes this path."""
+    optimizer, steps = settings.build_optimizer(rate), settings.reported_steps[-1]
+    return train_regressors(loss, optimizer, tasks, steps, seed=seed, jit_compile=settings.jit_compile)
+
+
+def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Returns the rates of the grid that are best for MSE after each of the reported steps, the same for all seeds."""
+    tasks = draw_tasks("tune", 0, settings.num_tuning_tasks)
+    curves = np.array([learning_curve("mse", rate, tasks, settings, 0) for rate in settings.rates])
+    scores = np.nan_to_num(curves[:, list(settings.reported_steps)], nan=np.inf)
+    return {"tuned_rates": [settings.rates[index] for index in scores.argmin(axis=0)], "scores": scores.tolist()}
+
+
+def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    keras.utils.set_random_seed(seed)
+    tasks, rate = draw_tasks("test", seed, settings.num_test_tasks), settings.inner_rate
+    curve = lambda loss, rate: learning_curve(loss, rate, tasks, settings, seed)
+    meta_loss = build_loss(settings)
+    first = learn_from_gradients(meta_loss, settings, seed, verbose)
+    gradient = curve(meta_loss, rate)
+    second = learn_from_whole_lives(meta_loss, settings, seed, verbose)
+    meta_loss.export(seed_loss_folder(seed, output_dir))
+
+    reported = settings.reported_steps
+    rates = dict(zip(reported, settings.tuned_rates, strict=True))
+    curves = {"learned": curve(meta_loss, rate), "gradient": gradient, "same rate": curve("mse", rate)}
+    curves["tuned"] = curve("mse", rates[settings.ages[-1]])
+    best = {steps: curve("mse", rate)[steps] for steps, rate in rates.items()}
+    errors = lambda name: {
+        f"test_mse_{name.replace(' ', '_')}_{steps}": float(curves[name][steps]) for steps in reported
+    }
+    metrics = {key: value for name in curves for key, value in errors(name).items()}
+    metrics |= {f"test_mse_best_{steps}": float(error) for steps, error in best.items()}
+    return {
+        "metrics": metrics,
+        "meta_train": {"gradient": first, "learned": second},
+        "meta_test": {name: curve.tolist() for name, curve in curves.items()},
+    }
+
+
+def main(
+    settings: Settings = Settings(),
+    *,
+    seeds: int = 1,
+    first_seed: int = 0,
+    smoke: bool = False,
+    jobs: int = 1,
+    output_dir: Path | None = None,
+) -> Metrics:
+    """Learns a loss for lives of a thousand steps and compares it on unseen sines.
+
+    Args:
+        settings: The settings.
+        seeds: Number of seeds.
+        first_seed: The first seed.
+        smoke: Run a few steps only, to see that everything works.
+        jobs: Number of processes; each takes seeds of its own.
+        output_dir: Folder for the results, by default runs/sine_lives_OPTIMIZER. An interrupted run resumes from it.
+
+    Returns:
+        The metrics, name -> one value for each seed.
+    """
+    command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
+    settings = settings.smoke() if smoke else settings
+    output_dir = Path(f"runs/sine_lives_{settings.optimizer}") if output_dir is None else output_dir
+    settings = fill_in(tune_rates, ("tuned_rates",), settings, output_dir)
+    numbers = range(first_seed, first_seed + seeds)
+    results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
+    metrics = write_summary("sine_lives", command, numbers, results, settings, output_dir)
+    write_history(history_rows(numbers, results), output_dir)
+    figure_path = save_figure(draw_figure(results, settings), output_dir)
+    loss_path = export_seed_loss(first_seed, output_dir)
+    print_report(metrics, settings)
+    print(f"\nFigure: {figure_path}\nLearned loss: {loss_path}")
+    return metrics
+
+
+if __name__ == "__main__":
+    run_command(main, description=__doc__)
