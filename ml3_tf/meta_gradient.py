@@ -80,7 +80,8 @@ def sweep(
         lambda leaves, i, adjoint, sums: tape.pull(lambda carry: step(carry, i), leaves, adjoint, sums),
     )
     leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(carry)]
-    length = _segment_length(leaves, num_steps, recompute)
+    num_bytes = sum(leaf.dtype.size * leaf.shape.num_elements() for leaf in leaves)
+    length = _segment_length(num_bytes, num_steps, recompute)
     num_segments, rest = divmod(num_steps, length)
     parts = [(one_step, rest), (_segment(one_step, length, rest) if length > 1 else one_step, num_segments)]
     kept = []
@@ -203,12 +204,17 @@ def _or_zeros(gradients: list[Any], sources: Sequence[Any]) -> Leaves:
     ]
 
 
-def _segment_length(leaves: Leaves, num_steps: int, recompute: int | Literal["auto"]) -> int:
+def _segment_length(num_bytes: int, num_steps: int, recompute: int | Literal["auto"]) -> int:
     if recompute != "auto":
         check_counts(recompute=recompute)
         return int(recompute)
-    num_bytes = num_steps * sum(leaf.dtype.size * leaf.shape.num_elements() for leaf in leaves)
-    return max(1, round(math.sqrt(num_steps))) if num_bytes > MAX_KEPT_BYTES else 1
+    return max(1, round(math.sqrt(num_steps))) if num_steps * num_bytes > MAX_KEPT_BYTES else 1
+
+
+def count_kept(num_bytes: int, num_steps: int, recompute: int | Literal["auto"]) -> int:
+    """Returns how many carries of so many bytes a sweep keeps at once."""
+    length = _segment_length(num_bytes, num_steps, recompute)
+    return num_steps if length == 1 else math.ceil(num_steps / length) + length
 
 
 def complete_gradients(gradients: Sequence[tf.Tensor | None], meta_loss: MetaLoss) -> list[tf.Tensor]:

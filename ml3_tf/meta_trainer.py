@@ -6,15 +6,15 @@ Shape letters: N tasks, B examples of a task.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, InnerOptimizerLike, LossLike, ModelLike, OptimizerLike
-from ml3_tf.inner_loop import LearnerState, count_tasks, per_task_loss
+from ml3_tf.inner_loop import MAX_TAPED_STEPS, LearnerState, count_tasks, per_task_loss
 from ml3_tf.learner import Parameters
-from ml3_tf.meta_gradient import Sweep
+from ml3_tf.meta_gradient import count_kept
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.outer_loop import (
     EvolutionStrategies,
@@ -25,6 +25,8 @@ from ml3_tf.outer_loop import (
     Start,
     TaskLoss,
     as_task_loss,
+    estimate_memory,
+    get_metric,
 )
 
 
@@ -45,14 +47,9 @@ class MetaTrainer(OuterLoop):
     `beta L_T + gamma L_extra` (eq. 9). `L_extra` sees the trained learners' parameters and the whole batch, where a
     true frequency or inertia matrix has a name of its own. The learned loss needs none of it.
 
-    **Learners that live on.** With `lives`, a step of `fit` trains learners for `inner_steps` of their life only, and
-    the next step goes on with them. Each has an age of its own, so that every step sees learners of all ages. At the
-    end of its life, or when it has diverged, a learner is replaced by a fresh one, with its task from the next batch.
-    That teaches a loss to serve long trainings, though the gradient flows through a part of them.
-
-    **Where the gradient fails.** Through long chains of steps a gradient explodes, and through a part of a life it is
-    short-sighted: it prefers steps that pay at once. An `estimator=EvolutionStrategies()` sees whole lives, and needs
-    no derivative of a step or of the task loss.
+    **Long lives.** Through many steps a gradient explodes, and through a part of a life it is short-sighted. With
+    `lives`, learners go on from one step of `fit` to the next, so that a loss sees all ages. With
+    `estimator=EvolutionStrategies()` it sees whole lives, without a derivative of steps or task loss.
 
     **Other tasks.** To learn a loss for something other than regression or classification, override one or both of
     `support` and `compute_task_loss`: no other method knows what a task is. Write conditions and loops over tensors as
@@ -112,17 +109,11 @@ class MetaTrainer(OuterLoop):
             inner_steps=inner_steps,
             unroll=unroll,
             start=start,
+            estimator=estimator,
             recompute=recompute,
             seed=seed,
             name=name,
         )
-        if estimator is not None and start == "learned":
-            raise ValueError(
-                "A start can be learned by the meta-gradient alone. Received: start='learned', "
-                f"estimator={estimator}. Leave out one of them."
-            )
-        self.estimator: EvolutionStrategies | None = estimator
-        self._noise_seeds = keras.random.SeedGenerator(seed)
         self._query_metrics: list[keras.metrics.Metric] = []
         self._population: Population | None = None
         self._longest_life = inner_steps
@@ -180,7 +171,7 @@ class MetaTrainer(OuterLoop):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
-        self._query_metrics = [_get_metric(metric) for metric in metrics or []]
+        self._query_metrics = [get_metric(metric) for metric in metrics or []]
         self._meta_gradient = self._compile_meta_gradient(self.meta_gradient)
         self._take_steps = self._in_shards(functools.partial(self._score_steps, num_steps=self.unroll))
         self._live = self._in_shards(functools.partial(self._score_steps, num_steps=self._longest_life))
@@ -202,19 +193,20 @@ class MetaTrainer(OuterLoop):
     def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[Any], tf.Tensor, LearnerState]:
         """Differentiates the task loss through `unroll` inner steps, eq. 5 of ML3.
 
-        Args:
-            learners: `LearnerState` of N tasks.
-            batch: The tasks.
-
         Returns:
             The gradient for each of the `trained_variables` (`None` where nothing depends on it), the task loss, and
             the new `LearnerState`.
         """
+        return self._differentiate(learners, batch, num_steps=self.unroll)
+
+    def _differentiate(
+        self, learners: LearnerState, batch: Batch, *, num_steps: int
+    ) -> tuple[list[Any], tf.Tensor, LearnerState]:
         swept = self.inner_loop.differentiate(
             learners,
             lambda parameters, _: self.support(parameters, batch),
-            lambda learners: self._score(learners, batch, self.unroll),
-            num_steps=self.unroll,
+            lambda learners: self._score(learners, batch, num_steps),
+            num_steps=num_steps,
             variables=self.meta_loss.trainable_variables,
             at_every_step=self.objective.at_every_step,
             recompute=self.recompute,
@@ -244,6 +236,27 @@ class MetaTrainer(OuterLoop):
             self._population.keep(learners)
         return self.get_metrics_result()
 
+    def estimate_memory(self, batch: Batch) -> int:
+        """Returns about how many bytes a step of `fit` needs, and warns if the machine has less left; takes no step.
+
+        TensorFlow and compilation take about 1 GiB more, and loops inside of a step (recurrent layers, rollouts) keep
+        more than a graph tells.
+        """
+        batch = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
+        fresh = tf.function(self.draw_lives, autograph=False)  # it is traced alone: nothing is drawn
+        lives = fresh.get_concrete_function(count_tasks(batch), batch).structured_outputs
+        num_steps = self.unroll if self.unroll <= MAX_TAPED_STEPS else 1  # those under one tape
+
+        def take(learners: LearnerState, batch: Batch) -> Any:
+            if self.estimator is None:
+                return self._differentiate(learners, batch, num_steps=num_steps)
+            learners = self.inner_loop.step(learners, lambda parameters: self.support(parameters, batch))
+            return self._score(learners, batch, num_steps), learners
+
+        swept = 0 if self.estimator is not None else self.unroll - num_steps
+        kept = functools.partial(count_kept, num_steps=swept, recompute=self.recompute)
+        return estimate_memory(take, *lives, vectorized=self.inner_loop.vectorized, count_kept=kept)
+
     def test_step(self, batch: Batch) -> dict[str, Any]:
         learners = self.draw_learners(count_tasks(batch), for_evaluation=True)
         losses, learners = self._live(learners, batch)
@@ -253,14 +266,8 @@ class MetaTrainer(OuterLoop):
 
     def _start_lives(self, batch: Batch) -> tuple[LearnerState, Batch]:
         """Returns the learners that a step of `fit` trains, and their tasks."""
-        num_tasks = count_tasks(batch)
-        if self.estimator is None:
-            learners = self.draw_learners(num_tasks)  # initializers draw outside of XLA, where they are fast
-        else:
-            count = num_tasks * self.estimator.num_pairs
-            noise = self.estimator.perturb(self.trained_variables, count, self._noise_seeds)
-            learners, batch = self.estimator.pair((self.draw_learners(count), self.estimator.repeat(batch)))
-            learners = learners._replace(perturbation=[tf.concat([rows, -rows], axis=0) for rows in noise])
+        # Initializers draw outside of XLA, where they are fast.
+        learners, batch = self.draw_lives(count_tasks(batch), batch)
         return (learners, batch) if self._population is None else self._population.renew(learners, batch)
 
     def _score(self, learners: LearnerState, batch: Batch, num_steps: int) -> tf.Tensor:
@@ -281,13 +288,6 @@ class MetaTrainer(OuterLoop):
             at_every_step=self.objective.at_every_step,
         )
 
-    def _start_gradients(self, swept: Sweep, learners: LearnerState) -> list[tf.Tensor]:
-        """Returns the gradient for each variable of a learned start, through the learners that are there."""
-        at_start = learners.age == 0
-        rows = swept.carry_gradients[: len(self._start_variables)]
-        choose = lambda values: tf.where(tf.reshape(at_start, [-1] + [1] * (values.shape.rank - 1)), values, 0.0)
-        return [tf.reduce_sum(choose(values), axis=0) for values in rows]
-
     def _update_query_metrics(self, learners: LearnerState, batch: Batch) -> None:
         if not self._query_metrics:
             return
@@ -296,12 +296,3 @@ class MetaTrainer(OuterLoop):
         query = y, self._predict(learners.parameters, x), *([] if sample_weight is None else [sample_weight])
         for metric in self._query_metrics:
             metric.update_state(*map(merge_tasks, query))
-
-
-def _get_metric(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
-    if metric in ("accuracy", "acc"):
-        raise ValueError(
-            f"Which accuracy? Received: metrics=[{metric!r}]. Expected 'binary_accuracy', 'categorical_accuracy' or "
-            "'sparse_categorical_accuracy'."
-        )
-    return cast(keras.metrics.Metric, keras.metrics.get(metric))

@@ -2,7 +2,8 @@
 
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._guard import FiniteGuard
-from ml3_tf.outer_loop._loop import ExtraLoss, OuterLoop, Start
+from ml3_tf.outer_loop._loop import ExtraLoss, OuterLoop, Start, get_metric
+from ml3_tf.outer_loop._memory import estimate_memory
 from ml3_tf.outer_loop._population import Kept, Population
 from ml3_tf.outer_loop._task_loss import TaskLoss, as_task_loss
 
@@ -16,4 +17,6 @@ __all__ = [
     "Start",
     "TaskLoss",
     "as_task_loss",
+    "estimate_memory",
+    "get_metric",
 ]

@@ -66,9 +66,9 @@ class EvolutionStrategies:
         return tf.nest.map_structure(lambda rows: tf.concat([rows] * self.num_pairs, axis=0), values)
 
     def perturb(self, variables: Sequence[keras.Variable], count: int, seeds: Any) -> list[tf.Tensor]:
-        """Draws perturbations for each variable, `[count, ...]`."""
+        """Draws perturbations of `count` pairs, `[2 count, ...]` for each variable: all "plus", then all "minus"."""
         draw = lambda v: keras.random.normal((count, *v.shape), stddev=self.stddev, dtype=v.dtype, seed=seeds)
-        return [draw(variable) for variable in variables]
+        return [tf.concat([rows, -rows], axis=0) for rows in map(draw, variables)]
 
     def estimate(self, perturbation: Sequence[tf.Tensor], losses: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns the gradient for each variable, and the mean loss.

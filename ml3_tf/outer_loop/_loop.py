@@ -6,7 +6,7 @@ Shape letters: N tasks, B examples of a task.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import keras
 import tensorflow as tf
@@ -14,7 +14,7 @@ import tensorflow as tf
 from ml3_tf.arguments import Batch, InnerOptimizerLike, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import InnerLoop, LearnerState
 from ml3_tf.learner import Learner, Parameters
-from ml3_tf.meta_gradient import complete_gradients
+from ml3_tf.meta_gradient import Sweep, complete_gradients
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
@@ -36,6 +36,7 @@ class OuterLoop(keras.Model):
         inner_steps: Number of steps that a learner lives for.
         unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. `None`: all.
         start: The parameters that learners start from: "fresh", a model, or "learned".
+        estimator: The estimator of the meta-gradient; `None`: the meta-gradient itself.
         recompute: The learners are kept every so many of these steps, and those between are computed once more: memory
             for time. "auto": all are kept, unless they are large.
         seed: Optional integer that determines the learners' fresh parameters.
@@ -53,6 +54,7 @@ class OuterLoop(keras.Model):
         inner_steps: int,
         unroll: int | None,
         start: Start = "fresh",
+        estimator: EvolutionStrategies | None = None,
         recompute: int | Literal["auto"] = "auto",
         seed: int | None,
         name: str | None,
@@ -64,18 +66,24 @@ class OuterLoop(keras.Model):
                 "Expected `inner_steps` >= 1 and an `unroll` that divides it. "
                 f"Received: inner_steps={inner_steps}, unroll={unroll}"
             )
+        if estimator is not None and start == "learned":
+            raise ValueError(
+                "A start can be learned by the meta-gradient alone. Received: start='learned', "
+                f"estimator={estimator}. Leave out one of them."
+            )
         self.learner: Learner = Learner(learner, seed=seed)
         self._evaluated_learner = Learner(learner, seed=seed)  # draws from a stream of its own: training is unmoved
         self.meta_loss: MetaLoss = meta_loss
         self.inner_steps: int = inner_steps
         self.unroll: int = unroll
         self.recompute: int | Literal["auto"] = recompute
-        self.estimator: EvolutionStrategies | None = None
+        self.estimator: EvolutionStrategies | None = estimator
         # Phi is what this model trains. The learner's template is not a layer of it, so that its weights stay out.
         self._phi_layers = meta_loss.layers
         if start == "learned":
             self._learned_start = start = self.learner.build_model(self.learner.draw(1))
         self._get_start = lambda: start  # hidden from Keras, which would make a layer of a given model
+        self._noise_seeds = keras.random.SeedGenerator(seed)
         self._guard = FiniteGuard(self.trained_variables)
         self._norm_watch = NormWatch()
         self.built = True
@@ -100,6 +108,15 @@ class OuterLoop(keras.Model):
         if self.start == "fresh":
             return self.inner_loop.start(num_tasks, learner.draw(num_tasks))
         return self.inner_loop.start(num_tasks, learner.copies(self.start, num_tasks, fresh_seeds=True))
+
+    def draw_lives(self, num_tasks: int, batch: Batch) -> tuple[LearnerState, Batch]:
+        """Returns fresh learners for the tasks in a batch: pairs of them with an estimator."""
+        if self.estimator is None:
+            return self.draw_learners(num_tasks), batch
+        count = num_tasks * self.estimator.num_pairs
+        learners, batch = self.estimator.pair((self.draw_learners(count), self.estimator.repeat(batch)))
+        changes = self.estimator.perturb(self.trained_variables, count, self._noise_seeds)
+        return learners._replace(perturbation=changes), batch
 
     def compile(
         self,
@@ -225,6 +242,13 @@ class OuterLoop(keras.Model):
 
         return call
 
+    def _start_gradients(self, swept: Sweep, learners: LearnerState) -> list[tf.Tensor]:
+        """Returns the gradient for each variable of a learned start, through the learners that are there."""
+        at_start = learners.age == 0
+        rows = swept.carry_gradients[: len(self._start_variables)]
+        choose = lambda values: tf.where(tf.reshape(at_start, [-1] + [1] * (values.shape.rank - 1)), values, 0.0)
+        return [tf.reduce_sum(choose(values), axis=0) for values in rows]
+
     def apply_meta_gradient(self, gradients: list[tf.Tensor], loss: tf.Tensor) -> None:
         """Moves `trained_variables` by a meta-gradient, unless it is not finite, and records the task loss."""
         self._guard.apply(self.optimizer, gradients)
@@ -258,3 +282,13 @@ def _refuse_without_derivative(optimizer: InnerOptimizerLike) -> None:
             "derivative is zero, so nothing can be learned through it. Use SGD, Adam or another smooth optimizer, or "
             "`MetaTrainer(estimator=EvolutionStrategies())`."
         )
+
+
+def get_metric(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
+    """Returns a metric by its name, unless that is ambiguous."""
+    if metric in ("accuracy", "acc"):
+        raise ValueError(
+            f"Which accuracy? Received: metrics=[{metric!r}]. Expected 'binary_accuracy', 'categorical_accuracy' or "
+            "'sparse_categorical_accuracy'."
+        )
+    return cast(keras.metrics.Metric, keras.metrics.get(metric))
