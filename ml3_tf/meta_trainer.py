@@ -190,18 +190,16 @@ class MetaTrainer(OuterLoop):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch["query"])
         return per_task_loss(self.task_loss, y, self.inner_loop.predict(parameters, x), sample_weight)
 
-    def meta_gradient(self, learners: LearnerState, batch: Batch) -> tuple[list[Any], tf.Tensor, LearnerState]:
-        """Differentiates the task loss through `unroll` inner steps, eq. 5 of ML3.
+    def meta_gradient(
+        self, learners: LearnerState, batch: Batch, *, num_steps: int | None = None
+    ) -> tuple[list[Any], tf.Tensor, LearnerState]:
+        """Differentiates the task loss through `num_steps` inner steps, eq. 5 of ML3; `None`: through `unroll`.
 
         Returns:
             The gradient for each of the `trained_variables` (`None` where nothing depends on it), the task loss, and
             the new `LearnerState`.
         """
-        return self._differentiate(learners, batch, num_steps=self.unroll)
-
-    def _differentiate(
-        self, learners: LearnerState, batch: Batch, *, num_steps: int
-    ) -> tuple[list[Any], tf.Tensor, LearnerState]:
+        num_steps = self.unroll if num_steps is None else num_steps
         swept = self.inner_loop.differentiate(
             learners,
             lambda parameters, _: self.support(parameters, batch),
@@ -249,7 +247,7 @@ class MetaTrainer(OuterLoop):
 
         def take(learners: LearnerState, batch: Batch) -> Any:
             if self.estimator is None:
-                return self._differentiate(learners, batch, num_steps=num_steps)
+                return self.meta_gradient(learners, batch, num_steps=num_steps)
             learners = self.inner_loop.step(learners, lambda parameters: self.support(parameters, batch))
             return self._score(learners, batch, num_steps), learners
 
