@@ -12,13 +12,8 @@ from parts.experiment import Metrics, Result, Seed, print_table
 if TYPE_CHECKING:
     from sine_lives import Settings
 
-LABELS = {
-    "learned": "learned on whole lives",
-    "gradient": "learned on short lives",
-    "same rate": "MSE, same rate",
-    "tuned": "MSE, best rate",
-}
-LOOKS = {"learned": ("C0", "-"), "gradient": ("C3", ":"), "same rate": ("C1", "--"), "tuned": ("C2", "-.")}
+LABELS = {"learned": "learned loss", "start": "its start", "tuned": "MSE at its best rate"}
+LOOKS = {"learned": ("C0", "-"), "start": ("C3", ":"), "tuned": ("C2", "-.")}
 
 
 def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
@@ -28,7 +23,7 @@ def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
     curves = np.exp([result["meta_train"]["learned"] for result in results])  # the loss is a mean logarithm
     steps = (np.arange(curves.shape[1]) + 1) * settings.outer_steps / curves.shape[1]
     ages = ", ".join(map(str, settings.ages))
-    train.set(title="(a) meta-training on whole lives", xlabel="outer steps", yscale="log")
+    train.set(title="(a) meta-training", xlabel="outer steps", yscale="log")
     train.set_ylabel(f"error after {ages} steps,\ngeometric mean (MSE)")
     plot_learning_curve(curves, train, steps=steps, color="C0")
     test.set(title="(b) fresh regressors, unseen sines", xlabel="gradient steps", ylabel="error (MSE)")
@@ -37,7 +32,7 @@ def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
         curves = np.array([result["meta_test"][name][1:] for result in results])  # a logarithmic axis has no step 0
         plot_learning_curve(curves, test, label=label, color=LOOKS[name][0], steps=np.arange(1, curves.shape[1] + 1))
         test.lines[-1].set_linestyle(LOOKS[name][1])
-    test.axvline(settings.ages[-1], color="0.5", linewidth=1, linestyle=":")
+    test.axvline(settings.life, color="0.5", linewidth=1, linestyle=":")
     style_axes([train, test])
     test.legend(frameon=False)
     return figure
@@ -56,9 +51,9 @@ def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[
 
 def print_report(metrics: Metrics, settings: "Settings") -> None:
     """Prints the table, and on how many seeds the learned loss is at or below the tuned error."""
-    methods = {**LABELS, "best": "MSE, best rate for so many steps"}
+    methods = {**LABELS, "best": "MSE at the best rate for so many steps"}
     rows = [
-        (f"{label}, after {steps} steps", f"test_mse_{name.replace(' ', '_')}_{steps}")
+        (f"{label}, after {steps} steps", f"test_mse_{name}_{steps}")
         for steps in settings.reported_steps
         for name, label in methods.items()
     ]
