@@ -31,7 +31,7 @@ help: ## list the targets
 venv: .venv/.installed ## .venv with the locked packages and this checkout, editable
 
 demo: venv ## meta-learn a loss for sine regression (into runs/demo; results/ holds the reported runs alone)
-	@$(BIN)/python recipes/sine_regression.py --output-dir runs/demo $(DEMO_ARGS)
+	@$(BIN)/python tools/quiet.py $(BIN)/python recipes/sine_regression.py --output-dir runs/demo $(DEMO_ARGS)
 
 # A file's tests share a worker, and so what its fixtures ran. The longest files come first, see tests/conftest.py.
 test: lint ## lint, then the tests

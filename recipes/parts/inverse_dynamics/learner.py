@@ -63,39 +63,30 @@ class Scales(NamedTuple):
 
 
 def build_learner(scales: Scales) -> keras.Model:
-    """Returns a Keras model `[B, 3 J] -> [B, J]`: angle (rad), velocity and acceleration to torque, in standard units.
-
-    All arrays in it have rank two, and parts of x are taken by products with constant matrices: with slices,
-    concatenations or reshapes in the learner, XLA compiles meta-training anew at every step, or not at all.
-    """
-    num_joints = len(scales.torque)
-    x = keras.Input((3 * num_joints,))
-    angle, velocity, acceleration = np.split(np.eye(3 * num_joints, dtype="float32"), 3, axis=1)
-    phase = np.repeat([0.0, np.pi / 2], num_joints).astype("float32")
-    pose = ops.sin(ops.matmul(x, np.tile(angle, 2)) + phase)  # sin(q), cos(q)
-    inertial = _inertial_torque(pose, ops.matmul(x, acceleration), scales)
-    hidden = layers.Dense(HIDDEN_UNITS)(pose) + layers.Dense(HIDDEN_UNITS, use_bias=False)(ops.matmul(x, velocity))
+    """Returns a Keras model `[B, 3 J] -> [B, J]`: angle (rad), velocity, acceleration to torque, in standard units."""
+    x = keras.Input((3 * len(scales.torque),))
+    angle, velocity, acceleration = ops.split(x, 3, axis=1)
+    pose = ops.concatenate([ops.sin(angle), ops.cos(angle)], axis=1)
+    inertial = _inertial_torque(pose, acceleration, scales)
+    hidden = layers.Dense(HIDDEN_UNITS)(pose) + layers.Dense(HIDDEN_UNITS, use_bias=False)(velocity)
     hidden = layers.Dense(HIDDEN_UNITS, "tanh")(ops.tanh(hidden))
-    bias = layers.Dense(num_joints)(hidden)
+    bias = layers.Dense(len(scales.torque))(hidden)
     return keras.Model(x, inertial + bias)
 
 
 def _inertial_torque(pose: Any, acceleration: Any, scales: Scales) -> Any:
-    """M(q) qdd, in standard units."""
+    """M(q) qdd = L L^T qdd + epsilon qdd, in standard units."""
     num_joints = len(scales.torque)
     hidden = layers.Dense(HIDDEN_UNITS, "tanh")(pose)
     hidden = layers.Dense(HIDDEN_UNITS, "tanh")(hidden)
     diagonal = _small_dense(num_joints, "softplus")(hidden)
     below = _small_dense(num_joints * (num_joints - 1) // 2)(hidden)
-    # L, row by row: [B, J * J]
     factor = ops.matmul(diagonal, _places(*np.diag_indices(num_joints)))
     factor += ops.matmul(below, _places(*np.tril_indices(num_joints, -1), num_joints))
-    eye, ones = np.eye(num_joints, dtype="float32"), np.ones((1, num_joints), "float32")
-    repeat_rows, repeat_columns = np.kron(eye, ones), np.kron(ones, eye)  # v_i or v_k in the place of L_ik
+    factor = ops.reshape(factor, (-1, num_joints, num_joints))  # L
     into, out = _unit_factors(scales)
     weighted = acceleration * into
-    half = ops.matmul(factor * ops.matmul(weighted, repeat_rows), repeat_columns.T)  # L^T v
-    product = ops.matmul(factor * ops.matmul(half, repeat_columns), repeat_rows.T)  # L L^T v
+    product = ops.einsum("bij,bkj,bk->bi", factor, factor, weighted)
     return (product + EPSILON * weighted) * out
 
 
