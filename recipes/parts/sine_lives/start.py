@@ -1,6 +1,7 @@
 """A learned loss that starts as the mean squared error."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import ml3_tf
@@ -12,12 +13,27 @@ LOG_ERRORS = -2.5, 1.0  # powers of ten between which errors are drawn
 SMALLEST_ERROR = 0.02  # below, the gradient need not be relatively right
 
 
-def fit_to_squared_error(meta_loss: ml3_tf.MetaLoss, num_steps: int, *, seed: int) -> float:
-    """Fits the network of a loss, so that its gradient for y_pred is `2 (y_pred - y)`; returns the last squared misfit.
+def build_loss(name: str, num_steps: int, *, seed: int) -> ml3_tf.MetaLoss:
+    """Returns a loss that starts as the mean squared error, and of which the last layer and the rate are learned.
+
+    These are 41 numbers. Evolution strategies with few pairs cannot tell the influence of thousands apart.
+    """
+    network = ml3_tf.MetaLoss.mlp((40, 40)).network
+    fit_to_squared_error(network, num_steps, seed=seed)
+    for layer in network.layers[:-1]:
+        layer.trainable = False
+    # The last layer gets weights of about 1, and the rate their size.
+    kernel = network.layers[-1].kernel
+    size = float(np.sqrt(np.mean(np.square(kernel))))
+    kernel.assign(kernel / size)
+    return ml3_tf.MetaLoss(network, learning_rate=size, name=name)
+
+
+def fit_to_squared_error(network: keras.Model, num_steps: int, *, seed: int) -> float:
+    """Fits a loss's network, so that its gradient for y_pred is `2 (y_pred - y)`; returns the last squared misfit.
 
     The misfit is relative to the size of the error, for errors of all sizes.
     """
-    network = meta_loss.network
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(OUTER_RATE, num_steps))
     optimizer.build(network.trainable_variables)
 
