@@ -140,10 +140,10 @@ def main(jax: bool = True) -> None:
     Args:
         jax: Whether to time JAX too.
     """
-    rows = [(HORIZON, 1), (10 * HORIZON, 1), (HORIZON, 5)]
+    rows = [(HORIZON, 1), (HORIZON, 5), (10 * HORIZON, 1), (10 * HORIZON, 5)]
     makers = {f"horizon {h}, {u} step(s) a pass": lambda h=h, u=u: tensorflow_steps(h, u) for h, u in rows}
     if jax:
-        makers[f"JAX, scan, horizon {HORIZON}"] = lambda: jax_steps(HORIZON)
+        makers |= {f"JAX, scan, horizon {h}": lambda h=h: jax_steps(h) for h in (HORIZON, 10 * HORIZON)}
     print(f"{'':32}  first step (s)  {OUTER_STEPS - 1} more (s)  sum (s)  processor (s)")
     for name, make in makers.items():
         try:
