@@ -22,7 +22,10 @@ start: the loss before the second stage.
 tuned: MSE at the rate of a grid that is best after 1,000 steps on 200 other sines. The learned loss has the same rate.
 best: MSE at the rate that is best after as many steps as are reported, another for each column.
 
-Expected result (10 seeds): EXPECTED
+Expected result: not reported yet over 10 seeds. While the settings were chosen, on sines of their own, the learned loss
+ended 1,000 steps at two thirds of the error of MSE at the same, best rate, and was ahead of it from 100 to 3,000 steps.
+
+Departures from the paper: all of it; the paper's regressors take one step in meta-training, with the gradient.
 
 Metrics (`summary.json`, one value per seed; MSE on unseen points, mean over the 10 test sines, no unit):
     test_mse_METHOD_STEPS: after 100, 300, 1000 or 3000 gradient steps, METHOD being one of the above.
