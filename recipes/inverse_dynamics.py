@@ -173,8 +173,7 @@ def meta_train(settings: Settings, shaped: bool, seed: int, verbose: int) -> tup
     scales = measured_scales(settings)
     learner, (steps, unroll) = functools.partial(build_learner, scales), (settings.inner_steps, settings.unroll)
     trainer = ml3_tf.MetaTrainer(learner, meta_loss, inner_steps=steps, unroll=unroll, seed=seed)
-    num_updates = settings.outer_lives * steps // unroll
-    schedule = keras.optimizers.schedules.CosineDecay(settings.outer_rate, num_updates)
+    schedule = keras.optimizers.schedules.CosineDecay(settings.outer_rate, settings.outer_lives * steps // unroll)
     trainer.compile(
         optimizer=keras.optimizers.Adam(schedule, global_clipnorm=settings.clip_norm),
         loss="mse",
@@ -210,10 +209,9 @@ def learning_curves(
     curves = ml3_tf.meta_test(
         learner, loss, optimizer, tasks, num_steps=steps, metrics=metrics, seed=seed, jit_compile=jit_compile
     )
+    scale = np.square(measured_scales(settings).torque)
     return {
-        "torque_rmse": np.sqrt(
-            (curves["squares"] * np.square(measured_scales(settings).torque)).mean(axis=(1, 2))
-        ).tolist(),
+        "torque_rmse": np.sqrt((curves["squares"] * scale).mean(axis=(1, 2))).tolist(),
         "torque_share": np.sqrt(curves["squares"].mean(axis=(1, 2))).tolist(),
         "inertia_error": curves["inertia_error"].mean(axis=1).tolist(),
     }
