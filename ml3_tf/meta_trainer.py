@@ -274,7 +274,8 @@ class MetaTrainer(OuterLoop):
         def losses() -> tf.Tensor:
             return self.shape_loss(self.compute_task_loss(learners.parameters, batch), learners.parameters, batch)
 
-        return self.objective.take(losses, learners.age, num_steps)
+        dtype = learners.parameters.trainable[0].dtype
+        return self.objective.take(losses, learners.age, num_steps=num_steps, dtype=dtype)
 
     def _score_steps(self, learners: LearnerState, batch: Batch, *, num_steps: int) -> tuple[tf.Tensor, LearnerState]:
         """Trains learners: their scores `[N]`, and the new `LearnerState`."""

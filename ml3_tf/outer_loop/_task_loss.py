@@ -63,23 +63,21 @@ class TaskLoss:
         """Whether the loss is taken after every step, not after the last alone."""
         return self.at != "end"
 
-    def take(self, losses: Callable[[], tf.Tensor], age: tf.Tensor, num_steps: int) -> tf.Tensor:
+    def take(self, losses: Callable[[], tf.Tensor], age: tf.Tensor, *, num_steps: int, dtype: tf.DType) -> tf.Tensor:
         """Returns what the losses of N tasks count after a step, `[N]`.
 
         Args:
             losses: Function without arguments that returns the loss of each task, `[N]`.
             age: `[N]`, the number of steps that each learner has taken.
             num_steps: Number of steps of which this is one.
+            dtype: The dtype of the result.
         """
-        if self.at == "end":
-            return losses()
-        if self.at == "mean":
-            return losses() / num_steps
+        if isinstance(self.at, str):
+            return tf.cast(losses(), dtype) / (num_steps if self.at == "mean" else 1)
         is_named = tf.reduce_any(age[:, tf.newaxis] == tf.constant(list(self.at), age.dtype), axis=1)
-        zeros = lambda: tf.zeros(age.shape, dtype)
-        dtype = losses().dtype
-        taken = tf.cond(tf.reduce_any(is_named), losses, zeros)
-        return tf.where(is_named, taken / len(self.at), zeros())
+        zeros = tf.zeros(age.shape, dtype)
+        taken = tf.cond(tf.reduce_any(is_named), lambda: tf.cast(losses(), dtype), lambda: zeros)
+        return tf.where(is_named, taken / len(self.at), zeros)
 
     def scale(self, losses: tf.Tensor) -> tf.Tensor:
         """Returns the losses of the tasks on the scale that counts."""
