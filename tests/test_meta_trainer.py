@@ -433,6 +433,11 @@ def test_a_learned_start_is_moved_saved_and_used(tmp_path):
     meta_test(build_learner, trainer.meta_loss, optimizers.SGD(0.1), next(iter(make_tasks())), **arguments)
 
 
+def test_an_unknown_start_is_refused():
+    with pytest.raises(ValueError, match="`start` must be 'fresh', 'learned' or a Keras model. Received: start='maml'"):
+        MetaTrainer(build_learner, MetaLoss.mlp(), start="maml")
+
+
 def test_later_parts_of_a_life_do_not_move_a_learned_start():
     trainer = MetaTrainer(build_learner, MetaLoss.mlp((10,)), inner_steps=4, unroll=2, start="learned", seed=0)
     trainer.compile(optimizers.SGD(0.1), "mse", optimizers.SGD(0.1))

@@ -66,6 +66,8 @@ class OuterLoop(keras.Model):
                 "Expected `inner_steps` >= 1 and an `unroll` that divides it. "
                 f"Received: inner_steps={inner_steps}, unroll={unroll}"
             )
+        if not isinstance(start, keras.Model) and start not in ("fresh", "learned"):
+            raise ValueError(f"`start` must be 'fresh', 'learned' or a Keras model. Received: start={start!r}")
         if estimator is not None and start == "learned":
             raise ValueError(
                 "A start can be learned by the meta-gradient alone. Received: start='learned', "
