@@ -91,7 +91,7 @@ def train_in_model(
             tape.watch(theta)
             act = lambda observations: learner.predict(Parameters(theta, non_trainable), observations)
             starts, goals = trajectory.observations[:, tf.newaxis, 0], trajectory.goal[:, tf.newaxis]
-            costs = cost(rollout_model(act, dynamics, starts, horizon=horizon, goal=goals))
+            costs = cost(rollout_model(act, dynamics, starts, horizon=horizon, goal=goals, weights=theta))
             _check_costs(costs, (num_policies, 1))
             # Parameters of different policies do not mix: the gradient of the sum holds the gradient of each.
             total = tf.reduce_sum(costs)

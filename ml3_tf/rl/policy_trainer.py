@@ -83,6 +83,7 @@ class PolicyTrainer(MetaTrainer):
             horizon=self.horizon,
             goal=goal,
             time_unroll=self.time_unroll,
+            weights=parameters.trainable,
         )
 
     def outer_step(self, learners: LearnerState, batch: Batch) -> LearnerState:

@@ -6,13 +6,14 @@ O observation, A action, G goal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from ml3_tf.arguments import TensorLike, check_counts
+from ml3_tf.rl.time_loop import loop_over_time
 
 if TYPE_CHECKING:
     import gymnasium
@@ -56,6 +57,7 @@ def rollout_model(
     goal: TensorLike | None = None,
     reward: Callable[[Any, Any, Any], Any] | None = None,
     time_unroll: int = TIME_UNROLL,
+    weights: Sequence[tf.Tensor] = (),
 ) -> Trajectory:
     """Rolls a policy out in a model of the dynamics; gradients of any order flow through all of it.
 
@@ -71,6 +73,9 @@ def rollout_model(
         reward: Optional function of the next states `[..., T, S]`, the actions `[..., T, A]` and the goal
             `[..., 1, G]` that returns the rewards `[..., T]`.
         time_unroll: Number of time steps in one pass of the loop.
+        weights: Tensors that the policy depends on. With them the gradient is a sweep back over time, which takes each
+            step once more: it compiles sooner, and XLA keeps no more than the states. It then flows to the initial
+            states, to these tensors and to variables, and to no other tensor that policy or dynamics hold.
 
     Returns:
         A `Trajectory` of tensors; its observations are the states.
@@ -101,7 +106,8 @@ def rollout_model(
     num_loops = (horizon - 1) // time_unroll
     last, states, actions = steps(start, horizon - num_loops * time_unroll)
     if num_loops:
-        looped = _loop(lambda states: steps(states, time_unroll), last, num_loops, states.shape[1:], actions.shape[1:])
+        shapes, step = (states.shape[1:], actions.shape[1:]), lambda states: steps(states, time_unroll)
+        looped = loop_over_time(step, last, num_loops, shapes, weights=weights)
         states, actions = (tf.concat(pair, 0) for pair in zip((states, actions), looped))
     states, actions = _time_second_last(tf.concat([start[tf.newaxis], states], 0)), _time_second_last(actions)
     goals: Any = tf.zeros([*start.shape[:-1], 0], states.dtype) if goal is None else tf.convert_to_tensor(goal)
@@ -176,25 +182,6 @@ def concat_goal(trajectory: Trajectory) -> tf.Tensor:
     shape = [*observations.shape[:-1], trajectory.goal.shape[-1]]
     goal = tf.broadcast_to(trajectory.goal[..., tf.newaxis, :], shape)
     return tf.concat([observations, goal], -1)
-
-
-def _loop(
-    steps: Callable[[tf.Tensor], list[tf.Tensor]],
-    states: tf.Tensor,
-    num_loops: int,
-    state_shape: tf.TensorShape,
-    action_shape: tf.TensorShape,
-) -> list[tf.Tensor]:
-    """Applies `steps` `num_loops` times in a `tf.while_loop`. Returns all states and all actions, time first."""
-
-    def body(i: Any, states: Any, visited: Any, actions: Any) -> tuple[Any, ...]:
-        states, *new = steps(states)
-        return i + 1, states, visited.write(i, new[0]), actions.write(i, new[1])
-
-    arrays = [tf.TensorArray(states.dtype, num_loops, element_shape=[None, *s]) for s in (state_shape, action_shape)]
-    _, _, *arrays = tf.while_loop(lambda i, *_: i < num_loops, body, (0, states, *arrays), maximum_iterations=num_loops)
-    # [loops, steps of a loop, ...] -> [T, ...]
-    return [tf.reshape(a.stack(), [-1, *s]) for a, s in zip(arrays, (state_shape, action_shape))]
 
 
 def _time_second_last(values: tf.Tensor) -> tf.Tensor:
