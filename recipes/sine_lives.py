@@ -22,8 +22,9 @@ start: the loss before the second stage.
 tuned: MSE at the rate of a grid that is best after 1,000 steps on 200 other sines. The learned loss has the same rate.
 best: MSE at the rate that is best after as many steps as are reported, another for each column.
 
-Expected result: not reported yet over 10 seeds. While the settings were chosen, on sines of their own, the learned loss
-ended 1,000 steps at two thirds of the error of MSE at the same, best rate, and was ahead of it from 100 to 3,000 steps.
+Expected result: not reported yet over 10 seeds, and so far no gain to count on. On 120 sines apart from those of
+training and test, the error after 1,000 steps was 0.101 where MSE had 0.159 at the same rate of 0.05; but at 0.04 MSE
+has 0.075, and the loss that was learned there 0.077 after 100 outer steps and 0.144 after 200.
 
 Departures from the paper: all of it; the paper's regressors take one step in meta-training, with the gradient.
 
