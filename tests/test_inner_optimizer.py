@@ -188,6 +188,13 @@ def test_refuses_by_name(optimizer, words):
         InnerOptimizer(optimizer, [keras.Variable([1.0, 2.0])])
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_first_slot_counts_steps(name):
+    """It is the age of a learner."""
+    inner = InnerOptimizer(OPTIMIZERS[name], build_learner().trainable_variables)
+    assert inner.optimizer.variables[0] is inner.optimizer.iterations
+
+
 # No gradient through the scale
 
 

@@ -1,6 +1,7 @@
 """The inner loop: learners of many tasks take optimizer steps on a loss. Eq. 2 of ML3."""
 
 from ml3_tf.inner_loop._loop import MAX_TAPED_STEPS, InnerLoop, LearnerState
+from ml3_tf.inner_loop._shares import count_shares
 from ml3_tf.inner_loop._tasks import count_tasks, per_task_loss
 
-__all__ = ["MAX_TAPED_STEPS", "InnerLoop", "LearnerState", "count_tasks", "per_task_loss"]
+__all__ = ["MAX_TAPED_STEPS", "InnerLoop", "LearnerState", "count_shares", "count_tasks", "per_task_loss"]

@@ -24,12 +24,10 @@ def compile_in_shares(function: Callable[..., Any], *, vectorized: bool, jit_com
     # TensorFlow would lay a function out at each call of it.
     attributes = None if jit_compile else {"_noinline": True}
     compiled = tf.function(function, autograph=False, jit_compile=jit_compile, experimental_attributes=attributes)
-    num_cores = 1 if not jit_compile or tf.config.list_logical_devices("GPU") else os.cpu_count() or 1
 
     def call(*inputs: Any) -> Any:
         num_tasks = _count_rows(inputs)
-        most = num_cores if vectorized else num_tasks
-        count = max(n for n in range(1, most + 1) if num_tasks % n == 0)
+        count = count_shares(num_tasks, vectorized=vectorized, jit_compile=jit_compile)
         size = num_tasks // count
         if count == 1:
             return compiled(*inputs)
@@ -38,6 +36,14 @@ def compile_in_shares(function: Callable[..., Any], *, vectorized: bool, jit_com
         return tf.nest.map_structure(lambda *values: tf.concat(values, axis=0), *results)
 
     return call
+
+
+def count_shares(num_tasks: int, *, vectorized: bool, jit_compile: bool) -> int:
+    """Returns the number of shares that `compile_in_shares` makes of N tasks."""
+    if not vectorized:
+        return num_tasks
+    num_cores = 1 if not jit_compile or tf.config.list_logical_devices("GPU") else os.cpu_count() or 1
+    return max(n for n in range(1, num_cores + 1) if num_tasks % n == 0)
 
 
 def _count_rows(inputs: Any) -> int:

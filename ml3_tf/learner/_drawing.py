@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ml3_tf.keras_internals import get_initializer
+
 
 def is_seed(variable: Any) -> bool:
     """Whether a variable is the state of a `keras.random.SeedGenerator`: a seed and a counter."""
@@ -16,10 +18,11 @@ def repeat(value: Any, num_tasks: int) -> tf.Tensor:
     return tf.repeat(tf.convert_to_tensor(value)[tf.newaxis], num_tasks, axis=0)
 
 
-def make_drawer(initializer: Any, shape: tuple[int, ...], dtype: str, seeds: Any) -> Callable[[int], tf.Tensor]:
+def make_drawer(variable: Any, seeds: Any) -> Callable[[int], tf.Tensor]:
     """Returns a function `num_tasks -> [N, *shape]` that draws independent values of one variable."""
     initializers = keras.initializers
-    if "int" in dtype and shape == (2,):  # the state of a `keras.random.SeedGenerator`: a seed and a counter
+    initializer, shape, dtype = get_initializer(variable), tuple(variable.shape), variable.dtype
+    if is_seed(variable):
         return lambda n: tf.pad(keras.random.randint((n, 1), 0, 2**31 - 1, dtype=dtype, seed=seeds), [[0, 0], [0, 1]])
     config = initializer.get_config() if isinstance(initializer, initializers.Initializer) else {}
     if "seed" not in config:  # not random: the same value for each task

@@ -11,7 +11,6 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import ModelLike
-from ml3_tf.keras_internals import get_initializer
 from ml3_tf.learner._drawing import is_seed, make_drawer, repeat
 from ml3_tf.learner._vectorize import find_hindrances, map_over_tasks
 
@@ -196,10 +195,7 @@ class Learner:
             model = self._build()
 
             def record(variables: Sequence[Any]) -> list[Callable[[int], tf.Tensor]]:
-                return [
-                    make_drawer(get_initializer(variable), tuple(variable.shape), variable.dtype, seeds)
-                    for variable in variables
-                ]
+                return [make_drawer(variable, seeds) for variable in variables]
 
             return [record(model.trainable_variables), record(model.non_trainable_variables)]
 

@@ -18,6 +18,7 @@ from ml3_tf.meta_gradient import Sweep, complete_gradients
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
+from ml3_tf.outer_loop._population import stream
 from ml3_tf.outer_loop._task_loss import TaskLoss, as_task_loss
 
 Start: TypeAlias = keras.Model | Literal["fresh", "learned"]
@@ -85,7 +86,7 @@ class OuterLoop(keras.Model):
         if start == "learned":
             self._learned_start = start = self.learner.build_model(self.learner.draw(1))
         self._get_start = lambda: start  # hidden from Keras, which would make a layer of a given model
-        self._noise_seeds = keras.random.SeedGenerator(seed)
+        self._noise_seeds = stream(seed, 1)
         self._guard = FiniteGuard(self.trained_variables)
         self._norm_watch = NormWatch()
         self.built = True

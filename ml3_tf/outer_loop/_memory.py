@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ml3_tf.inner_loop import count_shares
+
 MIB = 2**20
 _ALIASES = ("Identity", "Reshape", "ExpandDims", "Squeeze", "StopGradient")
 
@@ -24,12 +26,12 @@ def estimate_memory(
         vectorized: Whether `take` runs for a share of the tasks at a time, or for one task.
         count_kept: Function of the bytes of a share's learners that returns how many of these are kept on the way.
     """
-    num_tasks, cores = learners.age.shape[0], os.cpu_count() or 1
-    num_shares = max(n for n in range(1, cores + 1) if num_tasks % n == 0) if vectorized else num_tasks
+    num_tasks = learners.age.shape[0]
+    num_shares = count_shares(num_tasks, vectorized=vectorized, jit_compile=True)  # without XLA one share is as large
     spec = lambda value: tf.TensorSpec((num_tasks // num_shares, *value.shape[1:]), value.dtype)
     share = tf.nest.map_structure(spec, (learners, batch))
     size = size_of(share[0])
-    at_once = min(cores, num_shares)
+    at_once = min(os.cpu_count() or 1, num_shares)
     needed = size_of((learners, batch)) + at_once * (live_bytes(take, *share) + count_kept(size) * size)
     warn_if_too_little(needed)
     return needed

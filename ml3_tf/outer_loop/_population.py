@@ -9,6 +9,11 @@ from ml3_tf.arguments import Batch
 from ml3_tf.inner_loop import LearnerState
 
 
+def stream(seed: int | None, number: int) -> keras.random.SeedGenerator:
+    """Returns a generator of seeds that shares none with that of the learners, which has the number 0."""
+    return keras.random.SeedGenerator(None if seed is None else seed + number * 2**28)
+
+
 class Kept:
     """A structure of tensors that outlives the graph which computed it.
 
@@ -57,7 +62,7 @@ class Population:
         self.shortest: int = shortest
         self.longest: int = longest
         self._steps, self._num_groups = steps, num_groups
-        self._seeds = keras.random.SeedGenerator(seed)
+        self._seeds = stream(seed, 2)
         self._kept = Kept()
 
     def renew(self, fresh: LearnerState, batch: Batch) -> tuple[LearnerState, Batch]:

@@ -21,8 +21,8 @@ class TaskLoss:
         at: When it is taken. "end": after the last of the steps that the outer gradient flows through. "mean": after
             each of them, and the mean counts. Numbers of steps, such as `(100, 300, 1000)`: whenever a learner has
             taken so many since it was fresh; each counts as one part of so many.
-        logarithm: Whether the logarithm counts, of the loss of each task. It weighs all tasks and steps alike where
-            errors span decades, and the hard ones most where it is not taken.
+        logarithm: Whether the logarithm of the loss of each task counts. Where errors span decades, it weighs all tasks
+            and steps alike; without it the hardest tasks decide.
 
     Raises:
         ValueError: `at` is neither.

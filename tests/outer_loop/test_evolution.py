@@ -113,6 +113,16 @@ def test_a_diverged_pair_is_left_out_and_its_learners_are_replaced():
         trainer.fit(tf.data.Dataset.from_tensors(tasks), verbose=0)
 
 
+def test_perturbations_are_drawn_apart_from_the_learners():
+    """The same numbers in both would tie each perturbation to a start."""
+    normal = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
+    build = lambda: keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer=normal)])
+    trainer = MetaTrainer(build, scaled_square(1.0), estimator=EvolutionStrategies(1.0), seed=0)
+    trainer.compile()
+    learners, _ = trainer.draw_lives(6, tf.nest.map_structure(tf.constant, one_point(6)))
+    assert not np.any(np.isclose(learners.perturbation[0], learners.parameters.trainable[0][:, 0, 0]))
+
+
 def test_members_of_a_population_live_and_die_in_pairs():
     trainer = make_trainer(scaled_square(1.0), EvolutionStrategies(0.1), inner_steps=2, lives=(2, 50), outer_rate=0.0)
     tasks = tf.data.Dataset.from_tensors(one_point(6)).repeat()
