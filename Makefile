@@ -2,7 +2,6 @@ PYTHON ?= python3
 UV ?= uv
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
-DEMO_ARGS ?=
 BENCH_ARGS ?=
 
 # What a learned loss needs on the other backends of Keras, where there is no TensorFlow.
