@@ -107,3 +107,8 @@ def get_producer(tensor: Any) -> tuple[Any, list[Any]]:
     if isinstance(operation, keras.layers.InputLayer):
         return operation, []
     return operation, list(operation._inbound_nodes[history.node_index].input_tensors)
+
+
+def get_loss_function(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the function of a Keras loss and the arguments it passes on; `get_config` of some leaves them out."""
+    return getattr(loss, "fn", loss), dict(getattr(loss, "_fn_kwargs", {}))

@@ -51,3 +51,9 @@ def test_a_missing_method_is_an_import_error_that_names_keras(monkeypatch):
         ImportError, match=f"Keras {keras.__version__}: no_such_method .*pip install 'keras>=3.15.1,<3.16'"
     ):
         keras_internals._find_neutral_optimizer()
+
+
+def test_a_loss_knows_its_function_and_arguments():
+    loss = keras.losses.Huber(delta=0.5)
+    assert keras_internals.get_loss_function(loss) == (keras.losses.huber, {"delta": 0.5}), VERSION
+    assert keras_internals.get_loss_function(keras.losses.huber) == (keras.losses.huber, {}), VERSION

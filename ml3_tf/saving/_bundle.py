@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from ml3_tf.feature_layout import FROM_NETWORK, MODES
-from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.meta_loss import BASES, MetaLoss
 from ml3_tf.saving import _architecture, _manifest, _probe, _safetensors, _strict_json
 from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
 
@@ -40,6 +40,15 @@ _META_LOSS = {
     "dtype": _strict_json.one_of(*_architecture.FLOATS),
     "network": _strict_json.OBJECT,
     "score_network": _strict_json.optional(_strict_json.OBJECT),
+    "base": _strict_json.optional(_strict_json.OBJECT),
+}
+_BASE_FIELDS = {
+    "name": _strict_json.one_of(*BASES),
+    "delta": _strict_json.POSITIVE,
+    "from_logits": _strict_json.BOOLEAN,
+    "label_smoothing": _strict_json.Field(
+        "a number from 0 to 1", lambda value: _strict_json.NUMBER.accepts(value) and 0 <= value <= 1
+    ),
 }
 
 
@@ -63,6 +72,7 @@ def describe(meta_loss: MetaLoss) -> dict[str, Any]:
         "dtype": meta_loss.dtype,
         "network": _architecture.describe(meta_loss.network),
         "score_network": meta_loss.score_network and _architecture.describe(meta_loss.score_network),
+        "base": meta_loss.base and meta_loss.base.get_config(),
     }
 
 
@@ -100,7 +110,8 @@ def read(folder: str | Path, expected_sha256: str | None = None) -> MetaLoss:
     files = _manifest.read(folder, expected_sha256)
     description = _strict_json.parse(files[_manifest.DESCRIPTION], source := f"{folder}/{_manifest.DESCRIPTION}")
     if type(description) is dict:
-        description.setdefault("score_network", None)  # the first artifacts of this format have no such key
+        for key in ("score_network", "base"):
+            description.setdefault(key, None)  # the first artifacts of this format have no such keys
     check(description, source)
     shapes = _join_names({name: _architecture.weight_shapes(network) for name, network in _networks(description)})
     if type(description["learning_rate"]) is not str and description["learning_rate"] is not None:
@@ -126,6 +137,11 @@ def check(description: Any, source: str) -> None:
         _strict_json.check_value(value, _strict_json.POSITIVE, source, f"'input_scale' {index}")
     for _, network in _networks(description):
         _architecture.check(network, source)
+    if description["base"] is not None:
+        name: Any = description["base"].get("name")
+        _strict_json.check_value(name, _BASE_FIELDS["name"], source, "'name' of the base")
+        fields = {key: _BASE_FIELDS[key] for key in ("name", *BASES[name])}
+        _strict_json.check_fields(description["base"], fields, source, f"the base ({name})")
 
 
 def get_weights(meta_loss: MetaLoss) -> dict[str, keras.Variable]:

@@ -46,18 +46,21 @@ def value_and_derivative(
 def _loss(description: dict[str, Any], weights: Mapping[str, Array], y_true: Array, y_pred: Array) -> Array:
     if description["mode"] == PER_OUTPUT:
         return np.mean(_score(description, weights, np.stack([y_pred, y_true], axis=-1)), axis=-1)
-    scores = _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
-    return np.broadcast_to(scores, len(y_pred))  # each example of a set has the one score
+    return _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
 
 
 def _score(description: dict[str, Any], weights: Mapping[str, Array], inputs: Array) -> Array:
-    """The scores of a `MetaLoss`: `[..., F] -> [...]`, or a set of examples `[B, F] -> []`."""
-    if description["input_scale"] is not None:
-        inputs = inputs / np.array(description["input_scale"])
-    outputs = _network(description["network"], weights, "", inputs)
+    """The scores of a `MetaLoss`: `[..., F] -> [...]`; each example of a set has the one score."""
+    scaled = inputs if description["input_scale"] is None else inputs / np.array(description["input_scale"])
+    outputs = _network(description["network"], weights, "", scaled)
     if description["mode"] == PER_SET:
-        outputs = _network(description["score_network"], weights, "score.", np.mean(outputs, axis=0))
+        outputs = _network(description["score_network"], weights, "score.", np.mean(outputs, axis=0, keepdims=True))
+        outputs = np.broadcast_to(outputs, (len(inputs), outputs.shape[-1]))
     values, rate = outputs[..., 0], description["learning_rate"]
+    if description["base"] is not None:
+        width = description["features"][0]["width"]
+        y_pred, y_true = inputs[..., :width], inputs[..., width : 2 * width]
+        values = values + BASES[description["base"]["name"]](y_true, y_pred, description["base"])
     if rate == FROM_NETWORK:
         return values * _softplus(outputs[..., 1].real)  # no gradient flows from the rate
     return values if rate is None else values * np.exp(np.float64(weights["log_rate"]))
@@ -153,4 +156,42 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "exponential": np.exp,
     "softmax": lambda x: np.exp(_log_softmax(x)),
     "log_softmax": _log_softmax,
+}
+
+
+def _huber(y_true: Array, y_pred: Array, base: dict[str, Any]) -> Array:
+    error, delta = _abs(y_pred - y_true), base["delta"]
+    return np.mean(np.where(error.real <= delta, error * error / 2, delta * (error - delta / 2)), axis=-1)
+
+
+def _binary_crossentropy(y_true: Array, y_pred: Array, base: dict[str, Any]) -> Array:
+    y_true = y_true * (1 - base["label_smoothing"]) + base["label_smoothing"] / 2
+    if base["from_logits"]:
+        return np.mean(_softplus(y_pred) - y_true * y_pred, axis=-1)
+    y_pred = _clip(y_pred, EPSILON, 1 - EPSILON)
+    return -np.mean(y_true * np.log(y_pred) + (1 - y_true) * np.log(1 - y_pred), axis=-1)
+
+
+def _categorical_crossentropy(y_true: Array, y_pred: Array, base: dict[str, Any]) -> Array:
+    y_true = y_true * (1 - base["label_smoothing"]) + base["label_smoothing"] / y_true.shape[-1]
+    if base["from_logits"]:
+        # TensorFlow's derivative is softmax - y_true, as if the targets added up to 1.
+        logits = y_pred.real
+        slope = np.exp(_log_softmax(logits)) - y_true.real
+        return np.sum(-y_true.real * _log_softmax(logits) + 1j * y_pred.imag * slope, axis=-1)
+    y_pred = _clip(y_pred / np.sum(y_pred, axis=-1, keepdims=True), EPSILON, 1 - EPSILON)
+    return -np.sum(y_true * np.log(y_pred), axis=-1)
+
+
+EPSILON = 1e-7  # Keras's, which keeps logarithms of probabilities finite
+# Keras's losses that a meta-loss may start as; functions of y_true, y_pred and the description of the loss.
+BASES: dict[str, Callable[[Array, Array, dict[str, Any]], Array]] = {
+    "mean_squared_error": lambda y_true, y_pred, base: np.mean((y_pred - y_true) ** 2, axis=-1),
+    "mean_absolute_error": lambda y_true, y_pred, base: np.mean(_abs(y_pred - y_true), axis=-1),
+    "huber": _huber,
+    "log_cosh": lambda y_true, y_pred, base: np.mean(
+        y_pred - y_true + _softplus(-2 * (y_pred - y_true)) - math.log(2), axis=-1
+    ),
+    "binary_crossentropy": _binary_crossentropy,
+    "categorical_crossentropy": _categorical_crossentropy,
 }

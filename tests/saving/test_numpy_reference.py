@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ml3_tf import MetaLoss
+from ml3_tf.meta_loss import BASES
 from ml3_tf.saving import _architecture, _bundle, _numpy_reference
 
 layers = keras.layers
@@ -27,7 +28,19 @@ def assert_equals_keras(loss, width, seed=0):
 
 def test_it_covers_the_whole_vocabulary():
     assert set(_numpy_reference.ACTIVATIONS) == set(_architecture.ACTIVATIONS)
+    assert set(_numpy_reference.BASES) == set(BASES)
     assert set(_numpy_reference.LAYERS) == set(_architecture.LAYERS)
+
+
+@pytest.mark.parametrize("name", _numpy_reference.BASES)
+@pytest.mark.parametrize("arguments", [{}, {"from_logits": True, "label_smoothing": 0.2}, {"delta": 0.5}], ids=str)
+def test_bases(name, arguments):
+    base = {"name": name, **BASES[name]}
+    if not arguments.keys() <= base.keys():
+        pytest.skip(f"{name} takes no {[*arguments]}")
+    features = {"y_pred": 3, "y_true": 3}
+    loss = MetaLoss.around({**base, **arguments}, features=features, dtype="float64")
+    assert_equals_keras(loss, width=3)
 
 
 @pytest.mark.parametrize("activation", _architecture.ACTIVATIONS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -14,42 +13,12 @@ from keras import ops
 
 from ml3_tf import feature_layout
 from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET
+from ml3_tf.meta_loss._base import Base, add_base, check_base, get_base
+from ml3_tf.meta_loss._learned_rate import LearnedRate
+from ml3_tf.meta_loss._networks import build_networks
 
 if TYPE_CHECKING:
-    from ml3_tf.arguments import InitializerLike, LossInputs, Mode, Reduction, TensorLike
-
-
-@keras.saving.register_keras_serializable("ml3_tf")
-class LearnedRate(keras.layers.Layer):
-    """A positive scalar that multiplies its input, learned as its logarithm.
-
-    Args:
-        initial: Positive float, the factor before any training.
-
-    Raises:
-        ValueError: `initial` is not positive and finite.
-
-    Example:
-
-    >>> LearnedRate(0.5)(ops.array([4.0, 2.0])).numpy().tolist()
-    [2.0, 1.0]
-    """
-
-    def __init__(self, initial: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not 0 < initial < math.inf:
-            raise ValueError(f"`initial` must be a positive finite number. Received: initial={initial}")
-        self.initial: float = float(initial)
-        self.log_rate: keras.Variable = self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(math.log(self.initial)), name="log_rate"
-        )
-        self.built = True
-
-    def call(self, inputs: Any) -> Any:
-        return ops.exp(self.log_rate) * inputs
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "initial": self.initial}
+    from ml3_tf.arguments import InitializerLike, LossInputs, LossLike, Mode, Reduction, TensorLike
 
 
 @keras.saving.register_keras_serializable("ml3_tf")
@@ -78,7 +47,7 @@ class MetaLoss(keras.losses.Loss):
     `learning_rate=0.1` it is multiplied by a positive scalar that starts at 0.1 and is learned with the network. With
     `"network"` the network has a second output, whose softplus is the rate of each example. No gradient flows from the
     rate to `y_pred`, so it scales a step and never bends it; where several steps are unrolled, the meta-gradient leaves
-    out how earlier steps moved the rates of later ones.
+    out how earlier steps moved the rates of later ones. With a `base`, `L_learned = rate (base + M_phi)`, see `around`.
 
     Args:
         network: Built Keras model, `[batch, width of all features] -> [batch, 1]` (`[batch, 2]` with
@@ -94,6 +63,8 @@ class MetaLoss(keras.losses.Loss):
         dtype: As in every Keras loss: the dtype in which `y_true` and `y_pred` arrive at the network.
         score_network: In mode `"per_set"` alone, the built Keras model that maps the pooled learned features to the
             score, `-> [batch, 1]` (`[batch, 2]` with `learning_rate="network"`).
+        base: Optional Keras loss, or its name, that the network adds to: "mse", "mae", "huber", "log_cosh",
+            "binary_crossentropy" or "categorical_crossentropy". It scores the prediction against the second feature.
 
     Raises:
         ValueError: A mode, layout or scale that does not fit the network; at call time, shapes that do not fit the
@@ -120,6 +91,7 @@ class MetaLoss(keras.losses.Loss):
         name: str | None = "meta_loss",
         dtype: str | None = None,
         score_network: keras.Model | None = None,
+        base: LossLike | Base | None = None,
     ) -> None:
         super().__init__(name, reduction, dtype)  # pyright: ignore[reportArgumentType] - Keras takes None, too
         self.network: keras.Model = network
@@ -129,6 +101,8 @@ class MetaLoss(keras.losses.Loss):
         self.input_scale: list[float] | None = None if input_scale is None else [float(scale) for scale in input_scale]
         self.learning_rate: float | Literal["network"] | None = learning_rate
         feature_layout.check(self)
+        self.base: Base | None = None if base is None else get_base(base)
+        check_base(self)
         is_scalar = isinstance(learning_rate, (int, float))
         self.learned_rate: LearnedRate | None = LearnedRate(learning_rate, dtype=self.dtype) if is_scalar else None
 
@@ -170,23 +144,48 @@ class MetaLoss(keras.losses.Loss):
         """
         widths, scale = feature_layout.widths_and_scale(features)
         dtype = dtype or keras.config.floatx()
-        dense = functools.partial(keras.layers.Dense, dtype=dtype)
-
-        def chain(num_inputs: int, units: Sequence[int], last: list[keras.layers.Layer]) -> keras.Sequential:
-            hidden = [dense(number, activation=activation) for number in units]
-            return keras.Sequential([keras.Input((num_inputs,), dtype=dtype), *hidden, *last])
-
-        num_outputs = 2 if learning_rate == FROM_NETWORK else 1
-        output = dense(num_outputs, output_activation, use_bias=False, kernel_initializer=output_initializer)
-        if mode == PER_SET and not hidden_units:
-            raise ValueError(
-                "A per-set loss pools the outputs of its last hidden layer: expected at least one width in "
-                f"`hidden_units`. Received: hidden_units={hidden_units}"
-            )
-        network = chain(sum(widths.values()), hidden_units, [] if mode == PER_SET else [output])
-        score_network = chain(hidden_units[-1], score_units, [output]) if mode == PER_SET else None
+        network, score_network = build_networks(
+            sum(widths.values()),
+            hidden_units,
+            score_units if mode == PER_SET else None,
+            num_outputs=2 if learning_rate == FROM_NETWORK else 1,
+            activation=activation,
+            output_activation=output_activation,
+            output_initializer=output_initializer,
+            dtype=dtype,
+        )
         layout: Any = {"mode": mode, "features": widths, "input_scale": scale, "learning_rate": learning_rate}
         return cls(network, score_network=score_network, name=name, dtype=dtype, **layout)
+
+    @classmethod
+    def around(
+        cls,
+        base: LossLike,
+        hidden_units: Sequence[int] = (16,),
+        *,
+        activation: str = "silu",
+        mode: Mode = PER_SAMPLE,
+        features: Mapping[str, int] | LossInputs | None = None,
+        learning_rate: float | None = None,
+        name: str | None = "meta_loss",
+        dtype: str | None = None,
+    ) -> MetaLoss:
+        """Returns a `MetaLoss` that starts as a loss of Keras: the base plus a network, whose last layer is zero.
+
+        Meta-training starts where a practitioner would, and has to find what is better, not how to learn at all. The
+        first layer of the network reads the error, at several scales.
+
+        Args:
+            base: As in `MetaLoss`; the others are those of `mlp`, with at least one hidden layer.
+
+        Example:
+
+        >>> loss = MetaLoss.around("mse")
+        >>> loss.call([[1.0], [2.0]], [[0.0], [0.0]]).numpy().tolist()
+        [1.0, 4.0]
+        """
+        layout: Any = {"mode": mode, "features": features, "learning_rate": learning_rate, "name": name, "dtype": dtype}
+        return add_base(base, cls.mlp(hidden_units, activation=activation, output_initializer="zeros", **layout))
 
     @property
     def layers(self) -> list[keras.layers.Layer]:
@@ -216,16 +215,13 @@ class MetaLoss(keras.losses.Loss):
         return reduced(y_true, y_pred, sample_weight)
 
     def call(self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None) -> Any:
-        """Returns one value per example.
+        """Returns the loss of each example, `[...]`.
 
         Args:
             y_true: `[..., width]`, everything but the prediction, in the order of `features`.
             y_pred: `[..., width]`, the prediction.
             sample_weight: Optional `[...]`, how much each example counts in its set. Read in mode `"per_set"` alone:
                 elsewhere weights multiply the values, which is left to Keras.
-
-        Returns:
-            `[...]`, the loss of each example.
         """
         y_true, y_pred = feature_layout.with_width(y_true, self.dtype), feature_layout.with_width(y_pred, self.dtype)
         feature_layout.check_shapes(self, y_true, y_pred)
@@ -235,7 +231,7 @@ class MetaLoss(keras.losses.Loss):
         if self.mode == PER_SAMPLE:
             return self._score(inputs)
         scores = self._score(inputs, feature_layout.example_weights(y_pred, sample_weight))
-        return ops.broadcast_to(ops.expand_dims(scores, -1), feature_layout.shape_of(inputs)[:-1])
+        return ops.broadcast_to(scores, feature_layout.shape_of(inputs)[:-1])
 
     def value_and_gradient(self, y_true: TensorLike, y_pred: TensorLike) -> tuple[np.ndarray, np.ndarray]:
         """Returns the loss of each example and its derivative with respect to `y_pred`; needs TensorFlow.
@@ -256,27 +252,30 @@ class MetaLoss(keras.losses.Loss):
         return cast(Any, (ops.convert_to_numpy(value), ops.convert_to_numpy(gradient)))
 
     def _score(self, inputs: Any, weights: Any = None) -> Any:
-        """M_phi of each feature vector, or of each set of them, times the learned rate: `[..., F] -> [...]`."""
-        if self.input_scale is not None:
-            inputs = inputs / ops.convert_to_tensor(self.input_scale, dtype=inputs.dtype)
-        values = self._apply_networks(inputs, weights)[..., 0]
+        """The base plus M_phi of each feature vector, or of its set, times the learned rate."""
+        scale = self.input_scale
+        scaled = inputs if scale is None else inputs / ops.convert_to_tensor(scale, dtype=inputs.dtype)
+        values = self._apply_networks(scaled, weights)[..., 0]
+        if self.base is not None:
+            width, *_ = self.features.values()
+            values = self.base.call(inputs[..., width : 2 * width], inputs[..., :width]) + values
         if self.learning_rate == FROM_NETWORK:
-            return values * ops.softplus(self._apply_networks(ops.stop_gradient(inputs), weights)[..., 1])
+            return values * ops.softplus(self._apply_networks(ops.stop_gradient(scaled), weights)[..., 1])
         return self.learned_rate(values) if self.learned_rate is not None else values
 
     def _apply_networks(self, inputs: Any, weights: Any) -> Any:
-        """`[..., F] -> [..., outputs]`; per set `[..., B, F] -> [..., outputs]`."""
+        """`[..., F] -> [..., outputs]`; of a set `[..., B, F] -> [..., 1, outputs]`."""
         outputs = feature_layout.apply_to_rows(self.network, inputs)
         if self.score_network is None:
             return outputs
-        return feature_layout.apply_to_rows(self.score_network, feature_layout.pool(outputs, weights))
+        pooled = ops.expand_dims(feature_layout.pool(outputs, weights), -2)
+        return feature_layout.apply_to_rows(self.score_network, pooled)
 
     def export(self, folder: str | Path) -> Path:
-        """Writes the loss as the next version of a SavedModel, `folder/1`, `folder/2`, ...
+        """Writes the loss as the next version of a SavedModel, `folder/1`, `folder/2`, ..., and returns its folder.
 
-        See `ml3_tf.saving.export_meta_loss` for files and errors, and `ml3_tf.load_meta_loss` for the way back.
-
-        The last part of `folder` is the name of the loss. Returns the folder of the version that was written.
+        The last part of `folder` is the name of the loss. See `ml3_tf.saving.export_meta_loss` for files and errors,
+        and `ml3_tf.load_meta_loss` for the way back.
         """
         from ml3_tf import saving
 
@@ -292,6 +291,7 @@ class MetaLoss(keras.losses.Loss):
             "learning_rate": self.learning_rate,
             "dtype": self.dtype,
             "score_network": self.score_network and keras.saving.serialize_keras_object(self.score_network),
+            "base": self.base and self.base.get_config(),
         }
 
     @classmethod

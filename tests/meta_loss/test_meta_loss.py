@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf import LearnedRate, MetaLoss
+from ml3_tf import MetaLoss
 
 # The layouts, modes and rates of a loss. Feature names are in no alphabetical order, so that sorting would show.
 KINDS = {
@@ -198,13 +198,6 @@ def test_network_rate_is_the_softplus_of_the_second_output_and_bends_no_gradient
     # The rate itself is learned: d (m softplus(r)) / d kernel, with inputs (p, t).
     kernel_gradient = tape.gradient(received, loss.trainable_variables[0].value)
     np.testing.assert_allclose(kernel_gradient, np.outer([p, t], [rate, value * slope]), rtol=1e-6)
-
-
-def test_learned_rate_multiplies_by_a_positive_number_and_survives_its_config():
-    layer = LearnedRate.from_config(LearnedRate(0.25).get_config())
-    np.testing.assert_allclose(layer(np.array([2.0, -4.0])), [0.5, -1.0], rtol=1e-6)
-    layer.log_rate.assign(-50.0)
-    assert layer(np.array(1.0)) > 0
 
 
 # Reductions, weights, masks
@@ -592,9 +585,3 @@ def test_network_without_a_fixed_layout_is_refused():
         ValueError, match="`network` must be a Sequential or functional Keras model. Received: Subclassed"
     ):
         MetaLoss(network)
-
-
-@pytest.mark.parametrize("initial", [0.0, -1.0, float("nan"), float("inf")])
-def test_learned_rate_that_cannot_be_positive_is_refused(initial):
-    with pytest.raises(ValueError, match=f"`initial` must be a positive finite number. Received: initial={initial}"):
-        LearnedRate(initial)
