@@ -15,7 +15,7 @@ from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.meta_trainer import MetaTrainer
 from ml3_tf.outer_loop import Kept
 from ml3_tf.rl.loss_inputs import learning_batch
-from ml3_tf.rl.rollouts import TIME_UNROLL, Trajectory, rollout_model
+from ml3_tf.rl.rollouts import Trajectory, rollout_model
 
 
 class PolicyTrainer(MetaTrainer):
@@ -35,9 +35,10 @@ class PolicyTrainer(MetaTrainer):
             may hold variables, and they may change between calls of `fit`.
         horizon: T, the number of steps of a rollout.
         loss_inputs: `LossInputs`, what the loss sees beside each action.
-        inner_steps: Number of steps that a policy lives for.
+        inner_steps: Number of steps that a step of `fit` trains policies for: without `lives`, their whole life.
         unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. `None`: all.
-        time_unroll: Number of time steps in one pass of the loop over time, see `rollout_model`.
+        lives: Policies live on from one step of `fit` to the next, until they have taken so many steps; see
+            `MetaTrainer`. A loss that saw long lives keeps policies where it brought them.
         seed: Optional integer that determines the fresh policies.
         name: Optional name.
 
@@ -56,15 +57,14 @@ class PolicyTrainer(MetaTrainer):
         loss_inputs: LossInputs,
         inner_steps: int = 1,
         unroll: int | None = None,
-        time_unroll: int = TIME_UNROLL,
+        lives: int | tuple[int, int] | None = None,
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(policy, meta_loss, inner_steps=inner_steps, unroll=unroll, seed=seed, name=name)
+        super().__init__(policy, meta_loss, inner_steps=inner_steps, unroll=unroll, lives=lives, seed=seed, name=name)
         check_counts(horizon=horizon)
         loss_inputs.check_fits(meta_loss)
         self.horizon: int = horizon
-        self.time_unroll: int = time_unroll
         self.loss_inputs: LossInputs = loss_inputs
         # Called through a function: a model of the dynamics is not part of this one, whose weights are phi.
         self._dynamics = lambda states, actions: dynamics(states, actions)
@@ -82,7 +82,6 @@ class PolicyTrainer(MetaTrainer):
             initial_states,
             horizon=self.horizon,
             goal=goal,
-            time_unroll=self.time_unroll,
             weights=parameters.trainable,
         )
 

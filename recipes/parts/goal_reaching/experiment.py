@@ -114,6 +114,7 @@ def _build_trainer(
         loss_inputs=experiment.loss_inputs(settings),
         inner_steps=settings.inner_steps,
         unroll=settings.unroll,
+        lives=settings.lives,
         seed=seed,
     )
     num_updates = settings.outer_steps * settings.inner_steps // settings.unroll

@@ -15,7 +15,9 @@ class GoalReachingSettings(RecipeSettings):
     learning_rate: float = 1.0
     """Initial value of the rate that the loss learns; it multiplies `inner_rate`."""
     inner_steps: int = 10
-    """Steps of a policy in meta-training. At meta-test, fewer are reported, see `reported_step`."""
+    """Steps of a policy in an outer step. At meta-test, fewer are reported, see `reported_step`."""
+    lives: tuple[int, int] | None = None
+    """Policies of meta-training live for between so many steps, log-uniformly; None: for `inner_steps`."""
     unroll: int = 1
     """Inner steps that the outer gradient flows through."""
     inner_rate: float = 0.1
@@ -72,6 +74,7 @@ class GoalReachingSettings(RecipeSettings):
         return self.replace(
             outer_steps=2,
             inner_steps=1,
+            lives=self.lives and (1, 2),
             num_tasks=2,
             dynamics_epochs=1,
             num_refit_episodes=2,

@@ -21,7 +21,9 @@ class LossSettings:
     hidden_units: tuple[int, ...] = (40, 40)
     """Widths of the hidden layers of the loss."""
     inner_steps: int = 20
-    """Steps of a policy in meta-training."""
+    """Steps of a policy in an outer step."""
+    lives: tuple[int, int] | None = None
+    """Policies of meta-training live for between so many steps, log-uniformly; None: for `inner_steps`."""
     inner_rate: float = 1.0
     """Rate of SGD, which trains the policies."""
     inner_clipnorm: float | None = 0.5
@@ -53,7 +55,9 @@ class LossSettings:
 
     def smoke(self) -> "LossSettings":
         """Returns the settings of a run of a few seconds."""
-        return dataclasses.replace(self, outer_steps=2, inner_steps=2, num_tasks=2, jit_compile=False)
+        return dataclasses.replace(
+            self, outer_steps=2, inner_steps=2, lives=self.lives and (2, 4), num_tasks=2, jit_compile=False
+        )
 
 
 PAPER = LossSettings(

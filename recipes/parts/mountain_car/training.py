@@ -31,6 +31,7 @@ def meta_train(settings: LossSettings, seed: int, *, verbose: int) -> tuple[ml3_
         loss_inputs=loss_inputs,
         inner_steps=settings.inner_steps,
         unroll=1,
+        lives=settings.lives,
         seed=seed,
     )
     task_loss, rate, steps = TaskLoss(settings), settings.outer_rate, settings.outer_steps
