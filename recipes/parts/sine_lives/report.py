@@ -1,0 +1,63 @@
+"""Figure, history and table of `sine_lives.py`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ml3_tf.inspection import plot_learning_curve, style_axes
+from parts.experiment import Metrics, Result, Seed, print_table
+
+if TYPE_CHECKING:
+    from sine_lives import Settings
+
+LABELS = {"learned": "learned loss", "tuned": "MSE at its best rate"}
+LOOKS = {"learned": ("C0", "-"), "tuned": ("C2", "-.")}
+
+
+def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
+    """Draws the error while whole lives teach the loss, and that of fresh regressors on unseen sines."""
+    figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
+    train, test = figure.subplots(1, 2)
+    curves = np.exp([result["meta_train"]["learned"] for result in results])  # the loss is a mean logarithm
+    steps = (np.arange(curves.shape[1]) + 1) * settings.outer_steps / curves.shape[1]
+    ages = ", ".join(map(str, settings.ages))
+    train.set(title="(a) meta-training", xlabel="outer steps", yscale="log")
+    train.set_ylabel(f"error after {ages} steps,\ngeometric mean (MSE)")
+    plot_learning_curve(curves, train, steps=steps, color="C0")
+    test.set(title="(b) fresh regressors, unseen sines", xlabel="gradient steps", ylabel="error (MSE)")
+    test.set(xscale="log", yscale="log")
+    for name, label in LABELS.items():
+        curves = np.array([result["meta_test"][name][1:] for result in results])  # a logarithmic axis has no step 0
+        plot_learning_curve(curves, test, label=label, color=LOOKS[name][0], steps=np.arange(1, curves.shape[1] + 1))
+        test.lines[-1].set_linestyle(LOOKS[name][1])
+    test.axvline(settings.life, color="0.5", linewidth=1, linestyle=":")
+    style_axes([train, test])
+    test.legend(frameon=False)
+    return figure
+
+
+def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Returns the task loss at each epoch of meta-training, and the error after each gradient step of meta-test."""
+    return [
+        {"seed": seed, "phase": phase, "method": name, "step": step, "value": value}
+        for seed, result in zip(seeds, results)
+        for phase in ("meta_train", "meta_test")
+        for name, curve in result[phase].items()
+        for step, value in enumerate(curve)
+    ]
+
+
+def print_report(metrics: Metrics, settings: "Settings") -> None:
+    """Prints the table, and on how many seeds the learned loss is at or below the tuned error."""
+    methods = {**LABELS, "best": "MSE at the best rate for so many steps"}
+    rows = [
+        (f"{label}, after {steps} steps", f"test_mse_{name}_{steps}")
+        for steps in settings.reported_steps
+        for name, label in methods.items()
+    ]
+    print_table(metrics, [*rows, ("rate of the learned loss", "learned_rate")])
+    for steps in settings.reported_steps:
+        wins = np.less_equal(metrics[f"test_mse_learned_{steps}"], metrics[f"test_mse_best_{steps}"])
+        print(f"at or below the best rate for {steps} steps: {wins.sum()} of {len(wins)} seeds")

@@ -1,0 +1,237 @@
+"""Learn a loss for sine regressors that live for a thousand steps, with SGD or Adam (beyond ML3).
+
+    python recipes/sine_lives.py                               one seed with SGD, about three minutes
+    python recipes/sine_lives.py --optimizer adam              the same with Adam inside
+    python recipes/sine_lives.py --seeds 10 --output-dir results/sine_lives_sgd
+
+The regressors and sines are those of `sine_regression.py`, whose loss is learned on lives of 100 steps and loses its
+lead after that. A meta-gradient through longer lives explodes, and one through parts of them is short-sighted. So the
+loss is learned by evolution strategies over whole lives of 1,000 steps:
+
+1. The loss starts as the mean squared error (MSE) plus a small network at zero, at the rate that is best for MSE after
+   1,000 steps.
+2. Each outer step trains 16 pairs of regressors on 16 sines. The losses of a pair are perturbed by plus and minus the
+   same noise. What counts is the mean logarithm of the error after 100, 300 and 1,000 steps.
+3. The rate of the learned loss is tuned as that of MSE is: on 200 other sines, the mean error after 1,000 steps. The
+   logarithm above hardly minds that one sine in a hundred diverges; a practitioner does.
+
+All methods start from the same fresh regressors, on 10 unseen sines per seed, and are measured on points that they were
+not trained on:
+
+learned: the learned loss.
+tuned: MSE at the rate that is best after 1,000 steps on 200 other sines.
+best: MSE at the rate that is best after as many steps as are reported, another for each column.
+
+Expected result: EXPECTED
+
+Departures from the paper: all of it; the paper's regressors take one step in meta-training, with the gradient.
+
+Metrics (`summary.json`, one value per seed):
+    test_mse_METHOD_STEPS: MSE on unseen points, mean over the 10 test sines, after 100, 300, 1000 or 3000 gradient
+        steps, METHOD being one of the above.
+    learned_rate: rate of the optimizer that is best for the learned loss.
+
+Files: `summary.json` (the rates of MSE are in "config"), `history.csv`, `figure.png`, and the learned loss of the first
+seed in `meta_loss/`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+import ml3_tf
+from parts.experiment import (
+    Metrics,
+    Result,
+    Seed,
+    export_seed_loss,
+    fill_in,
+    run_seeds,
+    save_figure,
+    seed_loss_folder,
+    write_history,
+    write_summary,
+)
+from parts.settings import RecipeSettings, recorded_command, run_command
+from parts.sine_lives.report import draw_figure, history_rows, print_report
+from parts.sine_regression.regressor import build_regressor, train_regressors
+from parts.sine_regression.tasks import draw_tasks, task_seed
+
+NUM_EPOCHS = 20  # points of the meta-training curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RecipeSettings):
+    """The defaults are those of SGD."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """The optimizer of the regressors."""
+    hidden_units: tuple[int, ...] = (16,)
+    """Widths of the hidden layers of the loss's network."""
+    num_tasks: int = 16
+    """Number of sines in an outer step."""
+    ages: tuple[int, ...] = (100, 300, 1000)
+    """Numbers of steps after which the error counts. The last is the length of a life."""
+    outer_steps: int = 200
+    """Number of outer steps."""
+    outer_rate: float = 1e-2
+    """First rate of the outer Adam; it decays to zero."""
+    stddev: float = 0.02
+    """Standard deviation of the perturbations of the loss."""
+    rates: tuple[float, ...] = (1e-2, 2e-2, 3e-2, 4e-2, 5e-2, 6e-2)
+    """The grid for the rate of MSE."""
+    learned_rates: tuple[float, ...] = (0.6, 0.7, 0.8, 0.9, 1.0)
+    """The grid for the rate of the learned loss, as shares of the rate that it was learned at."""
+    num_tuning_tasks: int = 200
+    """Number of sines that rates are tuned on."""
+    num_test_tasks: int = 10
+    """Number of test sines."""
+    reported_steps: tuple[int, ...] = (100, 300, 1000, 3000)
+    """Numbers of gradient steps at meta-test that are reported. The last is the number of steps taken."""
+    jit_compile: bool = True
+    """Whether to compile with XLA."""
+    tuned_rates: tuple[float, ...] | None = None
+    """The rate that is best for MSE after each of the reported steps. None: tune it."""
+
+    preset_field = "optimizer"
+
+    @classmethod
+    def presets(cls) -> Mapping[str, "Settings"]:
+        adam = cls(optimizer="adam", rates=(1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2))
+        return {"sgd": cls(), "adam": adam}
+
+    def smoke(self) -> "Settings":
+        return self.replace(
+            num_tasks=4,
+            ages=(2, 6),
+            outer_steps=2,
+            num_tuning_tasks=4,
+            rates=self.rates[:2],
+            learned_rates=self.learned_rates[-2:],
+            reported_steps=(2, 6, 18),
+            jit_compile=False,
+        )
+
+    @property
+    def life(self) -> int:
+        """Number of steps of a life."""
+        return self.ages[-1]
+
+    @property
+    def inner_rate(self) -> float:
+        """The rate that is best for MSE after a life, at which the loss is learned."""
+        return dict(zip(self.reported_steps, self.tuned_rates, strict=True))[self.life]
+
+    def build_optimizer(self, rate: float) -> keras.optimizers.Optimizer:
+        return {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[self.optimizer](rate)
+
+
+def meta_train(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, verbose: int) -> list[float]:
+    """Learns the loss; returns the mean logarithm of the error of each epoch."""
+    trainer = ml3_tf.MetaTrainer(
+        build_regressor,
+        meta_loss,
+        inner_steps=settings.life,
+        estimator=ml3_tf.EvolutionStrategies(settings.stddev),
+        seed=seed,
+    )
+    steps = settings.outer_steps
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.outer_rate, steps)),
+        loss=ml3_tf.TaskLoss("mse", at=settings.ages, logarithm=True),
+        inner_optimizer=settings.build_optimizer(settings.inner_rate),
+        jit_compile=settings.jit_compile,
+    )
+    tasks = ml3_tf.sine_tasks(settings.num_tasks, num_query=100, seed=task_seed("train", seed))
+    steps_per_epoch = max(steps // NUM_EPOCHS, 1)
+    history = trainer.fit(tasks, steps_per_epoch=steps_per_epoch, epochs=steps // steps_per_epoch, verbose=verbose)
+    return history.history["loss"]
+
+
+def learning_curve(loss: Any, rate: float, tasks: Any, settings: Settings, seed: int, *, num_steps: int) -> np.ndarray:
+    """Returns the error of fresh regressors before the first step and after each, mean over tasks."""
+    optimizer = settings.build_optimizer(rate)
+    return train_regressors(loss, optimizer, tasks, num_steps, seed=seed, jit_compile=settings.jit_compile)
+
+
+def tuning_curves(loss: Any, rates: Sequence[float], settings: Settings, num_steps: int) -> np.ndarray:
+    """Returns the error on the tuning sines for each rate, `[rate, step]`; a diverged regressor counts as infinity."""
+    tasks = draw_tasks("tune", 0, settings.num_tuning_tasks)
+    curves = [learning_curve(loss, rate, tasks, settings, 0, num_steps=num_steps) for rate in rates]
+    return np.nan_to_num(np.array(curves), nan=np.inf)
+
+
+def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Returns the rates of the grid that are best for MSE after each of the reported steps, the same for all seeds."""
+    curves = tuning_curves("mse", settings.rates, settings, settings.reported_steps[-1])
+    scores = curves[:, list(settings.reported_steps)]
+    return {"tuned_rates": [settings.rates[index] for index in scores.argmin(axis=0)], "scores": scores.tolist()}
+
+
+def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    keras.utils.set_random_seed(seed)
+    meta_loss = ml3_tf.MetaLoss.around(
+        "mse", settings.hidden_units, learning_rate=1.0, name=f"sine_lives_{settings.optimizer}"
+    )
+    log_errors = meta_train(meta_loss, settings, seed, verbose)
+    meta_loss.export(seed_loss_folder(seed, output_dir))
+    rates = [settings.inner_rate * share for share in settings.learned_rates]
+    learned_rate = rates[int(tuning_curves(meta_loss, rates, settings, settings.life)[:, -1].argmin())]
+
+    tasks, reported = draw_tasks("test", seed, settings.num_test_tasks), settings.reported_steps
+    curve = lambda loss, rate: learning_curve(loss, rate, tasks, settings, seed, num_steps=reported[-1])
+    curves = {"learned": curve(meta_loss, learned_rate), "tuned": curve("mse", settings.inner_rate)}
+    metrics = {f"test_mse_{name}_{steps}": float(curve[steps]) for name, curve in curves.items() for steps in reported}
+    best = {rate: curve("mse", rate) for rate in {*settings.tuned_rates}}
+    for steps, rate in zip(reported, settings.tuned_rates, strict=True):
+        metrics[f"test_mse_best_{steps}"] = float(best[rate][steps])
+    return {
+        "metrics": {**metrics, "learned_rate": learned_rate},
+        "meta_train": {"learned": log_errors},
+        "meta_test": {name: curve.tolist() for name, curve in curves.items()},
+    }
+
+
+def main(
+    settings: Settings = Settings(),
+    *,
+    seeds: int = 1,
+    first_seed: int = 0,
+    smoke: bool = False,
+    jobs: int = 1,
+    output_dir: Path | None = None,
+) -> Metrics:
+    """Learns a loss for lives of a thousand steps and compares it on unseen sines.
+
+    Args:
+        settings: The settings.
+        seeds: Number of seeds.
+        first_seed: The first seed.
+        smoke: Run a few steps only, to see that everything works.
+        jobs: Number of processes; each takes seeds of its own.
+        output_dir: Folder for the results, by default runs/sine_lives_OPTIMIZER. An interrupted run resumes from it.
+
+    Returns:
+        The metrics, name -> one value for each seed.
+    """
+    command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
+    settings = settings.smoke() if smoke else settings
+    output_dir = Path(f"runs/sine_lives_{settings.optimizer}") if output_dir is None else output_dir
+    settings = fill_in(tune_rates, ("tuned_rates",), settings, output_dir)
+    numbers = range(first_seed, first_seed + seeds)
+    results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
+    metrics = write_summary("sine_lives", command, numbers, results, settings, output_dir)
+    write_history(history_rows(numbers, results), output_dir)
+    figure_path = save_figure(draw_figure(results, settings), output_dir)
+    loss_path = export_seed_loss(first_seed, output_dir)
+    print_report(metrics, settings)
+    print(f"\nFigure: {figure_path}\nLearned loss: {loss_path}")
+    return metrics
+
+
+if __name__ == "__main__":
+    run_command(main, description=__doc__)

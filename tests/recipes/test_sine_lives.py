@@ -1,0 +1,65 @@
+"""The recipe of long lives at toy size: what it writes, that it resumes, and that a seed fixes the numbers."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sine_lives
+
+import ml3_tf
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sine_lives")
+    return folder, sine_lives.main(first_seed=1, smoke=True, output_dir=folder)
+
+
+def test_it_writes_what_a_recipe_writes(run):
+    folder, metrics = run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["command"] == "python recipes/sine_lives.py --first-seed 1 --smoke"
+    assert summary["metrics"] == metrics
+    assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
+    assert len(summary["config"]["tuned_rates"]) == 3
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    learned = [float(row["value"]) for row in rows if (row["phase"], row["method"]) == ("meta_test", "learned")]
+    assert len(learned) == 19 and learned[-1] == metrics["test_mse_learned_18"][0]
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert ml3_tf.load_meta_loss(folder / "meta_loss").name == "sine_lives_sgd"
+
+
+def test_all_methods_start_from_the_same_regressors(run):
+    errors = {name: run[1][f"test_mse_{name}_18"][0] for name in ("learned", "tuned")}
+    assert len(set(errors.values())) == 2
+    rows = csv.DictReader((run[0] / "history.csv").open())
+    first = [float(row["value"]) for row in rows if row["phase"] == "meta_test" and row["step"] == "0"]
+    np.testing.assert_allclose(first, first[0], rtol=1e-6)
+
+
+def test_every_metric_is_explained(run):
+    assert "\n    learned_rate: " in sine_lives.__doc__
+    for name in run[1].keys() - {"learned_rate"}:
+        method, steps = name.removeprefix("test_mse_").rsplit("_", 1)
+        assert f"\n{method}: " in sine_lives.__doc__ and steps in ("2", "6", "18")
+    for steps in sine_lives.Settings().reported_steps:
+        assert str(steps) in sine_lives.__doc__
+
+
+def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
+    folder, metrics = run
+    (folder / "seeds" / "seed_1.json").unlink()
+    ran = []
+    run_seed = sine_lives.run_seed
+    monkeypatch.setattr(sine_lives, "run_seed", lambda seed, *rest: ran.append(seed) or run_seed(seed, *rest))
+    assert sine_lives.main(first_seed=1, smoke=True, output_dir=folder) == metrics
+    assert ran == [1]
+
+
+def test_adam_is_a_preset():
+    settings = sine_lives.Settings.presets()["adam"]
+    assert isinstance(settings.build_optimizer(0.1), sine_lives.keras.optimizers.Adam)
