@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import ModelLike, OptimizerLike, TensorLike, check_counts
-from ml3_tf.inner_loop import LearnerState
+from ml3_tf.inner_loop import LearnerState, are_finite, expand_like
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.rl.meta_testing import record_training
@@ -122,10 +122,8 @@ def _slots_with_rates(
 
 def _where_finite(new_theta: list[tf.Tensor], theta: list[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the new parameters of each policy, or the old ones if any of the new is not finite."""
-    rows = lambda values: tf.reshape(values, [values.shape[0], -1])
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(rows(new)), 1) for new in new_theta], 0)
-    choose = lambda new, old: tf.where(tf.reshape(finite, [-1] + [1] * (new.shape.rank - 1)), new, old)
-    return [choose(new, old) for new, old in zip(new_theta, theta)]
+    finite = are_finite(new_theta)
+    return [tf.where(expand_like(finite, new), new, old) for new, old in zip(new_theta, theta)]
 
 
 def _check_costs(costs: tf.Tensor, shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ml3_tf.arguments import InnerOptimizerLike, LossLike
 from ml3_tf.inner_loop._shares import compile_in_shares
-from ml3_tf.inner_loop._tasks import per_task_loss
+from ml3_tf.inner_loop._tasks import expand_like, per_task_loss
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters, map_over_tasks
 from ml3_tf.meta_gradient import Sweep, sweep
@@ -200,8 +200,7 @@ class InnerLoop:
 
         @tf.custom_gradient
         def with_slopes(*_: tf.Tensor) -> Any:
-            rows = lambda slope, upstream: tf.reshape(upstream, [-1] + [1] * (slope.shape.rank - 1)) * slope
-            return tf.identity(losses), lambda upstream: [rows(slope, upstream) for slope in slopes]
+            return tf.identity(losses), lambda upstream: [expand_like(upstream, slope) * slope for slope in slopes]
 
         return with_slopes(*_floats(examples))
 

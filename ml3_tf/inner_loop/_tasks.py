@@ -31,8 +31,7 @@ def per_task_loss(
     over_examples = list(range(1, values.shape.rank))
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     if sample_weight is not None:
-        sample_weight = tf.cast(sample_weight, values.dtype)
-        sample_weight = tf.reshape(sample_weight, values.shape[:2] + [1] * (values.shape.rank - 2))
+        sample_weight = expand_like(tf.cast(sample_weight, values.dtype), values)
         values *= sample_weight
     if reduction == "sum":
         return tf.reduce_sum(values, over_examples)
@@ -40,6 +39,18 @@ def per_task_loss(
         weights = tf.reduce_sum(tf.broadcast_to(sample_weight, values.shape), over_examples)
         return tf.math.divide_no_nan(tf.reduce_sum(values, over_examples), weights)
     return tf.reduce_mean(values, over_examples)
+
+
+def expand_like(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Returns values of each task, `[N]` or `[N, B]`, with axes of size one, as many as `like` `[N, ...]` has."""
+    return tf.reshape(values, [*values.shape, *[1] * (like.shape.rank - values.shape.rank)])
+
+
+def are_finite(structure: Any) -> tf.Tensor:
+    """Returns for each task, `[N]`, whether all its numbers in a structure of tensors `[N, ...]` are finite."""
+    finite = lambda values: tf.reduce_all(tf.math.is_finite(tf.reshape(values, [values.shape[0], -1])), axis=1)
+    floats = [values for values in tf.nest.flatten(structure) if values.dtype.is_floating]
+    return tf.reduce_all([finite(values) for values in floats], axis=0)
 
 
 def count_tasks(batch: Any) -> int:

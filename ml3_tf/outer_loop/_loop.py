@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, InnerOptimizerLike, ModelLike, OptimizerLike
-from ml3_tf.inner_loop import InnerLoop, LearnerState
+from ml3_tf.inner_loop import InnerLoop, LearnerState, expand_like
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import Sweep, complete_gradients
 from ml3_tf.meta_loss import MetaLoss
@@ -249,7 +249,7 @@ class OuterLoop(keras.Model):
         """Returns the gradient for each variable of a learned start, through the learners that are there."""
         at_start = learners.age == 0
         rows = swept.carry_gradients[: len(self._start_variables)]
-        choose = lambda values: tf.where(tf.reshape(at_start, [-1] + [1] * (values.shape.rank - 1)), values, 0.0)
+        choose = lambda values: tf.where(expand_like(at_start, values), values, 0.0)
         return [tf.reduce_sum(choose(values), axis=0) for values in rows]
 
     def apply_meta_gradient(self, gradients: list[tf.Tensor], loss: tf.Tensor) -> None:

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch
-from ml3_tf.inner_loop import LearnerState
+from ml3_tf.inner_loop import LearnerState, are_finite, expand_like
 
 
 def stream(seed: int | None, number: int) -> keras.random.SeedGenerator:
@@ -79,7 +79,7 @@ class Population:
         has_started = tf.reduce_any(learners.age > 0)
         goes_on = left > 0
         left = tf.where(goes_on, left, tf.where(has_started, life, part * life))
-        choose = lambda old, new: tf.where(tf.reshape(goes_on, [-1] + [1] * (new.shape.rank - 1)), old, new)
+        choose = lambda old, new: tf.where(expand_like(goes_on, new), old, new)
         learners, batch = tf.nest.map_structure(choose, (learners, old_batch), (fresh, batch))
         self._kept.assign((learners, batch, left))
         return learners, batch
@@ -87,9 +87,6 @@ class Population:
     def keep(self, learners: LearnerState) -> None:
         """Keeps the learners after their steps. Those that have diverged have no steps left."""
         _, batch, left = tf.nest.map_structure(tf.convert_to_tensor, self._kept.variables)
-        finite = lambda values: tf.reduce_all(tf.math.is_finite(tf.reshape(values, [values.shape[0], -1])), axis=1)
-        floats = [values for values in tf.nest.flatten(learners) if values.dtype.is_floating]
-        is_alive = tf.reduce_all([finite(values) for values in floats], axis=0)
-        groups = tf.reduce_all(tf.reshape(is_alive, [self._num_groups, -1]), axis=0)
+        groups = tf.reduce_all(tf.reshape(are_finite(learners), [self._num_groups, -1]), axis=0)
         left = tf.where(tf.tile(groups, [self._num_groups]), left - self._steps, 0.0)
         self._kept.assign((learners, batch, left))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ml3_tf.inner_loop import count_tasks, per_task_loss
+from ml3_tf.inner_loop import are_finite, count_tasks, expand_like, per_task_loss
 
 
 def test_weights_reach_the_sets_of_a_per_set_loss(make_loss):
@@ -47,3 +47,15 @@ def test_a_loss_is_reduced_as_keras_reduces_a_batch(reduction, shape):
 def test_malformed_tasks_are_refused(tasks, words):
     with pytest.raises(ValueError, match=words):
         count_tasks(tasks)
+
+
+def test_values_of_tasks_broadcast_over_what_tasks_have():
+    like = tf.zeros((2, 3, 4))
+    assert expand_like(tf.constant([1.0, 2.0]), like).shape == (2, 1, 1)
+    assert expand_like(tf.zeros((2, 3)), like).shape == (2, 3, 1)
+    np.testing.assert_array_equal((like + expand_like(tf.constant([1.0, 2.0]), like))[:, 1, 1], [1.0, 2.0])
+
+
+def test_a_task_is_finite_if_all_its_numbers_are():
+    numbers = {"a": tf.constant([[1.0, np.nan], [1.0, 2.0], [1.0, 2.0]]), "b": tf.constant([0.0, np.inf, 0.0])}
+    np.testing.assert_array_equal(are_finite({**numbers, "count": tf.constant([1, 2, 3])}), [False, False, True])
