@@ -14,6 +14,7 @@ from keras import ops
 from ml3_tf import feature_layout
 from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET
 from ml3_tf.meta_loss._base import Base, add_base, check_base, get_base
+from ml3_tf.meta_loss._config import from_config, to_config
 from ml3_tf.meta_loss._learned_rate import LearnedRate
 from ml3_tf.meta_loss._networks import build_networks
 
@@ -282,19 +283,9 @@ class MetaLoss(keras.losses.Loss):
         return saving.export_meta_loss(self, folder)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "network": keras.saving.serialize_keras_object(self.network),
-            "mode": self.mode,
-            "features": self.features,
-            "input_scale": self.input_scale,
-            "learning_rate": self.learning_rate,
-            "dtype": self.dtype,
-            "score_network": self.score_network and keras.saving.serialize_keras_object(self.score_network),
-            "base": self.base and self.base.get_config(),
-        }
+        """Returns the configuration, with the weights: a loss that Keras builds from it has the same values."""
+        return {**super().get_config(), **to_config(self)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MetaLoss:
-        names = [name for name in ("network", "score_network") if config.get(name)]
-        return cls(**{**config, **{name: keras.saving.deserialize_keras_object(config[name]) for name in names}})
+        return from_config(cls, config)

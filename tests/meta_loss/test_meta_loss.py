@@ -449,12 +449,7 @@ def test_loss_made_under_the_mixed_float16_policy_stays_in_float32(mixed_float16
 @pytest.mark.parametrize("kind", KINDS)
 def test_config_is_json_and_gives_the_loss_back(make_loss, kind):
     loss = make_loss(reduction="sum", name="mine", **KINDS[kind])
-    config = json.loads(json.dumps(keras.losses.serialize(loss)))
-    again = keras.losses.deserialize(config)
-    again.network.set_weights(loss.network.get_weights())
-    if loss.learned_rate is not None:
-        np.testing.assert_allclose(again.learned_rate.log_rate, np.log(0.1), rtol=1e-6)
-        again.learned_rate.set_weights(loss.learned_rate.get_weights())
+    again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
     data = batch(loss, 6)
     np.testing.assert_array_equal(again(*data), loss(*data))
     assert list(again.features.items()) == list(loss.features.items())

@@ -15,7 +15,7 @@ STARTS, GOALS = np.random.default_rng(0).normal(size=(2, 3, 1, 2)).astype("float
 BATCH = {"support": (STARTS, GOALS), "query": (np.zeros((3, 4, 2), "float32"), np.ones((3, 4, 2), "float32"))}
 
 
-def make_trainer(horizon=5, loss_inputs=INPUTS):
+def make_trainer(horizon=5, loss_inputs=INPUTS, **arguments):
     keras.utils.set_random_seed(0)
     trainer = PolicyTrainer(
         lambda: MLPPolicy(2, 2, hidden_units=(4,)),
@@ -24,6 +24,7 @@ def make_trainer(horizon=5, loss_inputs=INPUTS):
         horizon=horizon,
         loss_inputs=loss_inputs,
         seed=0,
+        **arguments,
     )
     trainer.compile(inner_optimizer=keras.optimizers.SGD(0.3), jit_compile=False)
     return trainer
@@ -52,6 +53,22 @@ def test_the_last_policies_are_kept_with_their_support():
     learners = make_trainer().inner_loop.start(3)
     moved = np.abs(parameters.trainable[-1] - learners.parameters.trainable[-1]).max()
     assert moved > 0
+
+
+def test_policies_live_on_with_their_support():
+    """Those that go on keep their starts, goals and parameters; with lives of one step, all are new at each."""
+    other = tf.nest.map_structure(lambda values: tf.constant(values) + 1.0, BATCH)
+    tasks = tf.data.Dataset.from_tensors(tf.nest.map_structure(tf.constant, BATCH))
+    kept = {}
+    for lives in (1, 50):
+        trainer = make_trainer(lives=lives)
+        for batch in (tasks, tf.data.Dataset.from_tensors(other)):
+            trainer.fit(batch, verbose=0)
+        kept[lives] = trainer.last_policies()[1][0]
+    np.testing.assert_array_equal(kept[1], other["support"][0])
+    goes_on = np.all(kept[50] == STARTS, axis=(1, 2))
+    assert goes_on.any()
+    np.testing.assert_array_equal(kept[50][~goes_on], other["support"][0][~goes_on])
 
 
 def test_what_does_not_fit_is_refused():

@@ -58,7 +58,7 @@ def test_honest_losses_are_rebuilt(kwargs, make_loss, write_bundle, tmp_path):
     loss = make_loss(**kwargs)
     loaded = load_meta_loss(write_bundle(loss, tmp_path / "1"))
     expected, received = loss.get_config(), loaded.get_config()
-    without_networks = {"network": None, "score_network": None}
+    without_networks = {"network": None, "score_network": None}  # initializers are not kept
     assert {**received, **without_networks} == {**expected, **without_networks}
     for a, b in zip(loaded.trainable_variables, loss.trainable_variables, strict=True):
         assert a.dtype == b.dtype
