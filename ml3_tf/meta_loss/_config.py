@@ -1,7 +1,7 @@
 """The configuration of a meta-loss, with its weights: a loss that is built from it has the same values.
 
-Keras builds losses from configurations in many places: `clone_model`, `keras.losses.deserialize`, `.h5` files, JSON. For
-a layer, weights follow by another way; for a loss, nothing else does.
+Keras builds losses from configurations in many places: `clone_model`, `keras.losses.deserialize`, `.h5` files, JSON.
+The weights of a layer follow by another way; those of a loss do not.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import numpy as np
 if TYPE_CHECKING:
     from ml3_tf.meta_loss._meta_loss import MetaLoss
 
-NETWORKS = ("network", "score_network")
-
 
 def to_config(meta_loss: MetaLoss) -> dict[str, Any]:
     """Returns the arguments of a loss, and its weights, as what JSON can hold."""
     serialize = keras.saving.serialize_keras_object
     return {
-        **{name: network and serialize(network) for name in NETWORKS for network in [getattr(meta_loss, name)]},
+        "network": serialize(meta_loss.network),
+        "score_network": meta_loss.score_network and serialize(meta_loss.score_network),
         "mode": meta_loss.mode,
         "features": meta_loss.features,
         "input_scale": meta_loss.input_scale,
@@ -43,10 +42,10 @@ def from_config(cls: type[MetaLoss], config: dict[str, Any]) -> MetaLoss:
     weights = arguments.pop("weights", None)
     if weights is None:
         raise ValueError(
-            "A learned loss is its weights, and this configuration has none: expected that of `get_config`, with the key "
-            f"'weights'. Received: keys {sorted(config)}"
+            "A learned loss is its weights, and this configuration has none: expected that of `get_config`, with the "
+            f"key 'weights'. Received: keys {sorted(config)}"
         )
-    for name in NETWORKS:
+    for name in ("network", "score_network"):
         if arguments.get(name):
             arguments[name] = keras.saving.deserialize_keras_object(arguments[name])
     meta_loss = cls(**arguments)
@@ -70,7 +69,7 @@ def _encode(variable: keras.Variable) -> dict[str, Any]:
     # float64 holds every number of the shorter types, of which NumPy does not know bfloat16.
     values = np.asarray(keras.ops.convert_to_numpy(variable), dtype="<f8")
     dtype = "<f8" if variable.dtype == "float64" else "<f4"
-    return {"shape": list(values.shape), "dtype": dtype, "data": base64.b64encode(values.astype(dtype)).decode()}
+    return {"shape": list(values.shape), "dtype": dtype, "data": base64.b64encode(values.astype(dtype).tobytes()).decode()}
 
 
 def _decode(shape: list[int], dtype: str, data: str) -> np.ndarray:
