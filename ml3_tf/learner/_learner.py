@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import ModelLike
+from ml3_tf.keras_internals import exact_moments
 from ml3_tf.learner._drawing import is_seed, make_drawer, repeat
 from ml3_tf.learner._vectorize import find_hindrances, map_over_tasks
 
@@ -140,9 +141,10 @@ class Learner:
 
         def apply_to_one_task(inputs: Any) -> Any:
             trainable, non_trainable, x = inputs
-            outputs: Any = self.model.stateless_call(
-                list(trainable), list(non_trainable), x, training=training, return_losses=True
-            )
+            with exact_moments():  # the meta-gradient is a second derivative
+                outputs: Any = self.model.stateless_call(
+                    list(trainable), list(non_trainable), x, training=training, return_losses=True
+                )
             y_pred, non_trainable, losses = outputs
             return y_pred, tuple(non_trainable), tf.add_n(losses) if losses else tf.zeros((), y_pred.dtype)
 

@@ -69,7 +69,8 @@ def _encode(variable: keras.Variable) -> dict[str, Any]:
     # float64 holds every number of the shorter types, of which NumPy does not know bfloat16.
     values = np.asarray(keras.ops.convert_to_numpy(variable), dtype="<f8")
     dtype = "<f8" if variable.dtype == "float64" else "<f4"
-    return {"shape": list(values.shape), "dtype": dtype, "data": base64.b64encode(values.astype(dtype).tobytes()).decode()}
+    data = base64.b64encode(values.astype(dtype).tobytes()).decode()
+    return {"shape": list(values.shape), "dtype": dtype, "data": data}
 
 
 def _decode(shape: list[int], dtype: str, data: str) -> np.ndarray:
