@@ -98,8 +98,8 @@ _exact = threading.local()
 def exact_moments() -> Iterator[None]:
     """Lets Keras's normalization layers have right second derivatives, in this thread.
 
-    `tf.nn.moments` stops the gradient of the mean inside of the variance. That term of the first derivative is zero, but
-    not its derivative: for three numbers, d2 var / dx2 would be 2/3 in place of 4/9. The values stay the same.
+    `tf.nn.moments` stops the gradient of the mean inside of the variance. That term of the first derivative is zero,
+    but not its derivative: for three numbers, d2 var / dx2 would be 2/3 in place of 4/9. The values stay the same.
     """
     from keras.src.backend.tensorflow import nn
 
