@@ -12,30 +12,40 @@ from parts.experiment import Metrics, Result, Seed, print_table
 if TYPE_CHECKING:
     from sine_lives import Settings
 
+NUM_POINTS = 60  # of a curve in the figure
 LABELS = {"learned": "learned loss", "tuned": "MSE at its best rate"}
 LOOKS = {"learned": ("C0", "-"), "tuned": ("C2", "-.")}
 
 
 def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
-    """Draws the error while whole lives teach the loss, and that of fresh regressors on unseen sines."""
+    """Draws the error, a geometric mean, while whole lives teach the loss, and that of regressors on unseen sines."""
     figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
     train, test = figure.subplots(1, 2)
     curves = np.exp([result["meta_train"]["learned"] for result in results])  # the loss is a mean logarithm
     steps = (np.arange(curves.shape[1]) + 1) * settings.outer_steps / curves.shape[1]
-    ages = ", ".join(map(str, settings.ages))
     train.set(title="(a) meta-training", xlabel="outer steps", yscale="log")
-    train.set_ylabel(f"error after {ages} steps,\ngeometric mean (MSE)")
+    train.set_ylabel("error over a life (MSE)")
     plot_learning_curve(curves, train, steps=steps, color="C0")
     test.set(title="(b) fresh regressors, unseen sines", xlabel="gradient steps", ylabel="error (MSE)")
     test.set(xscale="log", yscale="log")
     for name, label in LABELS.items():
-        curves = np.array([result["meta_test"][name][1:] for result in results])  # a logarithmic axis has no step 0
-        plot_learning_curve(curves, test, label=label, color=LOOKS[name][0], steps=np.arange(1, curves.shape[1] + 1))
+        curves = [smooth(np.array(result["meta_test"][name])) for result in results]
+        middles = smooth(np.arange(len(results[0]["meta_test"][name])))
+        plot_learning_curve(np.array(curves), test, label=label, color=LOOKS[name][0], steps=middles)
         test.lines[-1].set_linestyle(LOOKS[name][1])
     test.axvline(settings.life, color="0.5", linewidth=1, linestyle=":")
     style_axes([train, test])
     test.legend(frameon=False)
     return figure
+
+
+def smooth(curve: np.ndarray) -> np.ndarray:
+    """Returns the geometric mean over each of the `NUM_POINTS` parts of a curve that a logarithmic axis shows alike.
+
+    Learners at their best rate jump up now and then; a thousand such steps would hide all else.
+    """
+    edges = np.unique(np.geomspace(1, len(curve), NUM_POINTS + 1).astype(int))  # a logarithmic axis has no step 0
+    return np.exp([np.log(curve[low:high]).mean() for low, high in zip(edges, edges[1:])])
 
 
 def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[str, Any]]:
