@@ -22,8 +22,8 @@ learned: the learned loss.
 tuned: MSE at the rate that is best after 1,000 steps on 200 other sines.
 best: MSE at the rate that is best after as many steps as are reported, another for each column.
 
-Expected result (10 seeds, SGD): after 1,000 steps an error of 0.045, where MSE has 0.067, and at or below MSE's best rate
-for as many steps on 8 of 10 seeds, after 300 and 3,000 steps as well; after 100 steps the two are level. Rarely a
+Expected result (10 seeds, SGD): after 1,000 steps an error of 0.045, where MSE has 0.067, and at or below MSE's best
+rate for as many steps on 8 of 10 seeds, as after 300 and 3,000 steps; after 100 steps the two are level. Rarely a
 regressor jumps up late (a mean of 0.12 after 3,000 steps on one seed). With Adam, which ends at a tenth of that error,
 pilots on other sines came out level with MSE.
 
