@@ -35,6 +35,9 @@ class Base:
         name: One of `BASES`.
         arguments: Its arguments.
 
+    Raises:
+        ValueError: Another name, or other arguments.
+
     Example:
 
     >>> Base("huber", {"delta": 2.0}).call(keras.ops.array([[0.0]]), keras.ops.array([[3.0]])).numpy().tolist()
@@ -43,6 +46,12 @@ class Base:
 
     name: str
     arguments: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.name not in BASES or self.arguments.keys() != BASES[self.name].keys():
+            raise ValueError(
+                f"A base is one of {BASES} with these arguments. Received: {self.name!r} with {dict(self.arguments)}"
+            )
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of each example, as Keras computes it: `[..., W] -> [...]`."""
@@ -64,7 +73,7 @@ def get_base(base: LossLike | Base | Mapping[str, Any]) -> Base:
     if isinstance(base, Base):
         return base
     if isinstance(base, Mapping):
-        return Base(base["name"], {name: value for name, value in base.items() if name != "name"})
+        return Base(base.get("name", ""), {name: value for name, value in base.items() if name != "name"})
     function, given = get_loss_function(keras.losses.get(base))
     name = getattr(function, "__name__", None)
     if name not in BASES or getattr(keras.losses, name) is not function or given.get("axis", -1) != -1:

@@ -106,6 +106,13 @@ def test_a_base_is_a_loss_of_keras():
             get_base(wrong)
 
 
+def test_a_configuration_names_a_base_and_its_arguments():
+    """A `.keras` file holds such configurations: it must not name other functions of Keras."""
+    for wrong in ({"name": "deserialize"}, {}, {"name": "huber"}, {"name": "huber", "delta": 1.0, "axis": 0}):
+        with pytest.raises(ValueError, match="A base is one of "):
+            get_base(wrong)
+
+
 def test_a_base_must_fit_the_features():
     with pytest.raises(ValueError, match="expected two first `features` of one width"):
         ml3_tf.MetaLoss.around("mse", features={"p": 3, "t": 2})

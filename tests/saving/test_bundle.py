@@ -66,6 +66,25 @@ def test_honest_losses_are_rebuilt(kwargs, make_loss, write_bundle, tmp_path):
     assert_computes_the_same(loaded, loss)
 
 
+@pytest.mark.parametrize(
+    ("base", "changes", "error"),
+    [
+        ("huber", {"name": "deserialize"}, UnsafeArtifactError),
+        ("huber", {"name": "mean_squared_error"}, UnsafeArtifactError),  # which has no delta
+        ("huber", {"from_logits": True}, UnsafeArtifactError),
+        ("huber", {"delta": -1.0}, CorruptArtifactError),
+        ("huber", {"delta": "1"}, CorruptArtifactError),
+        ("mse", {"name": "mean_absolute_error"}, CorruptArtifactError),  # allowed, but not what the self-test recorded
+    ],
+    ids=str,
+)
+def test_a_tampered_base_is_refused(write_bundle, edit_json, base, changes, error, tmp_path):
+    folder = write_bundle(MetaLoss.around(base), tmp_path / "1")
+    edit_json(folder, _manifest.DESCRIPTION, lambda loss: loss["base"].update(changes))
+    with pytest.raises(error):
+        load_meta_loss(folder)
+
+
 def test_an_artifact_without_the_key_of_score_networks_loads(artifact, edit_json):
     expected = load_meta_loss(artifact)
     edit_json(artifact, _manifest.DESCRIPTION, lambda loss: loss.pop("score_network"))
