@@ -18,6 +18,7 @@ _VALUE = "serving_default"
 _VALUE_AND_GRADIENT = "value_and_grad"
 
 
+@keras.saving.register_keras_serializable("ml3_tf")
 class SavedModelLoss(keras.losses.Loss):
     """A loss that runs the graph of a SavedModel, as `load_meta_loss(..., allow_saved_model=True)` returns it.
 
@@ -58,6 +59,15 @@ class SavedModelLoss(keras.losses.Loss):
         self._dtypes = {key: spec.dtype for key, spec in inputs.items()}
         dtype = dtype or self._dtypes["y_pred"].name
         super().__init__(name, reduction, dtype)  # pyright: ignore[reportArgumentType] - Keras takes None, too
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SavedModelLoss":
+        """Raises `ValueError`: no configuration holds a program."""
+        raise ValueError(
+            "The loss of a SavedModel cannot be built from its configuration, which does not hold the program. Load it "
+            "by `ml3_tf.load_meta_loss(folder, allow_saved_model=True)`; load a model that was trained with it by "
+            f"`keras.models.load_model(file, compile=False)`, and compile it again. Received: {config}"
+        )
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> tf.Tensor:
         """Returns the loss of each example that the endpoint computes."""

@@ -169,3 +169,21 @@ def test_examples_of_docstrings_run():
     result = doctest.testmod(_foreign)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_no_configuration_makes_another_loss_of_it(foreign, tmp_path):
+    """A model that was compiled with it is neither cloned nor loaded with a loss of other values: the error helps."""
+    loss = load_meta_loss(foreign, allow_saved_model=True)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss)
+    model.save(tmp_path / "model.keras")
+    advice = "cannot be built from its configuration"
+    with pytest.raises(ValueError, match=advice):
+        keras.losses.deserialize(keras.losses.serialize(loss))
+    with pytest.raises(ValueError, match=advice):
+        keras.models.clone_model(model)
+    with pytest.raises(Exception, match=advice):
+        keras.models.load_model(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    again.compile("sgd", loss)
+    np.testing.assert_allclose(again.evaluate(X, Y, verbose=0), model.evaluate(X, Y, verbose=0), rtol=1e-6)
