@@ -24,9 +24,8 @@ best: MSE at the rate that is best after as many steps as are reported, another 
 
 Expected result (10 seeds, SGD): after 1,000 steps an error of 0.045, where MSE has 0.067, and at or below MSE's best
 rate for as many steps on 8 of 10 seeds, as after 300 and 3,000 steps; after 100 steps the two are level. Rarely a
-regressor jumps up late (a mean of 0.12 after 3,000 steps on one seed). With Adam there is no sure gain:
-0.0037 after 1,000 steps where MSE has 0.0076, of which one seed makes half, and ahead on 6 of 10 seeds; on 3 after
-3,000.
+regressor jumps up late (a mean of 0.12 after 3,000 steps on one seed). With Adam there is no sure gain: 0.0037 after
+1,000 steps where MSE has 0.0076, of which one seed makes half; ahead on 6 of 10 seeds, and on 3 after 3,000 steps.
 
 Departures from the paper: all of it; the paper's regressors take one step in meta-training, with the gradient.
 

@@ -56,7 +56,7 @@ ROWS = [
 ]
 ROWS += [
     Row(f"sine_lives_{optimizer}", f"{label}, error after {steps:,} steps ↓", f"test_mse_learned_{steps}", None, best)
-    for optimizer, label in (("sgd", "sines, learned for lives of 1,000 steps"),)
+    for optimizer, label in (("sgd", "sines, learned for lives of 1,000 steps"), ("adam", "the same with Adam"))
     for steps in (100, 1000)
     for best in (f"test_mse_best_{steps}",)
 ]
