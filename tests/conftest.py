@@ -4,6 +4,7 @@ import gc
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,6 +51,16 @@ def make_loss():
         return loss
 
     return make
+
+
+@pytest.fixture
+def float64():
+    """Layers and losses in float64, in which equal steps agree to rounding whatever their size."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")

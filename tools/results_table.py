@@ -55,10 +55,15 @@ ROWS = [
     )
 ]
 ROWS += [
-    Row(f"sine_lives_{optimizer}", f"{label}, error after {steps:,} steps ↓", f"test_mse_learned_{steps}", None, best)
+    Row(
+        f"sine_lives_{optimizer}",
+        f"{label}, error after {steps:,} steps ↓",
+        f"test_mse_learned_{steps}",
+        None,
+        f"test_mse_best_{steps}",
+    )
     for optimizer, label in (("sgd", "sines, learned for lives of 1,000 steps"), ("adam", "the same with Adam"))
     for steps in (100, 1000)
-    for best in (f"test_mse_best_{steps}",)
 ]
 ROWS += [
     Row("digits", "unseen pairs of digits, steps to 90 % accuracy ↓", *_methods("steps_to_90_{}")),

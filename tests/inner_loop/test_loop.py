@@ -205,16 +205,6 @@ def convolutional():
 LEARNERS = {"dense": with_batch_norm, "dropout": with_dropout, "gru": recurrent, "conv": convolutional}
 
 
-@pytest.fixture
-def float64():
-    """Layers and losses in float64, in which equal steps agree to rounding whatever their size."""
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-
-
 @pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "unweighted"])
 @pytest.mark.parametrize("mode", ["per_sample", "per_set"])
 @pytest.mark.parametrize("name", LEARNERS)
