@@ -6,7 +6,7 @@ has changed its meaning.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -91,45 +91,75 @@ def values_of_other_shapes(variables: Sequence[keras.Variable], values: Sequence
             variable._shape = shape
 
 
-_exact = threading.local()
+_differentiated = threading.local()
 
 
 @contextlib.contextmanager
-def exact_moments() -> Iterator[None]:
-    """Lets Keras's normalization layers have right second derivatives, in this thread.
+def second_derivatives(rnn: Callable[..., Any]) -> Iterator[None]:
+    """Lets Keras's layers have second derivatives that are right and fast, in this thread. Values stay the same.
 
-    `tf.nn.moments` stops the gradient of the mean inside of the variance. That term of the first derivative is zero,
-    but not its derivative: for three numbers, d2 var / dx2 would be 2/3 in place of 4/9. The values stay the same.
+    Normalization: `tf.nn.moments` stops the gradient of the mean inside of the variance. That term of the first
+    derivative is zero, but not its derivative: for three numbers, d2 var / dx2 would be 2/3 in place of 4/9.
+
+    Args:
+        rnn: The loop over time of recurrent layers. It is called with Keras's own one and its arguments.
     """
+    from keras.src import backend
     from keras.src.backend.tensorflow import nn
 
-    if getattr(nn._compute_moments, "__module__", None) != __name__:
-        nn._compute_moments = _dispatch_moments(nn._compute_moments)
-    before = getattr(_exact, "is_on", False)
-    _exact.is_on = True
+    _dispatch(nn, "_compute_moments", lambda _, *args: _exact_moments(*args))
+    _dispatch(backend, "rnn", rnn)
+    before = getattr(_differentiated, "is_on", False)
+    _differentiated.is_on = True
     try:
         yield
     finally:
-        _exact.is_on = before
+        _differentiated.is_on = before
 
 
-def _dispatch_moments(compute_moments: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that computes moments as given, and exactly in threads that ask for it."""
+def _dispatch(module: Any, name: str, ours: Callable[..., Any]) -> None:
+    """Replaces a function of Keras, once, by one that calls ours in threads that ask for second derivatives."""
+    theirs = getattr(module, name)
+    if getattr(theirs, "__module__", None) == __name__:
+        return
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return ours(theirs, *args, **kwargs) if getattr(_differentiated, "is_on", False) else theirs(*args, **kwargs)
+
+    setattr(module, name, call)
+
+
+def _exact_moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
     import tensorflow as tf
 
-    def compute(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
-        if not getattr(_exact, "is_on", False):
-            return compute_moments(x, axes, keepdims)
-        mean: Any = tf.reduce_mean(x, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axes, keepdims=keepdims)
-        return (mean if keepdims else tf.squeeze(mean, axes)), variance
+    mean: Any = tf.reduce_mean(x, axes, keepdims=True)
+    variance: Any = tf.reduce_mean(tf.math.squared_difference(x, mean), axes, keepdims=True)
+    return (mean, variance) if keepdims else (tf.squeeze(mean, axes), tf.squeeze(variance, axes))
 
-    return compute
+
+def current_values() -> dict[int, Any]:
+    """Returns the values that variables have in the `keras.StatelessScope` of now, by the identity of the variable."""
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+    scope = get_stateless_scope()
+    return {} if scope is None else dict(scope.state_mapping)
+
+
+def scope_with(values: Mapping[int, Any]) -> keras.StatelessScope:
+    """Returns a scope in which variables have these `current_values`."""
+    scope = keras.StatelessScope()
+    scope.state_mapping = dict(values)
+    return scope
 
 
 def get_mask(tensor: Any) -> Any:
     """Returns the mask that Keras has attached to a tensor, or `None`."""
     return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Attaches a mask to a tensor, as Keras's layers do."""
+    tensor._keras_mask = mask
 
 
 def get_initializer(variable: keras.Variable) -> Any:

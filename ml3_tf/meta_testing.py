@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike, check_counts
-from ml3_tf.inner_loop import InnerLoop, LearnerState, count_tasks, per_task_loss
+from ml3_tf.inner_loop import InnerLoop, LearnerState, count_tasks
 from ml3_tf.learner import Learner, Parameters
 
 Metric: TypeAlias = Callable[[Parameters, Batch], Any]
@@ -103,7 +103,8 @@ def meta_test(
     check_counts(num_steps=num_steps)
     learner = learner if isinstance(learner, Learner) else Learner(learner)
     loop = InnerLoop(learner, loss, optimizer)
-    tasks = tf.nest.map_structure(tf.convert_to_tensor, dict(tasks))
+    if isinstance(tasks, Mapping):
+        tasks = tf.nest.map_structure(tf.convert_to_tensor, dict(tasks))
     num_tasks = count_tasks(tasks)
     if parameters is None:
         parameters = learner.draw(num_tasks, seed=seed)
@@ -126,8 +127,7 @@ def _training_function(
     """Returns the function `(learners, tasks) -> curves`, each `[N, num_steps + 1, ...]`."""
 
     def score(parameters: Parameters, tasks: Any) -> dict[str, tf.Tensor]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tasks["query"])
-        scores = {"loss": per_task_loss(task_loss, y, loop.predict(parameters, x), sample_weight)}
+        scores = {"loss": loop.evaluate(task_loss, parameters, tasks["query"])}
         return scores | {name: metric(parameters, tasks) for name, metric in metrics.items()}
 
     def train(learners: LearnerState, tasks: Any) -> Any:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, InnerOptimizerLike, LossLike, ModelLike, OptimizerLike
-from ml3_tf.inner_loop import MAX_TAPED_STEPS, LearnerState, count_tasks, per_task_loss
+from ml3_tf.inner_loop import MAX_TAPED_STEPS, LearnerState, count_tasks
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_gradient import count_kept
 from ml3_tf.meta_loss import MetaLoss
@@ -175,7 +175,7 @@ class MetaTrainer(OuterLoop):
         self._meta_gradient = self._compile_meta_gradient(self.meta_gradient)
         self._take_steps = self._in_shards(functools.partial(self._score_steps, num_steps=self.unroll))
         self._live = self._in_shards(functools.partial(self._score_steps, num_steps=self._longest_life))
-        self._predict = self._in_shards(self.inner_loop.predict)
+        self._predict = self._in_shards(self.inner_loop.predict_weighted)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -187,8 +187,7 @@ class MetaTrainer(OuterLoop):
 
     def compute_task_loss(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
         """Returns the task loss of each task, `[N]`, of learners with these `Parameters`."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch["query"])
-        return per_task_loss(self.task_loss, y, self.inner_loop.predict(parameters, x), sample_weight)
+        return self.inner_loop.evaluate(self.task_loss, parameters, batch["query"])
 
     def meta_gradient(
         self, learners: LearnerState, batch: Batch, *, num_steps: int | None = None
@@ -290,8 +289,8 @@ class MetaTrainer(OuterLoop):
     def _update_query_metrics(self, learners: LearnerState, batch: Batch) -> None:
         if not self._query_metrics:
             return
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch["query"])
+        y = keras.utils.unpack_x_y_sample_weight(batch["query"])[1]
+        y_pred, weights = self._predict(learners.parameters, batch["query"])
         merge_tasks = lambda values: tf.reshape(values, [-1, *values.shape[2:]])  # [N, B, ...] -> [N * B, ...]
-        query = y, self._predict(learners.parameters, x), *([] if sample_weight is None else [sample_weight])
         for metric in self._query_metrics:
-            metric.update_state(*map(merge_tasks, query))
+            metric.update_state(*map(merge_tasks, (y, y_pred, *weights)))

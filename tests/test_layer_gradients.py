@@ -8,8 +8,9 @@ from keras import layers
 
 from ml3_tf import MetaLoss
 from ml3_tf.inner_loop import InnerLoop
-from ml3_tf.keras_internals import exact_moments
+from ml3_tf.keras_internals import second_derivatives
 from ml3_tf.learner import Learner
+from ml3_tf.learner._recurrent import rnn_by_scan
 
 STEP = 1e-6
 IMAGE, SEQUENCE, VECTOR = (6, 6, 4), (5, 4), (4,)
@@ -123,7 +124,7 @@ def second_derivative_of_variance():
 
 def test_moments_are_exact_where_they_are_asked_for_and_keras_s_elsewhere():
     of_keras = second_derivative_of_variance()
-    with exact_moments():
+    with second_derivatives(rnn_by_scan):
         exact = second_derivative_of_variance()
     np.testing.assert_allclose(exact, 2 / 3 * np.eye(3) - 2 / 9, rtol=1e-12)
     np.testing.assert_allclose(of_keras, 2 / 3 * np.eye(3), rtol=1e-12)  # if this fails, TensorFlow has mended it
@@ -132,10 +133,10 @@ def test_moments_are_exact_where_they_are_asked_for_and_keras_s_elsewhere():
 
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize("axes", [[0], [0, 2]])
-def test_exact_moments_have_the_values_of_keras(axes, keepdims):
+def test_second_derivatives_have_the_values_of_keras(axes, keepdims):
     x = tf.constant(np.random.default_rng(0).normal(size=(3, 4, 5)))
     expected = keras.ops.moments(x, axes=axes, keepdims=keepdims)
-    with exact_moments():
+    with second_derivatives(rnn_by_scan):
         received = keras.ops.moments(x, axes=axes, keepdims=keepdims)
     for ours, theirs in zip(received, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)

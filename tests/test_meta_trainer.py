@@ -470,9 +470,18 @@ def test_the_way_from_fit_to_the_inner_step_is_short():
 # Errors
 
 
-@pytest.mark.parametrize(("inner_steps", "unroll"), [(0, None), (3, 2), (2, 4), (2, 0)])
-def test_step_counts_must_fit(inner_steps, unroll):
-    with pytest.raises(ValueError, match=f"`unroll` that divides it. Received: inner_steps={inner_steps}"):
+@pytest.mark.parametrize(
+    ("inner_steps", "unroll", "words"),
+    [
+        (0, None, "`inner_steps` must be an integer of at least 1. Received: inner_steps=0"),
+        (2.5, None, "`inner_steps` must be an integer of at least 1. Received: inner_steps=2.5"),
+        (2, 0, "`unroll` must be an integer of at least 1. Received: unroll=0"),
+        (3, 2, "`unroll` that divides `inner_steps`. Received: inner_steps=3, unroll=2"),
+        (2, 4, "`unroll` that divides `inner_steps`. Received: inner_steps=2, unroll=4"),
+    ],
+)
+def test_step_counts_must_fit(inner_steps, unroll, words):
+    with pytest.raises(ValueError, match=words):
         MetaTrainer(build_learner, MetaLoss.mlp(), inner_steps=inner_steps, unroll=unroll)
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ml3_tf.arguments import InnerOptimizerLike, LossLike
 from ml3_tf.inner_loop._shares import compile_in_shares
-from ml3_tf.inner_loop._tasks import expand_like, per_task_loss
+from ml3_tf.inner_loop._tasks import expand_like, leave_out_masked, per_task_loss
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters, map_over_tasks
 from ml3_tf.meta_gradient import Sweep, sweep
@@ -184,6 +184,9 @@ class InnerLoop:
         """Returns the loss of each task, `[N]`, of examples `(y, y_pred[, sample_weight])`, with its perturbation."""
         if not perturbation:
             return per_task_loss(self.loss, *examples)
+        y, y_pred, *weights = examples
+        weight = leave_out_masked(y_pred, *weights, reduction=getattr(self.loss, "reduction", None))
+        examples = (y, y_pred) if weight is None else (y, y_pred, weight)
         variables = self.loss.trainable_variables
 
         def loss_and_slopes(inputs: Any) -> Any:
@@ -221,6 +224,18 @@ class InnerLoop:
     def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:
         """Returns predictions `[N, B, ...]` of learners that are not training."""
         return self.learner.predict(parameters, x)
+
+    def predict_weighted(self, parameters: Parameters, examples: Any) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        """Returns predictions `[N, B, ...]` on examples as in `evaluate`, and their weights, if they have any."""
+        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
+        y_pred = self.predict(parameters, x)
+        weights = leave_out_masked(y_pred, sample_weight)
+        return y_pred, () if weights is None else (weights,)
+
+    def evaluate(self, loss: Any, parameters: Parameters, examples: Any) -> tf.Tensor:
+        """Returns a Keras loss `[N]` of learners that are not training, on `(x, y)` or `(x, y, sample_weight)`."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
+        return per_task_loss(loss, y, self.predict(parameters, x), sample_weight)
 
 
 def _floats(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

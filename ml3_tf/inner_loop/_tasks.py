@@ -9,29 +9,42 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ml3_tf.keras_internals import get_loss_function, get_mask
+
+_MEAN = "sum_over_batch_size"  # Keras's default reduction
+# Losses of Keras whose targets have another shape than the predictions, by design.
+_OF_OTHER_SHAPES = "sparse_categorical_crossentropy", "circle", "ctc"
+
 
 def per_task_loss(
     loss: keras.losses.Loss | Callable[[Any, Any], Any], y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None
 ) -> tf.Tensor:
     """Reduces the values of a loss over the examples of each task, as Keras reduces a batch.
 
+    What Keras's layers have masked in `y_pred` is left out, as in `fit`.
+
     Args:
         loss: A `keras.losses.Loss`, or a function `(y_true, y_pred) -> values`.
         y_true: `[N, B, ...]`.
         y_pred: `[N, B, ...]`.
-        sample_weight: Optional, `[N, B]`.
+        sample_weight: Optional, `[N, B]`, or one weight for each value: `[N, B, ...]`.
 
     Returns:
         `[N]`.
+
+    Raises:
+        ValueError: Targets or weights that would be broadcast.
     """
+    _check_targets(loss, y_true, y_pred)
+    sample_weight = leave_out_masked(y_pred, sample_weight, reduction=getattr(loss, "reduction", _MEAN))
     dtype = getattr(loss, "dtype", y_pred.dtype)
     # The weights of a per-set loss weigh its sets, too.
     weights = {"sample_weight": sample_weight} if getattr(loss, "pools_examples", False) else {}
     values: Any = getattr(loss, "call", loss)(tf.cast(y_true, dtype), tf.cast(y_pred, dtype), **weights)  # [N, B, ...]
     over_examples = list(range(1, values.shape.rank))
-    reduction = getattr(loss, "reduction", "sum_over_batch_size")
+    reduction = getattr(loss, "reduction", _MEAN)
     if sample_weight is not None:
-        sample_weight = expand_like(tf.cast(sample_weight, values.dtype), values)
+        sample_weight = _expand_weights(tf.cast(sample_weight, values.dtype), values)
         values *= sample_weight
     if reduction == "sum":
         return tf.reduce_sum(values, over_examples)
@@ -39,6 +52,56 @@ def per_task_loss(
         weights = tf.reduce_sum(tf.broadcast_to(sample_weight, values.shape), over_examples)
         return tf.math.divide_no_nan(tf.reduce_sum(values, over_examples), weights)
     return tf.reduce_mean(values, over_examples)
+
+
+def leave_out_masked(y_pred: tf.Tensor, sample_weight: Any = None, *, reduction: str | None = "sum") -> Any:
+    """Merges the mask that Keras's layers have left on predictions into the sample weights, as a loss in `fit` does.
+
+    Args:
+        y_pred: `[N, B, ...]`.
+        sample_weight: Optional, `[N, B]` or `[N, B, ...]`.
+        reduction: How the values will be reduced. A mean is one over what is left of a task.
+
+    Returns:
+        `[N, B, ...]`; where there is no mask, the `sample_weight` as it is.
+    """
+    mask = get_mask(y_pred)
+    if mask is None:
+        return sample_weight
+    weights = tf.cast(mask, y_pred.dtype)
+    if reduction in ("mean", _MEAN):
+        share_left = tf.reduce_mean(weights, list(range(1, weights.shape.rank)))
+        weights *= expand_like(tf.math.reciprocal_no_nan(share_left), weights)
+    if sample_weight is None:
+        return weights
+    return weights * _expand_weights(tf.cast(sample_weight, weights.dtype), weights)
+
+
+def _expand_weights(sample_weight: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Returns weights that multiply values `[N, B, ...]` of the same rank."""
+    shape, rank = list(sample_weight.shape), values.shape.rank
+    if len(shape) == rank + 1 and shape[-1] == 1:  # `[batch, 1]` is `[batch]` to Keras
+        shape = shape[:-1]
+    fits = shape[:2] == values.shape[:2] and all(a in (1, b) for a, b in zip(shape[2:], values.shape[2:]))
+    if not 1 < len(shape) <= rank or not fits:
+        raise ValueError(
+            "`sample_weight` needs one weight for each example, [N, B], or for each value of the loss. Received: shape "
+            f"{tuple(sample_weight.shape)} for values of the shape {tuple(values.shape)}"
+        )
+    return tf.reshape(sample_weight, [*shape, *[1] * (rank - len(shape))])
+
+
+def _check_targets(loss: Any, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
+    """Raises `ValueError` where a loss would broadcast targets `[N, B, ...]` against predictions."""
+    true, pred = list(y_true.shape), list(y_pred.shape)
+    function = get_loss_function(loss)[0]
+    name = getattr(function, "__name__", "")
+    is_of_pairs = getattr(keras.losses, name, None) is function and name not in _OF_OTHER_SHAPES
+    if true[:2] != pred[:2] or (is_of_pairs and true != pred and [*true, 1] != pred and true != [*pred, 1]):
+        raise ValueError(
+            f"The loss '{name or getattr(loss, 'name', loss)}' needs a target for each prediction. Received: targets "
+            f"of the shape {tuple(true)} for predictions of the shape {tuple(pred)} (tasks, examples, ...)"
+        )
 
 
 def expand_like(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
@@ -59,7 +122,8 @@ def count_tasks(batch: Any) -> int:
         received = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
         raise ValueError(
             "Tasks are dictionaries {'support': (x, y), 'query': (x, y), ...} of arrays [N, B, ...]; `fit` and "
-            f"`evaluate` take a `tf.data.Dataset` of them. Received: {received}"
+            "`evaluate` take a `tf.data.Dataset` of them, `meta_test` one of them: next(iter(dataset)). Received: "
+            f"{received}"
         )
     shapes = {tuple(tensor.shape) for tensor in tf.nest.flatten([batch["support"], batch["query"]])}
     sizes: set[Any] = {shape[0] if shape else None for shape in shapes}

@@ -11,8 +11,9 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import ModelLike
-from ml3_tf.keras_internals import exact_moments
+from ml3_tf.keras_internals import get_mask, second_derivatives, set_mask
 from ml3_tf.learner._drawing import is_seed, make_drawer, repeat
+from ml3_tf.learner._recurrent import rnn_by_scan
 from ml3_tf.learner._vectorize import find_hindrances, map_over_tasks
 
 
@@ -136,20 +137,25 @@ class Learner:
             training: Whether layers behave, and non-trainable variables move, as in `fit`.
 
         Returns:
-            `y_pred` `[N, B, ...]`, the new `non_trainable`, and the learner's own losses (regularizers) `[N]`.
+            `y_pred` `[N, B, ...]`, with the mask that the learner has left on it; the new `non_trainable`; and the
+            learner's own losses (regularizers) `[N]`.
         """
 
         def apply_to_one_task(inputs: Any) -> Any:
             trainable, non_trainable, x = inputs
-            with exact_moments():  # the meta-gradient is a second derivative
+            with second_derivatives(rnn_by_scan):
                 outputs: Any = self.model.stateless_call(
                     list(trainable), list(non_trainable), x, training=training, return_losses=True
                 )
             y_pred, non_trainable, losses = outputs
-            return y_pred, tuple(non_trainable), tf.add_n(losses) if losses else tf.zeros((), y_pred.dtype)
+            mask = get_mask(y_pred)
+            losses = tf.add_n(losses) if losses else tf.zeros((), y_pred.dtype)
+            return y_pred, tuple(non_trainable), losses, () if mask is None else (mask,)
 
         inputs = (tuple(parameters.trainable), tuple(parameters.non_trainable), x)
-        y_pred, non_trainable, losses = map_over_tasks(apply_to_one_task, inputs, vectorized=self.vectorized)
+        y_pred, non_trainable, losses, masks = map_over_tasks(apply_to_one_task, inputs, vectorized=self.vectorized)
+        for mask in masks:
+            set_mask(y_pred, mask)
         return y_pred, list(non_trainable), losses
 
     def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:
@@ -163,7 +169,7 @@ class Learner:
 
     @functools.cached_property
     def has_loop(self) -> bool:
-        """Whether the learner has a loop, as recurrent layers have."""
+        """Whether the learner has a loop of TensorFlow, as recurrent layers have that are masked."""
         return any("While" in name for name in self._hindrances)
 
     @property
@@ -181,7 +187,7 @@ class Learner:
         variables, is_moved = self.model.non_trainable_variables, []
 
         def train(x: Any) -> Any:
-            with keras.StatelessScope() as scope:
+            with second_derivatives(rnn_by_scan), keras.StatelessScope() as scope:
                 y_pred = self.model(x, training=True)
             is_moved[:] = [scope.get_current_value(variable) is not None for variable in variables]
             return y_pred

@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ml3_tf.learner._scan import NAME
+
 # Operations that cannot be batched when each task has weights of its own (convolutions), or whose batched form XLA
 # cannot compile (loops, and look-ups in a table).
 _NOT_VECTORIZED = (
@@ -75,7 +77,7 @@ def find_hindrances(function: Callable[..., Any], *specs: Any) -> set[str]:
         *specs: The same structures of `tf.TensorSpec`, of one task.
 
     Returns:
-        Names of TensorFlow's operations.
+        Names of TensorFlow's operations, and "Scan" for a loop of `scan`.
 
     Example:
 
@@ -83,7 +85,8 @@ def find_hindrances(function: Callable[..., Any], *specs: Any) -> set[str]:
     >>> find_hindrances(tf.square, vector), find_hindrances(tf.reduce_sum, vector)
     (set(), {'Sum'})
     """
-    return {node.op for node in _trace(function, specs) if _stands_in_the_way(node)}
+    name = lambda node: "Scan" if NAME in node.name else node.op
+    return {name(node) for node in _trace(function, specs) if _stands_in_the_way(node)}
 
 
 def is_elementwise(function: Callable[..., Any], *specs: Any) -> bool:

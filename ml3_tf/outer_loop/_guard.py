@@ -55,28 +55,40 @@ class FiniteGuard:
 
 
 class NormWatch:
-    """Watches the norm of the meta-gradient before it is clipped, and warns if it explodes.
+    """Watches the norm of the meta-gradient before it is clipped, and warns if it explodes or is zero throughout.
 
-    Where it does, a difference of rounding decides what is learned, and results differ from machine to machine.
+    Where it explodes, a difference of rounding decides what is learned, and results differ from machine to machine.
     """
 
     def __init__(self) -> None:
-        self._largest, self._sum_of_logs, self._count = (tf.Variable(0.0, trainable=False) for _ in range(3))
+        self._variables = [tf.Variable(0.0, trainable=False) for _ in range(4)]
+        self._largest, self._sum_of_logs, self._count, self._zeros = self._variables
 
     def record(self, norm: tf.Tensor) -> None:
-        """Records the norm of a step, unless it is not finite or zero."""
+        """Records the norm of a step, unless it is not finite."""
         norm = tf.cast(norm, tf.float32)
         counts = tf.math.is_finite(norm) & (norm > 0)
         self._largest.assign(tf.where(counts, tf.maximum(self._largest, norm), self._largest))
         self._sum_of_logs.assign_add(tf.where(counts, tf.math.log(tf.where(counts, norm, 1.0)), 0.0))
         self._count.assign_add(tf.cast(counts, tf.float32))
+        self._zeros.assign_add(tf.cast(norm == 0, tf.float32))
 
     def warn_and_forget(self) -> None:
-        """Warns if the largest norm since the last call was `EXPLODES` times the usual one, the geometric mean."""
-        largest, count = float(self._largest), float(self._count)
-        usual = math.exp(float(self._sum_of_logs) / max(count, 1.0))
-        for variable in (self._largest, self._sum_of_logs, self._count):
+        """Warns of all norms since the last call: if the largest was `EXPLODES` times the usual, or none above zero.
+
+        The usual norm is the geometric mean.
+        """
+        largest, sum_of_logs, count, zeros = map(float, self._variables)
+        usual = math.exp(sum_of_logs / max(count, 1.0))
+        for variable in self._variables:
             variable.assign(0.0)
+        if zeros and not count:
+            warnings.warn(
+                f"The meta-gradient was zero in all {zeros:.0f} steps: the meta-loss has learned nothing. Either its "
+                "network does not react (dead units, or outputs multiplied by zero), or the learners do not move (an "
+                "inner learning rate that is far too small, inputs of zero).",
+                stacklevel=3,
+            )
         if largest > EXPLODES * usual:
             warnings.warn(
                 f"The meta-gradient explodes: its norm reached {largest:.1e}, usually it was {usual:.1e}. What such "

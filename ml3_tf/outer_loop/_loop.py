@@ -6,16 +6,17 @@ Shape letters: N tasks, B examples of a task.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import keras
 import tensorflow as tf
 
-from ml3_tf.arguments import Batch, InnerOptimizerLike, ModelLike, OptimizerLike
+from ml3_tf.arguments import Batch, InnerOptimizerLike, ModelLike, OptimizerLike, check_counts
 from ml3_tf.inner_loop import InnerLoop, LearnerState, expand_like
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import Sweep, complete_gradients
 from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.outer_loop._checks import check_length, refuse_without_derivative
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
 from ml3_tf.outer_loop._population import stream
@@ -62,10 +63,10 @@ class OuterLoop(keras.Model):
     ) -> None:
         super().__init__(name=name)
         unroll = inner_steps if unroll is None else unroll
-        if inner_steps < 1 or unroll < 1 or inner_steps % unroll:
+        check_counts(inner_steps=inner_steps, unroll=unroll)
+        if inner_steps % unroll:
             raise ValueError(
-                "Expected `inner_steps` >= 1 and an `unroll` that divides it. "
-                f"Received: inner_steps={inner_steps}, unroll={unroll}"
+                f"Expected an `unroll` that divides `inner_steps`. Received: inner_steps={inner_steps}, unroll={unroll}"
             )
         if not isinstance(start, keras.Model) and start not in ("fresh", "learned"):
             raise ValueError(f"`start` must be 'fresh', 'learned' or a Keras model. Received: start={start!r}")
@@ -139,7 +140,7 @@ class OuterLoop(keras.Model):
             optimizer=optimizer, jit_compile=False, steps_per_execution=steps_per_execution, run_eagerly=run_eagerly
         )
         if self.estimator is None:
-            _refuse_without_derivative(inner_optimizer)
+            refuse_without_derivative(inner_optimizer)
         if not (0 <= beta < math.inf and 0 <= gamma < math.inf and beta + (gamma if extra_loss else 0) > 0):
             raise ValueError(
                 "The task loss is `beta * loss + gamma * extra_loss`: expected finite weights that are not negative, "
@@ -191,11 +192,14 @@ class OuterLoop(keras.Model):
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: `tasks` is not a dataset of batches; the task loss does not depend on phi.
+            ValueError: `tasks` is not a dataset of batches, is empty, or has no end and no number of steps; the task
+                loss does not depend on phi.
             FloatingPointError: A meta-gradient is not finite. The loss keeps its last finite weights.
         """
         if not isinstance(tasks, tf.data.Dataset):
             raise ValueError(f"`fit` takes a `tf.data.Dataset` of tasks. Received: {type(tasks).__name__}")
+        check_length(tasks, "tasks", steps_per_epoch=steps_per_epoch)
+        check_length(validation_data, "validation_data", validation_steps=validation_steps)
         history = super().fit(
             tasks,
             shuffle=False,
@@ -208,8 +212,19 @@ class OuterLoop(keras.Model):
             callbacks=callbacks,
             verbose=verbose,
         )
+        if history.epoch and not history.history:  # only a run shows how long a generator is
+            raise ValueError("`tasks` has no batch: nothing was learned. Expected a dataset of at least one.")
         self._norm_watch.warn_and_forget()
         return history
+
+    def evaluate(self, x: Any = None, y: Any = None, *, steps: int | None = None, **kwargs: Any) -> Any:
+        """Returns the task loss of learners trained on a `tf.data.Dataset` of batches; see `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: The dataset is empty, or has no end and no number of `steps`.
+        """
+        check_length(x, "x", steps=steps)
+        return super().evaluate(x, y, steps=steps, **kwargs)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -276,22 +291,3 @@ class OuterLoop(keras.Model):
             return logs
 
         self.train_function = train_function
-
-
-def _refuse_without_derivative(optimizer: InnerOptimizerLike) -> None:
-    if isinstance(optimizer, keras.optimizers.Lion) or optimizer == "lion":
-        raise ValueError(
-            "Lion cannot be the `inner_optimizer` of a meta-gradient: it steps by the sign of the gradient, whose "
-            "derivative is zero, so nothing can be learned through it. Use SGD, Adam or another smooth optimizer, or "
-            "`MetaTrainer(estimator=EvolutionStrategies())`."
-        )
-
-
-def get_metric(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
-    """Returns a metric by its name, unless that is ambiguous."""
-    if metric in ("accuracy", "acc"):
-        raise ValueError(
-            f"Which accuracy? Received: metrics=[{metric!r}]. Expected 'binary_accuracy', 'categorical_accuracy' or "
-            "'sparse_categorical_accuracy'."
-        )
-    return cast(keras.metrics.Metric, keras.metrics.get(metric))

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, LossInputs, ModelLike, OptimizerLike, check_counts
-from ml3_tf.inner_loop import LearnerState, per_task_loss
+from ml3_tf.inner_loop import LearnerState
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.outer_loop import ExtraLoss, OuterLoop
@@ -294,6 +294,5 @@ class ModelFreeTrainer(OuterLoop):
 
     def _task_loss(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
         """Eq. 8 on the query of each task, shaped by eq. 9: `[N]`."""
-        x, y, sample_weight = batch["query"]
-        losses = per_task_loss(self.task_loss, y, self.inner_loop.predict(parameters, x), sample_weight)
+        losses = self.inner_loop.evaluate(self.task_loss, parameters, batch["query"])
         return self.shape_loss(losses, parameters, batch)

@@ -13,14 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from ml3_tf.arguments import TensorLike, check_counts
-from ml3_tf.rl.time_loop import loop_over_time
+from ml3_tf.learner import scan
 
 if TYPE_CHECKING:
     import gymnasium
-
-# Time steps in one pass of the loop over time: the graph grows with them, and not with the horizon. On a CPU one is as
-# fast as five, and compiles in half the time (`benchmarks/rollout.py`).
-TIME_UNROLL = 1
 
 
 class Trajectory(NamedTuple):
@@ -56,7 +52,6 @@ def rollout_model(
     horizon: int,
     goal: TensorLike | None = None,
     reward: Callable[[Any, Any, Any], Any] | None = None,
-    time_unroll: int = TIME_UNROLL,
     weights: Sequence[tf.Tensor] = (),
 ) -> Trajectory:
     """Rolls a policy out in a model of the dynamics; gradients of any order flow through all of it.
@@ -72,10 +67,9 @@ def rollout_model(
         goal: Optional, `[..., G]`, for the trajectory and for `reward`.
         reward: Optional function of the next states `[..., T, S]`, the actions `[..., T, A]` and the goal
             `[..., 1, G]` that returns the rewards `[..., T]`.
-        time_unroll: Number of time steps in one pass of the loop.
-        weights: Tensors that the policy depends on. With them the gradient is a sweep back over time, which takes each
-            step once more: it compiles sooner, and XLA keeps no more than the states. It then flows to the initial
-            states, to these tensors and to variables, and to no other tensor that policy or dynamics hold.
+        weights: Tensors that the policy depends on. With them the gradient is a sweep back over time, see `scan`: it
+            compiles sooner, and XLA keeps no more than the states. It then flows to the initial states, to these
+            tensors and to variables, and to no other tensor that policy or dynamics hold.
 
     Returns:
         A `Trajectory` of tensors; its observations are the states.
@@ -91,24 +85,18 @@ def rollout_model(
     >>> tuple(trajectory.observations.shape), tuple(trajectory.actions.shape)
     ((3, 21, 2), (3, 20, 2))
     """
-    check_counts(horizon=horizon, time_unroll=time_unroll)
+    check_counts(horizon=horizon)
     start: Any = tf.convert_to_tensor(initial_states)
 
-    def steps(states: tf.Tensor, number: int) -> list[tf.Tensor]:
-        visited, actions = [], []
-        for _ in range(number):
-            actions.append(_act(policy, states))
-            states = _next_states(dynamics, states, actions[-1])
-            visited.append(states)
-        return [states, tf.stack(visited), tf.stack(actions)]
+    def step(carry: list[tf.Tensor], _: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        action = _act(policy, carry[0])
+        states = _next_states(dynamics, carry[0], action)
+        return [states], [states, action]
 
-    # The steps that do not fill a pass of the loop come first: they also tell the loop the shape of an action.
-    num_loops = (horizon - 1) // time_unroll
-    last, states, actions = steps(start, horizon - num_loops * time_unroll)
-    if num_loops:
-        shapes, step = (states.shape[1:], actions.shape[1:]), lambda states: steps(states, time_unroll)
-        looped = loop_over_time(step, last, num_loops, shapes, weights=weights)
-        states, actions = (tf.concat(pair, 0) for pair in zip((states, actions), looped))
+    last, first = step([start], [])  # it tells the loop the shape of an action
+    specs = [tf.TensorSpec(values.shape, values.dtype) for values in first]
+    _, looped = scan(step, last, [], outputs=specs, length=horizon - 1, sources=list(weights) or None)
+    states, actions = (tf.concat([values[tf.newaxis], later], 0) for values, later in zip(first, looped))
     states, actions = _time_second_last(tf.concat([start[tf.newaxis], states], 0)), _time_second_last(actions)
     goals: Any = tf.zeros([*start.shape[:-1], 0], states.dtype) if goal is None else tf.convert_to_tensor(goal)
     shape = [*start.shape[:-1], horizon]

@@ -266,6 +266,41 @@ def test_tasks_together_equal_tasks_one_by_one(name, jit_compile):
     assert not np.allclose(alone[0][0], alone[1][0])
 
 
+def token_by_token():
+    return keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            layers.Embedding(7, 3, mask_zero=True),
+            layers.GRU(3, return_sequences=True),
+            layers.Dense(1),
+        ]
+    )
+
+
+@pytest.mark.parametrize("weights", [None, (6,), (6, 5)], ids=["unweighted", "per example", "per step"])
+@pytest.mark.usefixtures("float64")
+def test_a_masked_run_equals_compile_and_train_on_batch(weights):
+    """Padding counts neither in the loss of a step nor in that of the query points."""
+    keras.utils.set_random_seed(0)
+    model, rng = token_by_token(), np.random.default_rng(0)
+    x = rng.integers(1, 7, (6, 5)) * (np.arange(5) < rng.integers(1, 5, (6, 1)))
+    y = rng.normal(size=(6, 5, 1))
+    weights = None if weights is None else rng.uniform(size=weights)
+    loop = InnerLoop(Learner(model), "mse", optimizers.SGD(0.5))
+    part = tf.nest.map_structure(lambda values: values[np.newaxis], (x, y) if weights is None else (x, y, weights))
+    end = tf.function(lambda start: loop.run(start, lambda _: part, 3))(loop.start(1, loop.learner.copies(model, 1)))
+
+    model.compile(optimizer=optimizers.SGD(0.5), loss="mse", run_eagerly=True)
+    of_steps = None if weights is None else np.broadcast_to(weights.reshape(6, -1), (6, 5))
+    for _ in range(3):
+        model.train_on_batch(x, y, sample_weight=of_steps)
+    for variable, value in zip(model.trainable_variables, end.parameters.trainable):
+        np.testing.assert_allclose(value[0], variable.numpy(), rtol=1e-6, atol=1e-9)
+    expected = keras.losses.MeanSquaredError(dtype="float64")(y, model(x), sample_weight=of_steps)
+    np.testing.assert_allclose(loop.evaluate(keras.losses.MeanSquaredError(), end.parameters, part), [expected])
+    assert len(loop.predict_weighted(end.parameters, part)[1]) == 1
+
+
 @pytest.mark.parametrize("name", ["dense", "dropout"])
 def test_vectorized_equals_loop(name):
     learner = Learner(LEARNERS[name], seed=0)
@@ -301,9 +336,13 @@ def test_few_steps_laid_out_equal_many_in_a_loop(monkeypatch):
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), laid_out, gradient())
 
 
-def test_recurrent_learners_are_compiled_without_xla():
-    loop = InnerLoop(Learner(LEARNERS["gru"], seed=0), MetaLoss.mlp((5,)), "sgd")
-    assert loop.learner.has_loop and not Learner(LEARNERS["conv"]).has_loop
+def masked():
+    return keras.Sequential([keras.Input((4, 2)), layers.Masking(), layers.GRU(3), layers.Dense(1)])
+
+
+def test_learners_with_a_loop_of_tensorflow_are_compiled_without_xla():
+    loop = InnerLoop(Learner(masked, seed=0), MetaLoss.mlp((5,)), "sgd")
+    assert loop.learner.has_loop and not any(Learner(LEARNERS[name]).has_loop for name in ("conv", "gru"))
     in_xla = loop.compile(lambda x: tf.fill(x.shape, tf.strings.length("ab")), jit_compile=True)  # XLA has no strings
     np.testing.assert_array_equal(in_xla(tf.zeros((2,))), [2, 2])
 

@@ -93,7 +93,9 @@ def test_neither_steps_nor_task_loss_need_a_derivative():
     history = sgd.fit(tf.data.Dataset.from_tensors(one_point(64)), verbose=0).history
     assert 0 < history["loss"][0] < 1 and float(meta_loss.learned_rate.log_rate) > before  # larger steps miss less
     lion = make_trainer(meta_loss, EvolutionStrategies(), inner_optimizer=optimizers.Lion(0.1))
-    assert np.isfinite(lion.fit(tf.data.Dataset.from_tensors(one_point(2)), verbose=0).history["loss"]).all()
+    with pytest.warns(UserWarning, match="The meta-gradient was zero in all 1 steps"):  # a sign minds no rate
+        history = lion.fit(tf.data.Dataset.from_tensors(one_point(2)), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
 
 
 def test_a_diverged_pair_is_left_out_and_its_learners_are_replaced():

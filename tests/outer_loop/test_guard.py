@@ -51,3 +51,14 @@ def test_norms_that_fall_or_are_not_finite_are_no_explosion():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         watch.warn_and_forget()
+
+
+def test_norms_of_zero_throughout_are_told():
+    watch = NormWatch()
+    record(watch, [0.0, 0.0, np.nan])
+    with pytest.warns(UserWarning, match="was zero in all 2 steps: the meta-loss has learned nothing.*dead units"):
+        watch.warn_and_forget()
+    record(watch, [0.0, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch.warn_and_forget()

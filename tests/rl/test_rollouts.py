@@ -1,6 +1,7 @@
 """Tests of `ml3_tf.rl.rollouts`: the loop over time against a rollout written out, and real environments."""
 
 import gymnasium
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -32,11 +33,10 @@ def written_out(policy, states, horizon):
     return tf.stack(visited, -2), tf.stack(actions, -2)
 
 
-@pytest.mark.parametrize("time_unroll", [1, 3, 20])
 @pytest.mark.parametrize("horizon", [1, 2, 7, 9])
-def test_a_rollout_equals_one_written_out(horizon, time_unroll):
+def test_a_rollout_equals_one_written_out(horizon):
     policy = linear(WEIGHTS)
-    trajectory = rollout_model(policy, pendulum, STARTS, horizon=horizon, time_unroll=time_unroll)
+    trajectory = rollout_model(policy, pendulum, STARTS, horizon=horizon)
     states, actions = written_out(policy, tf.constant(STARTS), horizon)
     assert trajectory.observations.shape == (3, 2, horizon + 1, 2)
     assert trajectory.actions.shape == (3, 2, horizon, 1)
@@ -58,14 +58,38 @@ def second_order(rollout, weights, starts):
     return cost, outer.gradient(cost, weights)
 
 
-@pytest.mark.parametrize(("time_unroll", "jit_compile"), [(1, True), (3, False)], ids=["XLA", "graph"])
-def test_second_order_gradients_equal_those_of_the_unrolled_graph(time_unroll, jit_compile):
-    looped = lambda policy, starts: rollout_model(policy, pendulum, starts, horizon=7, time_unroll=time_unroll)
+@pytest.mark.parametrize("jit_compile", [True, False], ids=["XLA", "graph"])
+def test_second_order_gradients_equal_those_of_the_unrolled_graph(jit_compile):
+    looped = lambda policy, starts: rollout_model(policy, pendulum, starts, horizon=7)
     expected = second_order(lambda *args: written_out(*args, 7), tf.constant(WEIGHTS), tf.constant(STARTS))
     compiled = tf.function(lambda *args: second_order(looped, *args), jit_compile=jit_compile)
     received = compiled(tf.constant(WEIGHTS), tf.constant(STARTS))
     np.testing.assert_allclose(received[0], expected[0], rtol=1e-10)
     np.testing.assert_allclose(received[1], expected[1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "XLA"])
+def test_a_sweep_over_time_gives_the_gradient_of_the_loop(jit_compile):
+    """For weights, initial states, and a variable of the dynamics."""
+    damping = keras.Variable(0.3, dtype="float64")
+    damped = lambda states, actions: pendulum(states, actions) * (1.0 - 0.1 * damping)
+
+    def differentiate(weights, starts, *, swept):
+        with tf.GradientTape() as tape:
+            tape.watch([weights, starts])
+            policy = lambda states: tf.tanh(tf.tensordot(states, weights, 1))
+            trajectory = rollout_model(policy, damped, starts, horizon=9, weights=[weights] if swept else ())
+            cost = tf.reduce_sum(trajectory.observations**2) + tf.reduce_sum(tf.sin(3.0 * trajectory.actions))
+        return tape.gradient(cost, [weights, starts, damping.value])
+
+    values = tf.constant(WEIGHTS), tf.constant(STARTS)
+    function = lambda *values: differentiate(*values, swept=True)
+    if jit_compile is not None:
+        function = tf.function(function, jit_compile=jit_compile)
+    expected = differentiate(*values, swept=False)
+    assert abs(expected[2]) > 0.1
+    for received, value in zip(function(*values), expected, strict=True):
+        np.testing.assert_allclose(received, value, rtol=1e-12)
 
 
 def test_the_graph_does_not_grow_with_the_horizon():

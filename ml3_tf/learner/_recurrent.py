@@ -1,0 +1,67 @@
+"""Keras's recurrent layers as scans over time, which XLA compiles once however often they are differentiated."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ml3_tf.keras_internals import current_values, scope_with
+from ml3_tf.learner._scan import scan
+
+
+def rnn_by_scan(
+    keras_rnn: Callable[..., Any],
+    step_function: Callable[[Any, Any], tuple[Any, Any]],
+    inputs: Any,
+    initial_states: Any,
+    *,
+    go_backwards: bool = False,
+    mask: Any = None,
+    return_all_outputs: bool = True,
+    **others: Any,
+) -> tuple[Any, Any, Any]:
+    """Computes what the loop over time of Keras's recurrent layers computes.
+
+    Layers that are unrolled or masked, do not know their number of time steps, or hold more than variables, such as
+    masks of dropout, are left to Keras.
+
+    Args:
+        keras_rnn: Keras's own loop, `keras.src.backend.rnn`, whose arguments the others are.
+
+    Returns:
+        The last output `[B, ...]`; all outputs `[B, T, ...]`, or the last one `[B, 1, ...]`; the last states.
+    """
+    states, length = keras.tree.flatten(initial_states), getattr(inputs, "shape", [None] * 2)[1]
+    is_plain = mask is None and not any(others.get(name) for name in ("unroll", "time_major", "constants"))
+    is_plain = is_plain and length is not None and others.get("input_length", length) == length
+    values = current_values()
+
+    def step(states: list[tf.Tensor], at_one_time: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        with scope_with(values):  # a gradient takes steps after the scope of now has ended
+            output, states = step_function(at_one_time[0], tuple(keras.tree.pack_sequence_as(initial_states, states)))
+        return keras.tree.flatten(states), [output]
+
+    if is_plain and not tf.executing_eagerly():
+        sequences = _swap_axes(inputs)
+        spec = lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype)
+        traced = tf.function(step, autograph=False).get_concrete_function(list(map(spec, states)), [spec(sequences[0])])
+        captured = [tensor for tensor in traced.captured_inputs if tensor.dtype != tf.resource]
+        if {id(tensor) for tensor in captured} <= set(map(id, values.values())):
+            last, [outputs] = scan(
+                step,
+                states,
+                [tf.reverse(sequences, [0]) if go_backwards else sequences],
+                outputs=[spec(traced.structured_outputs[1][0])],
+                length=length,
+                sources=[tensor for tensor in captured if tensor.dtype.is_floating],
+            )
+            outputs = outputs if return_all_outputs else outputs[-1:]
+            return outputs[-1], _swap_axes(outputs), keras.tree.pack_sequence_as(initial_states, last)
+    arguments = {"go_backwards": go_backwards, "mask": mask, "return_all_outputs": return_all_outputs, **others}
+    return keras_rnn(step_function, inputs, initial_states, **arguments)
+
+
+def _swap_axes(values: tf.Tensor) -> tf.Tensor:
+    """Transposes `[B, T, ...]` to `[T, B, ...]`, and back."""
+    return tf.transpose(values, [1, 0, *range(2, values.shape.rank)])

@@ -1,0 +1,41 @@
+"""Checks of what `compile` and `fit` of a trainer are given."""
+
+from typing import Any, cast
+
+import keras
+import tensorflow as tf
+
+from ml3_tf.arguments import InnerOptimizerLike
+
+
+def check_length(dataset: Any, name: str, **steps: int | None) -> None:
+    """Raises `ValueError` for a dataset that is empty, or has no end while the argument for its steps is `None`."""
+    length = dataset.cardinality() if isinstance(dataset, tf.data.Dataset) else None
+    [(steps_name, number)] = steps.items()
+    if length == 0:
+        raise ValueError(f"`{name}` is empty. Expected a dataset of at least one batch.")
+    if length == tf.data.INFINITE_CARDINALITY and number is None:
+        raise ValueError(
+            f"`{name}` has no end. Expected the number of its batches to take in `{steps_name}`, or a dataset with an "
+            f"end, such as dataset.take(100). Received: {steps_name}=None"
+        )
+
+
+def refuse_without_derivative(optimizer: InnerOptimizerLike) -> None:
+    """Raises `ValueError` for an inner optimizer that no meta-gradient flows through."""
+    if isinstance(optimizer, keras.optimizers.Lion) or optimizer == "lion":
+        raise ValueError(
+            "Lion cannot be the `inner_optimizer` of a meta-gradient: it steps by the sign of the gradient, whose "
+            "derivative is zero, so nothing can be learned through it. Use SGD, Adam or another smooth optimizer, or "
+            "`MetaTrainer(estimator=EvolutionStrategies())`."
+        )
+
+
+def get_metric(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
+    """Returns a metric by its name, unless that is ambiguous."""
+    if metric in ("accuracy", "acc"):
+        raise ValueError(
+            f"Which accuracy? Received: metrics=[{metric!r}]. Expected 'binary_accuracy', 'categorical_accuracy' or "
+            "'sparse_categorical_accuracy'."
+        )
+    return cast(keras.metrics.Metric, keras.metrics.get(metric))

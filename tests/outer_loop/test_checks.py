@@ -1,0 +1,58 @@
+"""Tests of `ml3_tf.outer_loop._checks`: datasets without an end or a batch, and what cannot be differentiated."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+from ml3_tf import MetaLoss, MetaTrainer, sine_tasks
+from ml3_tf.outer_loop import get_metric
+from ml3_tf.outer_loop._checks import check_length, refuse_without_derivative
+
+layers = keras.layers
+
+
+def make_trainer():
+    trainer = MetaTrainer(lambda: keras.Sequential([keras.Input((1,)), layers.Dense(1)]), MetaLoss.mlp((5,)), seed=0)
+    trainer.compile(jit_compile=False)
+    return trainer
+
+
+ENDLESS = sine_tasks(2, num_support=5, seed=0)
+
+
+def test_a_dataset_without_an_end_needs_a_number_of_steps():
+    trainer = make_trainer()
+    with pytest.raises(ValueError, match=r"`tasks` has no end. .* in `steps_per_epoch`, or .*dataset.take\(100\)"):
+        trainer.fit(ENDLESS, verbose=0)
+    with pytest.raises(ValueError, match="`validation_data` has no end. .* in `validation_steps`"):
+        trainer.fit(ENDLESS.take(1), validation_data=ENDLESS, verbose=0)
+    with pytest.raises(ValueError, match="`x` has no end. .* in `steps`"):
+        trainer.evaluate(ENDLESS, verbose=0)
+    history = trainer.fit(ENDLESS, steps_per_epoch=1, validation_data=ENDLESS, validation_steps=1, verbose=0).history
+    assert sorted(history) == ["loss", "meta_gradient_norm", "val_loss"]
+    assert trainer.evaluate(ENDLESS, steps=1, verbose=0) > 0
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "found out by running"])
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_an_empty_dataset_is_refused(is_known):
+    generator = tf.data.Dataset.from_generator(lambda: iter(()), output_signature=ENDLESS.element_spec)
+    with pytest.raises(ValueError, match="`tasks` (is empty|has no batch)"):
+        make_trainer().fit(ENDLESS.take(0) if is_known else generator, verbose=0)
+
+
+def test_other_data_is_not_checked():
+    check_length(None, "validation_data", validation_steps=None)
+    check_length(ENDLESS, "tasks", steps_per_epoch=3)
+
+
+def test_an_optimizer_that_steps_by_a_sign_is_refused():
+    refuse_without_derivative("adam")
+    with pytest.raises(ValueError, match="Lion cannot be the `inner_optimizer`"):
+        refuse_without_derivative(keras.optimizers.Lion())
+
+
+def test_a_metric_is_found_by_a_name_that_is_not_ambiguous():
+    assert isinstance(get_metric("mse"), keras.metrics.MeanSquaredError)
+    with pytest.raises(ValueError, match="Which accuracy"):
+        get_metric("accuracy")
