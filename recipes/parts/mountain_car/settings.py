@@ -21,8 +21,8 @@ class LossSettings:
     hidden_units: tuple[int, ...] = (40, 40)
     """Widths of the hidden layers of the loss."""
     inner_steps: int = 20
-    """Steps of a policy in an outer step."""
-    lives: tuple[int, int] | None = None
+    """Steps of a policy in an outer step of `fit`; phi moves after each of them."""
+    lives: tuple[int, int] | None = (20, 60)
     """Policies of meta-training live for between so many steps, log-uniformly; None: for `inner_steps`."""
     inner_rate: float = 1.0
     """Rate of SGD, which trains the policies."""
@@ -30,7 +30,7 @@ class LossSettings:
     """Largest norm of the gradient of each variable of a policy; None: not clipped."""
     num_tasks: int = 24
     """Policies and starts of an outer step."""
-    outer_steps: int = 800
+    outer_steps: int = 1200
     """Outer steps of meta-training."""
     outer_rate: float = 3e-3
     """Rate of Adam, which trains the loss."""
@@ -67,6 +67,7 @@ PAPER = LossSettings(
     layout="final_distance",
     hidden_units=(400, 400),
     inner_steps=1,
+    lives=None,
     inner_rate=1e-3,
     inner_clipnorm=None,
     num_tasks=1,
