@@ -86,7 +86,7 @@ class NormWatch:
             warnings.warn(
                 f"The meta-gradient was zero in all {zeros:.0f} steps: the meta-loss has learned nothing. Either its "
                 "network does not react (dead units, or outputs multiplied by zero), or the learners do not move (an "
-                "inner learning rate that is far too small, inputs of zero).",
+                "inner learning rate that is far too small, inputs of zero), or the task loss does not see it.",
                 stacklevel=3,
             )
         if largest > EXPLODES * usual:
