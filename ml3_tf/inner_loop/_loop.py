@@ -215,8 +215,8 @@ class InnerLoop:
     def compile(self, function: Callable[..., Any], *, jit_compile: bool) -> Callable[..., Any]:
         """Compiles a function of structures `[N, ...]` in shares, see `compile_in_shares`.
 
-        XLA is left out for learners with a loop, as recurrent layers have: it would compile its second derivative anew
-        at every step.
+        XLA is left out for learners with a loop of TensorFlow: it would compile its second derivative anew at every
+        step.
         """
         jit_compile = jit_compile and not self.learner.has_loop
         return compile_in_shares(function, vectorized=self.vectorized, jit_compile=jit_compile)

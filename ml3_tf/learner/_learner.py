@@ -169,7 +169,7 @@ class Learner:
 
     @functools.cached_property
     def has_loop(self) -> bool:
-        """Whether the learner has a loop of TensorFlow, as recurrent layers have that are masked."""
+        """Whether the learner has a loop of TensorFlow, as recurrent layers with dropout have."""
         return any("While" in name for name in self._hindrances)
 
     @property

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.keras_internals import current_values, scope_with
-from ml3_tf.learner._scan import scan
+from ml3_tf.learner._scan import Step, scan
 
 
 def rnn_by_scan(
@@ -23,8 +23,8 @@ def rnn_by_scan(
 ) -> tuple[Any, Any, Any]:
     """Computes what the loop over time of Keras's recurrent layers computes.
 
-    Layers that are unrolled or masked, do not know their number of time steps, or hold more than variables, such as
-    masks of dropout, are left to Keras.
+    Layers that are unrolled, do not know their number of time steps, or hold more than variables, such as masks of
+    dropout, are left to Keras.
 
     Args:
         keras_rnn: Keras's own loop, `keras.src.backend.rnn`, whose arguments the others are.
@@ -33,8 +33,8 @@ def rnn_by_scan(
         The last output `[B, ...]`; all outputs `[B, T, ...]`, or the last one `[B, 1, ...]`; the last states.
     """
     states, length = keras.tree.flatten(initial_states), getattr(inputs, "shape", [None] * 2)[1]
-    is_plain = mask is None and not any(others.get(name) for name in ("unroll", "time_major", "constants"))
-    is_plain = is_plain and length is not None and others.get("input_length", length) == length
+    is_plain = length is not None and others.get("input_length", length) == length
+    is_plain &= not any(others.get(name) for name in ("unroll", "time_major", "constants"))
     values = current_values()
 
     def step(states: list[tf.Tensor], at_one_time: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -43,23 +43,42 @@ def rnn_by_scan(
         return keras.tree.flatten(states), [output]
 
     if is_plain and not tf.executing_eagerly():
-        sequences = _swap_axes(inputs)
+        in_order = lambda values: tf.reverse(_swap_axes(values), [0]) if go_backwards else _swap_axes(values)
         spec = lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype)
-        traced = tf.function(step, autograph=False).get_concrete_function(list(map(spec, states)), [spec(sequences[0])])
+        traced = tf.function(step, autograph=False).get_concrete_function(list(map(spec, states)), [spec(inputs[:, 0])])
         captured = [tensor for tensor in traced.captured_inputs if tensor.dtype != tf.resource]
         if {id(tensor) for tensor in captured} <= set(map(id, values.values())):
+            output = spec(traced.structured_outputs[1][0])
+            sequences, carry = [inputs], states
+            if mask is not None:
+                sequences.append(tf.cast(mask, inputs.dtype))
+                carry = [tf.zeros((keras.ops.shape(inputs)[0], *output.shape[1:]), output.dtype), *states]
             last, [outputs] = scan(
-                step,
-                states,
-                [tf.reverse(sequences, [0]) if go_backwards else sequences],
-                outputs=[spec(traced.structured_outputs[1][0])],
+                step if mask is None else _masked(step, others.get("zero_output_for_mask", False)),
+                carry,
+                list(map(in_order, sequences)),
+                outputs=[output],
                 length=length,
                 sources=[tensor for tensor in captured if tensor.dtype.is_floating],
             )
             outputs = outputs if return_all_outputs else outputs[-1:]
-            return outputs[-1], _swap_axes(outputs), keras.tree.pack_sequence_as(initial_states, last)
+            return outputs[-1], _swap_axes(outputs), keras.tree.pack_sequence_as(initial_states, last[-len(states) :])
     arguments = {"go_backwards": go_backwards, "mask": mask, "return_all_outputs": return_all_outputs, **others}
     return keras_rnn(step_function, inputs, initial_states, **arguments)
+
+
+def _masked(step: Step, zero_output: bool) -> Step:
+    """Returns a step that keeps states and output, part of its carry, where the mask is zero; or an output of zero."""
+
+    def masked(carry: list[tf.Tensor], at_one_time: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        new, [output] = step(carry[1:], at_one_time[:1])
+        mask = tf.reshape(at_one_time[1], [-1]) > 0
+        expand = lambda like: tf.reshape(mask, [-1, *[1] * (like.shape.rank - 1)])
+        before = [tf.zeros_like(output) if zero_output else carry[0], *carry[1:]]
+        kept = [tf.where(expand(old), value, old) for value, old in zip([output, *new], before, strict=True)]
+        return kept, kept[:1]
+
+    return masked
 
 
 def _swap_axes(values: tf.Tensor) -> tf.Tensor:
