@@ -233,7 +233,8 @@ def complete_gradients(gradients: Sequence[tf.Tensor | None], meta_loss: MetaLos
         raise ValueError(
             f"There is no meta-gradient: the task loss does not depend on any variable of '{meta_loss.name}' "
             f"({', '.join(missing)}). Expected a meta-loss whose gradient for y_pred depends on its weights, and a "
-            "task loss that depends on the learner's parameters."
+            "task loss that depends on the learner's parameters and has a derivative. An accuracy has none: estimate "
+            "the meta-gradient by `MetaTrainer(estimator=EvolutionStrategies())`."
         )
     if missing:
         warnings.warn(

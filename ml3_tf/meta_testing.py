@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike, check_counts
-from ml3_tf.inner_loop import InnerLoop, LearnerState, count_tasks
+from ml3_tf.inner_loop import InnerLoop, LearnerState, are_finite, count_tasks
 from ml3_tf.learner import Learner, Parameters
 
 Metric: TypeAlias = Callable[[Parameters, Batch], Any]
@@ -86,7 +86,7 @@ def meta_test(
         this array as "loss", and an array `[num_steps + 1, N, ...]` for each metric.
 
     Raises:
-        ValueError: `num_steps` is not positive, or `tasks` lacks a part.
+        ValueError: `num_steps` is not positive; `tasks` lacks a part, is a dataset, or holds NaN or infinity.
 
     Example:
 
@@ -106,6 +106,9 @@ def meta_test(
     if isinstance(tasks, Mapping):
         tasks = tf.nest.map_structure(tf.convert_to_tensor, dict(tasks))
     num_tasks = count_tasks(tasks)
+    bad = np.flatnonzero(~are_finite([tasks["support"], tasks["query"]]).numpy())
+    if bad.size:
+        raise ValueError(f"Tasks must be finite numbers. Received: NaN or infinity in the task(s) {bad.tolist()}")
     if parameters is None:
         parameters = learner.draw(num_tasks, seed=seed)
     elif isinstance(parameters, keras.Model):

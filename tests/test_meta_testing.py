@@ -87,3 +87,16 @@ def test_it_can_start_from_given_parameters():
 def test_steps_must_be_positive():
     with pytest.raises(ValueError, match="`num_steps` must be an integer of at least 1. Received: num_steps=0"):
         meta_test(build_mlp, "mse", "sgd", next(iter(sine_tasks())), num_steps=0)
+
+
+def test_a_dataset_is_not_read_for_ever():
+    with pytest.raises(ValueError, match=r"`meta_test` one of them: next\(iter\(dataset\)\). Received: .*Dataset"):
+        meta_test(build_mlp, "mse", "sgd", sine_tasks(2), num_steps=2)
+
+
+@pytest.mark.parametrize("part", ["support", "query"])
+def test_tasks_that_are_not_finite_are_named(part):
+    tasks = {name: tuple(v.numpy().copy() for v in xy) for name, xy in next(iter(sine_tasks(4, num_support=5))).items()}
+    tasks[part][1][[1, 3], 2, 0] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"NaN or infinity in the task\(s\) \[1, 3\]"):
+        meta_test(build_mlp, "mse", "sgd", tasks, num_steps=2)

@@ -112,8 +112,9 @@ def expand_like(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
 def are_finite(structure: Any) -> tf.Tensor:
     """Returns for each task, `[N]`, whether all its numbers in a structure of tensors `[N, ...]` are finite."""
     finite = lambda values: tf.reduce_all(tf.math.is_finite(tf.reshape(values, [values.shape[0], -1])), axis=1)
-    floats = [values for values in tf.nest.flatten(structure) if values.dtype.is_floating]
-    return tf.reduce_all([finite(values) for values in floats], axis=0)
+    all_values = tf.nest.flatten(structure)
+    integers = tf.fill(all_values[0].shape[:1], True)
+    return tf.reduce_all([integers, *(finite(values) for values in all_values if values.dtype.is_floating)], axis=0)
 
 
 def count_tasks(batch: Any) -> int:

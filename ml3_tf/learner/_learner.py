@@ -48,6 +48,7 @@ class Learner:
 
     Raises:
         ValueError: `build` does not return a Keras model with trainable weights.
+        RuntimeError: Keras runs on another backend than TensorFlow.
 
     Example:
 
@@ -59,6 +60,12 @@ class Learner:
     """
 
     def __init__(self, build: ModelLike, *, seed: int | None = None) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "A learned loss runs on every backend of Keras; meta-training and meta-tests need TensorFlow. Set the "
+                "environment variable KERAS_BACKEND=tensorflow before Keras is imported. Received: the backend "
+                f"'{keras.backend.backend()}'"
+            )
         if isinstance(build, keras.Model):
             self.model: keras.Model = build
             template = _clone_architecture(build) if build.compiled else build

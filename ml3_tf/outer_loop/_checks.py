@@ -1,5 +1,7 @@
 """Checks of what `compile` and `fit` of a trainer are given."""
 
+import math
+import warnings
 from typing import Any, cast
 
 import keras
@@ -18,6 +20,17 @@ def check_length(dataset: Any, name: str, **steps: int | None) -> None:
         raise ValueError(
             f"`{name}` has no end. Expected the number of its batches to take in `{steps_name}`, or a dataset with an "
             f"end, such as dataset.take(100). Received: {steps_name}=None"
+        )
+
+
+def warn_of_non_finite(results: Any) -> None:
+    """Warns if a result of `evaluate` is not finite."""
+    values = [float(value) for value in tf.nest.flatten(results)]
+    if not all(map(math.isfinite, values)):
+        warnings.warn(
+            f"The evaluation is not finite: {results}. Either learners diverged (lower the inner learning rate, or "
+            "clip by `clipnorm`), or tasks hold NaN or infinity, which `meta_test` names.",
+            stacklevel=4,
         )
 
 

@@ -16,7 +16,7 @@ from ml3_tf.inner_loop import InnerLoop, LearnerState, expand_like
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import Sweep, complete_gradients
 from ml3_tf.meta_loss import MetaLoss
-from ml3_tf.outer_loop._checks import check_length, refuse_without_derivative
+from ml3_tf.outer_loop._checks import check_length, refuse_without_derivative, warn_of_non_finite
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
 from ml3_tf.outer_loop._population import stream
@@ -224,7 +224,9 @@ class OuterLoop(keras.Model):
             ValueError: The dataset is empty, or has no end and no number of `steps`.
         """
         check_length(x, "x", steps=steps)
-        return super().evaluate(x, y, steps=steps, **kwargs)
+        results: Any = super().evaluate(x, y, steps=steps, **kwargs)
+        warn_of_non_finite(results)
+        return results
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -71,6 +71,7 @@ class PolicyTrainer(MetaTrainer):
         self._last = Kept()
 
     def support(self, parameters: Parameters, batch: Batch) -> Any:
+        _check_parts(batch)
         trajectory = self.rollout(parameters, *batch["support"])
         return learning_batch(tf.nest.map_structure(tf.stop_gradient, trajectory), self.loss_inputs)
 
@@ -102,3 +103,14 @@ class PolicyTrainer(MetaTrainer):
         if self._last.variables is None:
             raise RuntimeError("There are no policies yet: `fit` has not taken a step.")
         return tf.nest.map_structure(tf.convert_to_tensor, self._last.variables)
+
+
+def _check_parts(batch: Batch) -> None:
+    for name in ("support", "query"):
+        part = batch[name]
+        if not isinstance(part, (tuple, list)) or len(part) != 2:
+            raise ValueError(
+                "Tasks of policies are {'support': (initial_states, goals), 'query': (initial_states, goals)}, each "
+                "[N, B, ...]; without goals, give some of width 0. Received: "
+                f"batch['{name}']={tf.nest.map_structure(lambda values: tuple(values.shape), part)}"
+            )

@@ -180,3 +180,9 @@ def test_a_compiled_model_is_a_learner_and_stays_compiled():
     assert not learner.build_model(learner.draw(1)).compiled
     assert model.compiled and model.loss == "mse"
     model.fit(np.ones((2, 30)), np.ones((2, 20)), verbose=0)
+
+
+def test_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="Set the environment variable KERAS_BACKEND=tensorflow .* backend 'jax'"):
+        Learner(dense)

@@ -46,6 +46,14 @@ def test_other_data_is_not_checked():
     check_length(ENDLESS, "tasks", steps_per_epoch=3)
 
 
+def test_an_evaluation_that_is_not_finite_is_told():
+    batch = next(iter(ENDLESS))
+    x, y = batch["query"]
+    tasks = tf.data.Dataset.from_tensors({**batch, "query": (x, y * float("nan"))})
+    with pytest.warns(UserWarning, match="The evaluation is not finite: .*nan.*`clipnorm`.*`meta_test` names"):
+        make_trainer().evaluate(tasks, verbose=0)
+
+
 def test_an_optimizer_that_steps_by_a_sign_is_refused():
     refuse_without_derivative("adam")
     with pytest.raises(ValueError, match="Lion cannot be the `inner_optimizer`"):

@@ -76,3 +76,13 @@ def test_what_does_not_fit_is_refused():
         make_trainer(horizon=0)
     with pytest.raises(ValueError, match="`loss_inputs` must have the widths of the loss's features"):
         make_trainer(loss_inputs=LossInputs(observation_and_goal, {"action": 2, "state": 3, "goal": 2}))
+
+
+@pytest.mark.parametrize("part", [STARTS, (STARTS,)], ids=["bare", "alone"])
+@pytest.mark.parametrize("name", ["support", "query"])
+def test_tasks_without_goals_are_refused(name, part):
+    tasks = tf.data.Dataset.from_tensors(tf.nest.map_structure(tf.constant, {**BATCH, name: part}))
+    with pytest.raises(
+        ValueError, match=rf"Tasks of policies are .*\(initial_states, goals\).*Received: batch.*{name}"
+    ):
+        make_trainer().fit(tasks, verbose=0)
