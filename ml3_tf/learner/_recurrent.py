@@ -1,7 +1,7 @@
 """Keras's recurrent layers as scans over time, which XLA compiles once however often they are differentiated."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
@@ -32,27 +32,23 @@ def rnn_by_scan(
     Returns:
         The last output `[B, ...]`; all outputs `[B, T, ...]`, or the last one `[B, 1, ...]`; the last states.
     """
-    states, length = keras.tree.flatten(initial_states), getattr(inputs, "shape", [None] * 2)[1]
-    is_plain = length is not None and others.get("input_length", length) == length
-    is_plain &= not any(others.get(name) for name in ("unroll", "time_major", "constants"))
-    values = current_values()
+    states, values = keras.tree.flatten(initial_states), current_values()
+    length = _num_steps(inputs, **others)
 
     def step(states: list[tf.Tensor], at_one_time: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         with scope_with(values):  # a gradient takes steps after the scope of now has ended
             output, states = step_function(at_one_time[0], tuple(keras.tree.pack_sequence_as(initial_states, states)))
         return keras.tree.flatten(states), [output]
 
-    if is_plain and not tf.executing_eagerly():
+    if length is not None and not tf.executing_eagerly():
         in_order = lambda values: tf.reverse(_swap_axes(values), [0]) if go_backwards else _swap_axes(values)
-        spec = lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype)
-        traced = tf.function(step, autograph=False).get_concrete_function(list(map(spec, states)), [spec(inputs[:, 0])])
-        captured = [tensor for tensor in traced.captured_inputs if tensor.dtype != tf.resource]
+        output, captured = _trace(step, states, inputs[:, 0])
         if {id(tensor) for tensor in captured} <= set(map(id, values.values())):
-            output = spec(traced.structured_outputs[1][0])
             sequences, carry = [inputs], states
             if mask is not None:
                 sequences.append(tf.cast(mask, inputs.dtype))
-                carry = [tf.zeros((keras.ops.shape(inputs)[0], *output.shape[1:]), output.dtype), *states]
+                batch_size = inputs.shape[0] or tf.shape(inputs)[0]
+                carry = [tf.zeros([batch_size, *output.shape[1:]], output.dtype), *states]
             last, [outputs] = scan(
                 step if mask is None else _masked(step, others.get("zero_output_for_mask", False)),
                 carry,
@@ -65,6 +61,22 @@ def rnn_by_scan(
             return outputs[-1], _swap_axes(outputs), keras.tree.pack_sequence_as(initial_states, last[-len(states) :])
     arguments = {"go_backwards": go_backwards, "mask": mask, "return_all_outputs": return_all_outputs, **others}
     return keras_rnn(step_function, inputs, initial_states, **arguments)
+
+
+def _num_steps(inputs: Any, **others: Any) -> int | None:
+    """Returns the number of time steps of a plain loop over sequences, `[B, T, ...]`, if it is known."""
+    is_plain = tf.is_tensor(inputs) and not any(others.get(name) for name in ("unroll", "time_major", "constants"))
+    length = inputs.shape[1] if is_plain else None
+    return length if others.get("input_length", length) == length else None
+
+
+def _trace(step: Step, states: list[tf.Tensor], x: tf.Tensor) -> tuple[tf.TensorSpec, list[tf.Tensor]]:
+    """Returns the output of a step, and the tensors that it holds beside its arguments."""
+    spec = lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype)
+    traced: Any = tf.function(step, autograph=False).get_concrete_function
+    traced = traced([spec(state) for state in states], [spec(x)])
+    held = [tensor for tensor in traced.captured_inputs if tensor.dtype != tf.resource]
+    return spec(cast(Any, traced).structured_outputs[1][0]), held
 
 
 def _masked(step: Step, zero_output: bool) -> Step:
