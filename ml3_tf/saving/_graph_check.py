@@ -36,6 +36,14 @@ PLUMBING = frozenset(
     "AssignVariableOp DisableCopyOnRead MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch "
     "StringJoin".split()
 )
+# Attributes that are no part of an operation's definition. What TensorFlow writes for a loss is here, and nothing by
+# which its optimizers put another function in the place of the one that was named, such as `api_implements`.
+_FUNCTION_ATTRIBUTES = {"_XlaMustCompile", "_construction_context", "_input_shapes", "_noinline"}
+_NODE_ATTRIBUTES = {
+    *("_XlaMustCompile", "_class", "_collective_manager_ids", "_gradient_op_type", "_has_manual_control_dependencies"),
+    *("_lower_using_switch_merge", "_output_shapes", "_read_only_resource_inputs"),
+    "_xla_propagate_compile_time_consts",
+}
 _OBJECTS = {"user_object", "function", "bare_concrete_function", "variable", "captured_tensor", "constant"}
 _USER_OBJECTS = {
     *("_generic_user_object", "signature_map", "trackable_list_wrapper", "trackable_dict_wrapper"),
@@ -69,6 +77,7 @@ def check(saved_model: Any, source: str) -> None:
     for name, function in functions.items():
         allowed = MATHEMATICS if name in pure else MATHEMATICS | PLUMBING
         _check_nodes(function.node_def, allowed, functions, f"function '{name}'", source)
+    _check_attributes(graph.graph_def, source)
 
 
 def _check_surroundings(graph: Any, source: str) -> None:
@@ -129,6 +138,39 @@ def _check_nodes(
             raise CorruptArtifactError(f"'{source}' calls a function '{missing[0]}' that it does not hold.")
         if node.op == "Const":
             _check_size(node.attr["value"].tensor.tensor_shape, f"constant '{node.name}'", source)
+
+
+def _check_attributes(graph: Any, source: str) -> None:
+    """Refuses attributes by which TensorFlow would run something else than the graph says."""
+    for function in graph.library.function:
+        if unknown := set(function.attr) - _FUNCTION_ATTRIBUTES:
+            raise UnsafeArtifactError(
+                f"'{source}': function '{function.signature.name}' has the attribute '{min(unknown)}', which a loss "
+                "does not need: TensorFlow may run another function in its place."
+            )
+    for node in [*graph.node, *(node for function in graph.library.function for node in function.node_def)]:
+        if unknown := {key for key in node.attr if key.startswith("_")} - _NODE_ATTRIBUTES:
+            raise UnsafeArtifactError(
+                f"'{source}': node '{node.name}' has the attribute '{min(unknown)}', which a loss does not need."
+            )
+        if rewrites := [key for key in ("config", "config_proto", "executor_type") if _configures(node.attr, key)]:
+            raise UnsafeArtifactError(
+                f"'{source}': the '{rewrites[0]}' of node '{node.name}' configures TensorFlow's optimizers or executor."
+            )
+
+
+def _configures(attributes: Mapping[str, Any], key: str) -> bool:
+    """Whether an attribute of a call is more than the devices that TensorFlow always writes."""
+    if key not in attributes or not attributes[key].s:
+        return False
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import config_pb2
+
+    try:
+        config = config_pb2.ConfigProto.FromString(attributes[key].s)
+    except DecodeError:
+        return True
+    return config.HasField("graph_options") and config.graph_options != config_pb2.GraphOptions()
 
 
 def _check_size(shape: Any, label: str, source: str) -> None:

@@ -102,9 +102,10 @@ def read_file(descriptor: int, name: str, folder: str | Path) -> bytes:
             opened = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
         except OSError as error:
             raise _to_refusal(error, path) from None
-        file = stack.enter_context(os.fdopen(opened, "rb"))
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
+        if not stat.S_ISREG(os.fstat(opened).st_mode):  # before `fdopen`, which refuses a folder in words of its own
+            os.close(opened)
             raise UnsafeArtifactError(f"'{path}' is not a regular file.")
+        file = stack.enter_context(os.fdopen(opened, "rb"))
         data = file.read(limit + 1) if os.fstat(opened).st_size <= limit else None
     if data is None or len(data) > limit:
         raise UnsafeArtifactError(f"'{path}' is larger than its limit of {limit} bytes.")

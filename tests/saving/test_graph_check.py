@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 from saving_helpers import parse, reads_a_file, save, squared_error
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 
 from ml3_tf.saving import _graph_check
 from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
@@ -100,6 +100,27 @@ def set_huge_variable(model):
     variable.shape.dim.add(size=10**9)
 
 
+def add_call(model, **attributes):
+    """Adds a call of a pure function to one of the graph's functions."""
+    called = function_named(model, "squared_error")
+    node = called.node_def.add(name="call", op="PartitionedCall")
+    node.attr["f"].func.name = called.signature.name
+    for key, value in attributes.items():
+        node.attr[key].s = value
+
+
+def set_custom_optimizer(model):
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.custom_optimizers.add(name="evil")
+    add_call(model, config_proto=config.SerializeToString())
+
+
+def set_implementation(model):
+    """A function that no node calls, of the same interface as an endpoint: TensorFlow puts it in its place."""
+    for part in ("squared_error", "traced_save"):
+        function_named(model, part).attr["api_implements"].s = b"score"
+
+
 def test_honest_model_is_accepted(honest):
     _graph_check.check(honest, "f")
 
@@ -113,6 +134,18 @@ def test_honest_model_is_accepted(honest):
         (lambda m: m.meta_graphs[0].collection_def["table_initializer"], UnsafeArtifactError, "table_initializer"),
         (set_huge_constant, UnsafeArtifactError, r"constant 'huge' has shape \[1000000000000\]"),
         (set_huge_variable, UnsafeArtifactError, "variable .* has shape"),
+        (
+            set_implementation,
+            UnsafeArtifactError,
+            "has the attribute 'api_implements', .* another function in its place",
+        ),
+        (
+            lambda m: add_call(m, _implements=b"x"),
+            UnsafeArtifactError,
+            "node 'call' has the attribute '_implements'",
+        ),
+        (set_custom_optimizer, UnsafeArtifactError, "the 'config_proto' of node 'call' configures"),
+        (lambda m: add_call(m, executor_type=b"evil"), UnsafeArtifactError, "the 'executor_type' of node 'call'"),
         (
             lambda m: function_named(m, "squared_error").node_def.add(name="save", op="SaveV2"),
             UnsafeArtifactError,

@@ -70,6 +70,13 @@ def test_missing_file_is_refused(artifact):
     assert_refused(artifact, CorruptArtifactError, f"{INDEX}' is listed in assets.extra/manifest.json, but missing")
 
 
+@pytest.mark.parametrize("name", [_manifest.WEIGHTS, INDEX, _manifest.MANIFEST])
+def test_a_folder_in_the_place_of_a_file_is_refused(artifact, name):
+    (artifact / name).unlink()
+    (artifact / name).mkdir()
+    assert_refused(artifact, UnsafeArtifactError, f"{name}' is not a regular file")
+
+
 def test_pipe_is_refused_without_waiting(artifact):
     (artifact / INDEX).unlink()
     os.mkfifo(artifact / INDEX)
