@@ -67,7 +67,7 @@ def _num_steps(inputs: Any, **others: Any) -> int | None:
     """Returns the number of time steps of a plain loop over sequences, `[B, T, ...]`, if it is known."""
     is_plain = tf.is_tensor(inputs) and not any(others.get(name) for name in ("unroll", "time_major", "constants"))
     length = inputs.shape[1] if is_plain else None
-    return length if others.get("input_length", length) == length else None
+    return length or None if others.get("input_length", length) == length else None
 
 
 def _trace(step: Step, states: list[tf.Tensor], x: tf.Tensor) -> tuple[tf.TensorSpec, list[tf.Tensor]]:

@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from ml3_tf.arguments import check_counts
+
 Tensors: TypeAlias = list[tf.Tensor]
 Step: TypeAlias = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 """Function `(carry, inputs at one time) -> (new carry, outputs at that time)`."""
@@ -31,12 +33,15 @@ def scan(
         carry: What a step changes.
         inputs: Tensors with time as their first axis.
         outputs: The outputs of one step.
-        length: Number of steps.
+        length: Number of steps, at least 1.
         sources: Tensors that `step` depends on, beside its arguments. The gradient flows to carry, inputs, these
             tensors and variables, and to nothing else that `step` holds. `None`: it is that of TensorFlow's loop.
 
     Returns:
         The carry after the last step; the outputs, with time as their first axis.
+
+    Raises:
+        ValueError: A length below 1.
 
     Example:
 
@@ -46,6 +51,7 @@ def scan(
     >>> float(total), doubled.numpy().tolist()
     (6.0, [0.0, 2.0, 6.0])
     """
+    check_counts(length=length)
     num_carry, num_inputs, num_outputs = len(carry), len(inputs), len(outputs)
     if sources is None:
         return _loop(step, carry, inputs, outputs, length)
@@ -80,7 +86,7 @@ def scan(
 
             zeros = [tf.zeros(source.shape, source.dtype) for source in known]
             # What `run` has returned, not what it made: the gradient of this gradient is then a scan, too.
-            visited = results[num_carry + num_outputs :]
+            visited = returned[num_carry + num_outputs :]
             backwards = [tf.reverse(values, [0]) for values in (*visited, *inputs, *upstream[num_carry:])]
             at_one_time = [tf.TensorSpec(values.shape[1:], values.dtype) for values in inputs]
             start = [*upstream[:num_carry], *zeros]
@@ -91,8 +97,8 @@ def scan(
 
         return [*last, *made], gradient
 
-    results = run(*carry, *inputs, *sources)
-    return _split(results, num_carry, num_outputs)[:2]
+    returned = run(*carry, *inputs, *sources)
+    return _split(returned, num_carry, num_outputs)[:2]
 
 
 def _split(tensors: Sequence[tf.Tensor], num_first: int, num_second: int) -> tuple[Tensors, Tensors, Tensors]:

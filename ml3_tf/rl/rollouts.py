@@ -94,9 +94,11 @@ def rollout_model(
         return [states], [states, action]
 
     last, first = step([start], [])  # it tells the loop the shape of an action
-    specs = [tf.TensorSpec(values.shape, values.dtype) for values in first]
-    _, looped = scan(step, last, [], outputs=specs, length=horizon - 1, sources=list(weights) or None)
-    states, actions = (tf.concat([values[tf.newaxis], later], 0) for values, later in zip(first, looped))
+    states, actions = (values[tf.newaxis] for values in first)
+    if horizon > 1:
+        specs = [tf.TensorSpec(values.shape, values.dtype) for values in first]
+        _, looped = scan(step, last, [], outputs=specs, length=horizon - 1, sources=list(weights) or None)
+        states, actions = (tf.concat(pair, 0) for pair in zip((states, actions), looped))
     states, actions = _time_second_last(tf.concat([start[tf.newaxis], states], 0)), _time_second_last(actions)
     goals: Any = tf.zeros([*start.shape[:-1], 0], states.dtype) if goal is None else tf.convert_to_tensor(goal)
     shape = [*start.shape[:-1], horizon]

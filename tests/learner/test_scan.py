@@ -73,7 +73,6 @@ def test_the_gradient_reaches_variables_that_a_step_reads():
     np.testing.assert_allclose(tape.gradient(end, factor), 3 * 5 * 2.0**4)
 
 
-def test_a_scan_without_a_step_returns_what_it_was_given():
-    [end], [outputs] = scan(lambda carry, _: (carry, carry), [STATE], [], outputs=[tf.TensorSpec((2, 3))], length=0)
-    np.testing.assert_array_equal(end, STATE)
-    assert outputs.shape == (0, 2, 3)
+def test_a_scan_takes_a_step():
+    with pytest.raises(ValueError, match="`length` must be an integer of at least 1. Received: length=0"):
+        scan(lambda carry, _: (carry, []), [STATE], [], outputs=[], length=0)
