@@ -83,6 +83,7 @@ ROWS += [
         for robot in ("reacher", "sawyer")
     ),
     Row("mountain_car", "mountain car, share of policies at the goal ↑", "strict_rate_shaped", None, None, True),
+    Row("mountain_car", "the same after three times as many updates ↑", "later_strict_rate_shaped", None, None, True),
     *(
         row
         for folder, label in (
@@ -94,6 +95,15 @@ ROWS += [
             Row(
                 folder, "the same against the squared distance", LEARNED_DISTANCE, None, "final_distance_tuned_squared"
             ),
+        )
+    ),
+    *(
+        Row(folder, f"{label}, after 20 updates ↓", *_methods(f"{side}later_final_distance_{{}}"))
+        for folder, label, side in (
+            ("pointmass", "point mass, trained half-plane", "trained_side_"),
+            ("pointmass_lives", "the same, learned for lives of up to 300 updates", "trained_side_"),
+            ("pointmass", "point mass, other half-plane", ""),
+            ("pointmass_lives", "the same, learned for lives of up to 300 updates", ""),
         )
     ),
     Row(
