@@ -160,6 +160,17 @@ def test_the_results_hold_what_is_promised():
         assert learned.mean() < tuned.mean()
 
 
+LONG_LIVES = ROOT / "results" / "pointmass_lives" / "summary.json"
+
+
+@pytest.mark.skipif(not LONG_LIVES.is_file(), reason="no committed results")
+def test_a_loss_of_long_lives_holds_the_mass_on_the_trained_side():
+    short, long = (json.loads(path.read_text())["metrics"] for path in (RESULTS, LONG_LIVES))
+    after_5, after_20 = (f"trained_side_{later}final_distance_learned" for later in ("", "later_"))
+    assert np.sum(np.less_equal(long[after_20], long[after_5])) >= 8
+    assert np.less(long[after_20], short[after_20]).all()
+
+
 @pytest.mark.skipif(not (ROOT / "savedmodels" / "pointmass").is_dir(), reason="no shipped loss")
 def test_the_shipped_loss_trains_a_fresh_policy_in_plain_keras():
     """Algorithm 5 as its model card says: no trainer, model, reward or task loss."""
