@@ -67,29 +67,13 @@ def scan(
 
         def gradient(*upstream: tf.Tensor, variables: Sequence[tf.Variable] | None = None) -> Any:
             known = [*sources, *(variables or [])]
-
-            def back(pulled: Tensors, at_one_time: Tensors) -> tuple[Tensors, Tensors]:
-                """Takes a step once more under a tape, and pulls the adjoint of its results through it."""
-                adjoint, sums = pulled[:num_carry], pulled[num_carry:]
-                carry, inputs, of_made = _split(at_one_time, num_carry, num_inputs)
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch([carry, inputs, known])
-                    results = step_and_keep(carry, inputs)
-                adjoint, of_inputs, of_known = tape.gradient(
-                    list(results),
-                    [carry, inputs, known],
-                    output_gradients=[adjoint, of_made],
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-                sums = [total + tf.convert_to_tensor(part) for total, part in zip(sums, of_known, strict=True)]
-                return [*adjoint, *sums], of_inputs
-
             zeros = [tf.zeros(source.shape, source.dtype) for source in known]
             # What `run` has returned, not what it made: the gradient of this gradient is then a scan, too.
             visited = returned[num_carry + num_outputs :]
             backwards = [tf.reverse(values, [0]) for values in (*visited, *inputs, *upstream[num_carry:])]
             at_one_time = [tf.TensorSpec(values.shape[1:], values.dtype) for values in inputs]
             start = [*upstream[:num_carry], *zeros]
+            back = _pull_back(step_and_keep, known, num_carry, num_inputs)
             pulled, of_inputs = scan(back, start, backwards, outputs=at_one_time, length=length, sources=sources)
             found = [*pulled[:num_carry], *(tf.reverse(values, [0]) for values in of_inputs)]
             of_sources, of_variables = pulled[num_carry:][: len(sources)], pulled[num_carry + len(sources) :]
@@ -99,6 +83,31 @@ def scan(
 
     returned = run(*carry, *inputs, *sources)
     return _split(returned, num_carry, num_outputs)[:2]
+
+
+def _pull_back(step: Step, known: Sequence[Any], num_carry: int, num_inputs: int) -> Step:
+    """Returns the step of a sweep back, which takes a step once more under a tape, and pulls an adjoint through it.
+
+    Its carry is the adjoint of the carry, and the sums of the gradients for `known`. Its inputs are the carry and the
+    inputs of the step, and the gradients for its outputs. Its outputs are the gradients for the inputs.
+    """
+
+    def back(pulled: Tensors, at_one_time: Tensors) -> tuple[Tensors, Tensors]:
+        adjoint, sums = pulled[:num_carry], pulled[num_carry:]
+        carry, inputs, of_outputs = _split(at_one_time, num_carry, num_inputs)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([carry, inputs, known])
+            results = step(carry, inputs)
+        adjoint, of_inputs, of_known = tape.gradient(
+            list(results),
+            [carry, inputs, known],
+            output_gradients=[adjoint, of_outputs],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        sums = [total + tf.convert_to_tensor(part) for total, part in zip(sums, of_known, strict=True)]
+        return [*adjoint, *sums], of_inputs
+
+    return back
 
 
 def _split(tensors: Sequence[tf.Tensor], num_first: int, num_second: int) -> tuple[Tensors, Tensors, Tensors]:
