@@ -36,7 +36,7 @@ from peers.workloads import WORKLOADS
 # This process imports no framework: on Linux, the peak of a process begins with that of the process which started it.
 
 Framework = Literal["ml3_tf", "JAX", "torch.func", "higher", "TorchOpt"]
-WorkloadName = Literal["dense", "lenet", "gru", "attention"]
+WorkloadName = Literal["dense", "lenet", "attention", "gru", "lstm"]
 
 STEPS_PER_CALL = 10
 LONG_STEP = 0.1  # seconds, from which a call takes one step
@@ -68,7 +68,7 @@ class Method(NamedTuple):
 def list_methods() -> Iterator[Method]:
     for jit_compile in (True, False):
         yield Method("ml3_tf", f"ml3_tf, {'XLA' if jit_compile else 'no XLA'}", "ours", {"jit_compile": jit_compile})
-    short = "dense", "gru", "attention"
+    short = "dense", "attention", "gru"
     yield Method("JAX", "JAX, loop, vmap", "jax_peers", {"unroll": True}, short, MAX_UNROLLED_STEPS)
     for vmap in (True, False):
         for checkpoint in (False, True):

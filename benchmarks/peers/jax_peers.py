@@ -65,6 +65,21 @@ def apply_gru(theta: Weights, x: jax.Array) -> jax.Array:
     return dense(output, h)
 
 
+def apply_lstm(theta: Weights, x: jax.Array) -> jax.Array:
+    of_inputs, recurrent, output = theta
+
+    def step(state, x):
+        h, cell = state
+        gates = dense(of_inputs, x) + h @ recurrent["orthogonal"]
+        write, keep, candidate, show = jnp.split(gates, 4, axis=1)
+        cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(write) * jnp.tanh(candidate)
+        return (jax.nn.sigmoid(show) * jnp.tanh(cell), cell), None
+
+    start = jnp.zeros((len(x), recurrent["orthogonal"].shape[0]))
+    (h, _), _ = jax.lax.scan(step, (start, start), x.swapaxes(0, 1))
+    return dense(output, h)
+
+
 def apply_attention(theta: Weights, x: jax.Array) -> jax.Array:
     x = dense(theta[0], x)
     x = jax.nn.dot_product_attention(*(dense(layer, x) for layer in theta[1:4]))  # query, key, value
@@ -77,6 +92,7 @@ LEARNERS = {
     "dense": (dense_shapes(1, 40, 40, 1), apply_dense),
     "lenet": (CONVOLUTIONS + dense_shapes(400, 120, 84, NUM_CLASSES), apply_lenet),
     "gru": (dense_shapes(1, 24) + [{"orthogonal": (8, 24), "bias": (24,)}] + dense_shapes(8, 1), apply_gru),
+    "lstm": (dense_shapes(1, 64) + [{"orthogonal": (16, 64)}] + dense_shapes(16, 1), apply_lstm),
     "attention": (
         dense_shapes(1, 8) + [HEADS] * 3 + [{"kernel": (2, 4, 8), "bias": (8,)}] + dense_shapes(8 * LENGTH, 1),
         apply_attention,

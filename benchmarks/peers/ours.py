@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import ml3_tf
 from peers.clock import Clock, Run
-from peers.workloads import INNER_RATE, LENGTH, LOSS_UNITS, NUM_CLASSES, OUTER_RATE, SIZE, WORKLOADS
+from peers.workloads import INNER_RATE, LENGTH, LONG_LENGTH, LOSS_UNITS, NUM_CLASSES, OUTER_RATE, SIZE, WORKLOADS
 
 layers = keras.layers
 
@@ -38,6 +38,10 @@ def build_gru() -> keras.Model:
     return keras.Sequential([keras.Input((LENGTH, 1)), layers.GRU(8), layers.Dense(1)])
 
 
+def build_lstm() -> keras.Model:
+    return keras.Sequential([keras.Input((LONG_LENGTH, 1)), layers.LSTM(16), layers.Dense(1)])
+
+
 def build_attention() -> keras.Model:
     inputs = keras.Input((LENGTH, 1))
     x = layers.Dense(8)(inputs)
@@ -45,7 +49,13 @@ def build_attention() -> keras.Model:
     return keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x)))
 
 
-LEARNERS = {"dense": build_dense, "lenet": build_lenet, "gru": build_gru, "attention": build_attention}
+LEARNERS = {
+    "dense": build_dense,
+    "lenet": build_lenet,
+    "attention": build_attention,
+    "gru": build_gru,
+    "lstm": build_lstm,
+}
 
 
 class Ticks(keras.callbacks.Callback):

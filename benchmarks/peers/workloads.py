@@ -4,8 +4,9 @@
 |---|---|---|---|---|---|
 | `dense` | 16 | 100 points of a sine | two tanh layers of 40 | per sample | squared error |
 | `lenet` | 4 | 64 images of 28x28 pixels | LeNet-5 of the recipe `digits`, 10 classes | per output | cross-entropy |
-| `gru` | 8 | 20 sequences of 8 numbers | GRU of 8 units | per sample | squared error |
 | `attention` | 8 | 20 sequences of 8 numbers | 8 units, attention with 2 heads of 4 | per sample | squared error |
+| `gru` | 8 | 20 sequences of 8 numbers | GRU of 8 units | per sample | squared error |
+| `lstm` | 4 | 20 sequences of 200 numbers | LSTM of 16 units | per sample | squared error |
 
 The learned loss has two SiLU layers of 40. Learners take steps of SGD, and Adam moves the loss. The time of a step does
 not depend on the values: every outer step sees the same tasks, on which the learners are trained and scored.
@@ -19,7 +20,7 @@ import numpy as np
 INNER_RATE, OUTER_RATE, ADAM_EPSILON = 1e-3, 1e-3, 1e-7
 LOSS_UNITS = 40
 SIZE, NUM_CLASSES = 28, 10  # pixels to a side of an image, and outputs of LeNet
-LENGTH = 8  # of a sequence
+LENGTH, LONG_LENGTH = 8, 200  # of a sequence, short and long
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -40,6 +41,12 @@ def draw_images(generator: np.random.Generator) -> Arrays:
 def draw_sequences(generator: np.random.Generator) -> Arrays:
     """Returns sequences `[8, 20, LENGTH, 1]` of random numbers, and their sums `[8, 20, 1]`."""
     x = generator.normal(size=(8, 20, LENGTH, 1))
+    return x, x.sum(axis=2)
+
+
+def draw_long_sequences(generator: np.random.Generator) -> Arrays:
+    """Returns sequences `[4, 20, LONG_LENGTH, 1]` of random numbers, and their sums `[4, 20, 1]`."""
+    x = generator.normal(size=(4, 20, LONG_LENGTH, 1))
     return x, x.sum(axis=2)
 
 
@@ -65,6 +72,7 @@ class Workload(NamedTuple):
 WORKLOADS = {
     "dense": Workload(draw_sines, (1, 3, 10, 30, 100, 300)),
     "lenet": Workload(draw_images, (5, 20), classifies=True),
-    "gru": Workload(draw_sequences, (8,)),
-    "attention": Workload(draw_sequences, (8,)),
+    "attention": Workload(draw_sequences, (5, 20)),
+    "gru": Workload(draw_sequences, (5, 20)),
+    "lstm": Workload(draw_long_sequences, (5,)),
 }
