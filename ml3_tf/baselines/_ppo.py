@@ -114,7 +114,7 @@ def ppo(
     Raises:
         ValueError: A deterministic policy, tasks or environments that do not fit, a `batch_size` above the number of
             time steps, or a `clip_range` or `entropy_weight` that `ClippedObjective` refuses.
-        FloatingPointError: The simulator or a policy diverged.
+        RolloutError: The simulator or a policy diverged, or an environment broke.
 
     Example:
 

@@ -1,5 +1,6 @@
 """Losses that train policies: rollouts, policies, learned dynamics, and the trainers and meta-tests of such losses."""
 
+from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.demonstrations import DemonstrationTrainer
 from ml3_tf.rl.dynamics import DynamicsEnsemble, DynamicsScore
 from ml3_tf.rl.dynamics_refit import DynamicsRefit, ReplayBuffer
@@ -37,6 +38,7 @@ __all__ = [
     "PolicyGradient",
     "PolicyTrainer",
     "ReplayBuffer",
+    "RolloutError",
     "Sampler",
     "Simulator",
     "Squash",

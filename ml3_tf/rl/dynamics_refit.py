@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ml3_tf.arguments import check_counts
 from ml3_tf.learner import Parameters
+from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.dynamics import DynamicsEnsemble, DynamicsScore
 from ml3_tf.rl.policy_trainer import PolicyTrainer
 from ml3_tf.rl.rollouts import Trajectory, rollout_env
@@ -44,7 +45,8 @@ class DynamicsRefit(keras.callbacks.Callback):
 
     Raises:
         ValueError: Counts below 1; in `fit`, a trainer of another kind, or fewer tasks than environments.
-        FloatingPointError: The simulator diverged in all random episodes, so that there is nothing to start from.
+        RolloutError: The simulator diverged in all random episodes, so that there is nothing to start from; or an
+            environment broke, see `rollout_env`.
 
     Example:
 
@@ -130,9 +132,10 @@ class DynamicsRefit(keras.callbacks.Callback):
             actions = _RandomActions(self.env, self.generator)
             self._roll_out(actions, *batch["support"])
         if not self.replay.size:
-            raise FloatingPointError(
+            raise RolloutError(
                 "There is nothing to fit the dynamics to: the simulator diverged in every random episode, or `tasks` "
-                "is empty. Check the environment, or the starts of the tasks."
+                "is empty. Check the environment, or the starts of the tasks.",
+                diverged=True,
             )
         self._fit()
 
@@ -152,7 +155,9 @@ class DynamicsRefit(keras.callbacks.Callback):
         self.env.set_attr("task", [{"state": state, "goal": goal} for state, goal in pairs])
         try:
             trajectory = rollout_env(policy, self.env, horizon=self._trainer.horizon)
-        except FloatingPointError as error:
+        except RolloutError as error:
+            if not error.diverged:
+                raise
             warnings.warn(f"The model of the dynamics is not refitted to a diverged simulation. {error}", stacklevel=2)
             return False
         held_out = (np.arange(number) + self._episodes) % HELD_OUT == HELD_OUT - 1

@@ -196,7 +196,7 @@ def meta_test_on_policy(
 
     Raises:
         ValueError: A deterministic policy, or tasks, environments or `loss_inputs` that do not fit.
-        FloatingPointError: The simulator or a policy diverged.
+        RolloutError: The simulator or a policy diverged, or an environment broke.
 
     Example:
 

@@ -61,7 +61,7 @@ class ModelFreeTrainer(OuterLoop):
 
     Raises:
         ValueError: A deterministic policy, or counts, `loss_inputs`, simulator or tasks that do not fit.
-        FloatingPointError: In `fit`: an environment diverged. The loss keeps its last finite weights.
+        RolloutError: In `fit`: an environment diverged or broke. The loss keeps the weights from before that step.
 
     Example:
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.arguments import TensorLike, check_counts
+from ml3_tf.arguments import Batch, TensorLike, check_counts
 from ml3_tf.learner import scan
+from ml3_tf.rl.checked_env import CheckedEnv, env_name
 
 if TYPE_CHECKING:
     import gymnasium
@@ -134,7 +135,7 @@ def rollout_env(
     Raises:
         ValueError: A horizon below 1, an environment that is not a vector or that starts the next episode within a
             step, observations that the policy does not take, or actions that the environment does not take.
-        FloatingPointError: An observation is not finite: the simulator diverged.
+        RolloutError: The simulation or the policy diverged; or the environment broke, and has been closed.
 
     Example:
 
@@ -145,25 +146,65 @@ def rollout_env(
     ((3, 36, 2), (3, 2))
     """
     check_counts(horizon=horizon)
-    _check_env(env)
-    first, info = env.reset(seed=seed, options=options)
-    observations, actions, rewards, masks = [_checked_observations(first, env)], [], [], []
-    alive = np.ones(env.num_envs, bool)
-    for step in range(horizon):
+    checked = CheckedEnv(env, seed)
+    first, goal = checked.reset(options)
+    observations, actions, rewards, masks = [first], [], [], []
+    for _ in range(horizon):
         action = np.asarray(_act(policy, observations[-1]))
         _check_action(action, env)
-        received, reward, terminated, truncated, _ = env.step(action)
-        received = np.where(alive[:, np.newaxis], _checked_observations(received, env), observations[-1])
-        _check_finite(received, step + 1)
+        masks.append(checked.alive)
+        received, reward = checked.step(action)
         observations.append(received)
         actions.append(action)
-        rewards.append(np.where(alive, reward, 0))
-        masks.append(alive)
-        alive = alive & ~(terminated | truncated)
-    goal = np.asarray(info.get("goal", np.zeros((env.num_envs, 0))))
+        rewards.append(reward)
     stacked = [np.stack(values, axis=1) for values in (observations, actions, rewards)]
     arrays: list[Any] = [values.astype(np.float32) for values in (*stacked, goal, np.stack(masks, axis=1))]
     return Trajectory(*arrays)
+
+
+def rollout_tasks(
+    policy: Callable[[Any], Any], env: gymnasium.vector.VectorEnv, *, tasks: Batch, noise: tf.Tensor
+) -> Trajectory:
+    """Rolls stochastic policies out in real environments, one for each episode of each task.
+
+    `a_t = mu(o_t) + sigma(o_t) noise_t`.
+
+    Args:
+        policy: Function of observations `[N, E, O]` that returns mean and standard deviation `[N, E, 2A]`.
+        env: `gymnasium.vector.VectorEnv` of N x E environments, see `Sampler`.
+        tasks: `{"state": [N, E, S], "goal": [N, E, G]}`, initial states and goals.
+        noise: `[N, E, T, A]`, standard normal; zeros for the mean policy.
+
+    Returns:
+        `Trajectory` `[N, E, ...]`.
+
+    Raises:
+        ValueError: Environments that do not fit the tasks or the policy, or that do not take their tasks.
+        RolloutError: See `rollout_env`.
+    """
+    *axes, horizon, action_size = noise.shape
+    _set_tasks(env, tasks, axes[0] * axes[1])
+    noise_of_step = iter(tf.unstack(noise, axis=2))
+
+    def act(observations: Any) -> tf.Tensor:
+        outputs = policy(tf.reshape(observations, [*axes, observations.shape[-1]]))
+        return tf.reshape(sample_actions(outputs, next(noise_of_step)), [-1, action_size])
+
+    flat = rollout_env(act, env, horizon=horizon)
+    trajectory = Trajectory(*(tf.reshape(values, [*axes, *values.shape[1:]]) for values in flat))
+    goal = tf.cast(tasks["goal"], tf.float32)
+    if trajectory.goal.shape[-1] and not np.allclose(trajectory.goal, goal, rtol=1e-4, atol=1e-5):
+        raise ValueError(
+            "The environments did not take their tasks: `info['goal']` differs from the goal given. Each must take its "
+            "initial state and goal from its attribute `task` at `reset`, as those of `ml3_tf.envs` do."
+        )
+    return trajectory._replace(goal=goal)
+
+
+def sample_actions(mean_and_std: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """Returns actions `mu + sigma noise`, of outputs `[..., 2A]` and noise `[..., A]`."""
+    mean, std = tf.split(mean_and_std, 2, -1)
+    return mean + std * noise
 
 
 def concat_goal(trajectory: Trajectory) -> tf.Tensor:
@@ -200,40 +241,24 @@ def _next_states(dynamics: Callable[[Any, Any], Any], states: tf.Tensor, actions
     return following
 
 
-def _check_env(env: Any) -> None:
-    if not hasattr(env, "num_envs"):
+def _set_tasks(env: Any, tasks: Batch, number: int) -> None:
+    if env.num_envs != number:
         raise ValueError(
-            f"`env` must be a vector of environments, `gymnasium.make_vec(name, num_envs=...)`. Received: {env}"
+            f"`simulator` must have an environment for each episode of each task, {number}. "
+            f"Received: num_envs={env.num_envs}"
         )
-    mode = env.metadata.get("autoreset_mode")
-    if getattr(mode, "name", None) == "SAME_STEP":
+    named = {name: np.asarray(values).reshape(number, -1) for name, values in tasks.items() if values.shape[-1]}
+    if not named:
+        return
+    try:
+        env.get_attr("task")
+    except AttributeError as error:
         raise ValueError(
-            "`env` must not start the next episode within the step that ends one: it hides the last observation. "
-            f"Received: autoreset_mode={mode}. Make it with `AutoresetMode.NEXT_STEP`, the default of gymnasium."
-        )
-    shape = env.single_observation_space.shape
-    if shape is None or len(shape) != 1:
-        raise ValueError(f"`env` must have observations that are vectors. Received: {env.single_observation_space}")
-
-
-def _check_finite(observations: np.ndarray, num_steps: int) -> None:
-    is_finite = np.isfinite(observations).all(axis=1)
-    if not is_finite.all():
-        raise FloatingPointError(
-            "The simulator diverged: the observations of environment(s) "
-            f"{np.flatnonzero(~is_finite).tolist()} are not finite after step {num_steps}. Nothing was learned from "
-            "them. Bound the actions, or shorten the time step of the simulation."
-        )
-
-
-def _checked_observations(observations: Any, env: Any) -> np.ndarray:
-    observations, expected = np.asarray(observations, np.float32), (env.num_envs, *env.single_observation_space.shape)
-    if observations.shape != expected:
-        raise ValueError(
-            f"`env` must return observations of the shape of its `observation_space`, {expected}. Received: shape "
-            f"{observations.shape}"
-        )
-    return observations
+            "The environments have no attribute `task`, from which they would take the initial state and the goal of "
+            "their task at `reset`, as those of `ml3_tf.envs` do. Add it; or give states and goals of width 0, "
+            f"[N, E, 0], to let the environments choose. Received: {env_name(env)}"
+        ) from error
+    env.set_attr("task", [{name: values[n] for name, values in named.items()} for n in range(number)])
 
 
 def _check_action(action: np.ndarray, env: Any) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, check_counts
+from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.policies import MLPPolicy
-from ml3_tf.rl.rollouts import Trajectory, rollout_env
+from ml3_tf.rl.rollouts import Trajectory, rollout_tasks, sample_actions
 
 if TYPE_CHECKING:
     import gymnasium
@@ -42,8 +43,7 @@ class Simulator(NamedTuple):
     observation: Callable[[Any, Any], Any] = lambda states, goal: states
 
 
-def _as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
-    return tf.function(function, autograph=False)
+_as_graph = partial(tf.function, autograph=False)
 
 
 class Sampler:
@@ -52,7 +52,8 @@ class Sampler:
     Args:
         predict: TensorFlow function `(parameters, observations [N, E, O]) -> [N, E, 2A]`, mean and standard deviation.
         simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments: the E episodes of the first task,
-            then of the next. Each must take its task from its attribute `task`, as those of `ml3_tf.envs` do.
+            then of the next. Each must take its task from its attribute `task`, as those of `ml3_tf.envs` do; with
+            states and goals of width 0 the environments choose.
         horizon: T, the number of steps of an episode.
         action_size: A, width of an action.
         compiled: Function that compiles a function, for many calls with the same shapes.
@@ -115,12 +116,12 @@ class Sampler:
             `Trajectory` `[N, E, ...]`.
 
         Raises:
-            FloatingPointError: An environment, or a simulator outside of a graph, diverged.
+            RolloutError: A simulator outside of a graph or a policy diverged; or an environment broke.
         """
         if self.runs_in_graph:
             trajectory = self._simulate(parameters, tasks, noise)
         else:
-            trajectory = run_environments(partial(self._predict, parameters), self.simulator, tasks=tasks, noise=noise)
+            trajectory = rollout_tasks(partial(self._predict, parameters), self.simulator, tasks=tasks, noise=noise)
         if tf.executing_eagerly():
             _check_finite(trajectory)
         return trajectory
@@ -209,7 +210,7 @@ def simulate(policy: Callable[[Any], Any], simulator: Simulator, *, tasks: Batch
     first = simulator.observation(initial, goal)
 
     def body(t: Any, states: Any, observations: Any, *arrays: Any) -> tuple[Any, ...]:
-        actions = _sample(policy(observations), noise[t])
+        actions = sample_actions(policy(observations), noise[t])
         states = _checked(states, simulator.step(states, actions), "step")
         rewards = _checked(states[..., 0], simulator.reward(states, actions, goal), "reward")
         observations = simulator.observation(states, goal)
@@ -228,58 +229,6 @@ def simulate(policy: Callable[[Any], Any], simulator: Simulator, *, tasks: Batch
     return tf.nest.map_structure(tf.stop_gradient, trajectory)
 
 
-def run_environments(
-    policy: Callable[[Any], Any], env: gymnasium.vector.VectorEnv, *, tasks: Batch, noise: tf.Tensor
-) -> Trajectory:
-    """Rolls stochastic policies out in real environments, one for each episode of each task.
-
-    Args:
-        policy: Function of observations `[N, E, O]` that returns mean and standard deviation `[N, E, 2A]`.
-        env: `gymnasium.vector.VectorEnv` of N x E environments, see `Sampler`.
-        tasks: `{"state": [N, E, S], "goal": [N, E, G]}`, initial states and goals.
-        noise: `[N, E, T, A]`, standard normal; zeros for the mean policy.
-
-    Returns:
-        `Trajectory` `[N, E, ...]`.
-
-    Raises:
-        ValueError: Environments that do not fit the tasks or the policy, see `rollout_env`.
-        FloatingPointError: An environment diverged.
-    """
-    *axes, horizon, action_size = noise.shape
-    _set_tasks(env, tasks, axes[0] * axes[1])
-    noise_of_step = iter(tf.unstack(noise, axis=2))
-
-    def act(observations: Any) -> tf.Tensor:
-        outputs = policy(tf.reshape(observations, [*axes, observations.shape[-1]]))
-        return tf.reshape(_sample(outputs, next(noise_of_step)), [-1, action_size])
-
-    flat = rollout_env(act, env, horizon=horizon)
-    trajectory = Trajectory(*(tf.reshape(values, [*axes, *values.shape[1:]]) for values in flat))
-    goal = tf.cast(tasks["goal"], tf.float32)
-    if trajectory.goal.shape[-1] and not np.allclose(trajectory.goal, goal, rtol=1e-4, atol=1e-5):
-        raise ValueError(
-            "The environments did not take their tasks: `info['goal']` differs from the goal given. Each must take its "
-            "initial state and goal from its attribute `task` at `reset`, as those of `ml3_tf.envs` do."
-        )
-    return trajectory._replace(goal=goal)
-
-
-def _set_tasks(env: Any, tasks: Batch, number: int) -> None:
-    if env.num_envs != number:
-        raise ValueError(
-            f"`simulator` must have an environment for each episode of each task, {number}. "
-            f"Received: num_envs={env.num_envs}"
-        )
-    named = {name: np.asarray(values).reshape(number, -1) for name, values in tasks.items() if values.shape[-1]}
-    env.set_attr("task", [{name: values[n] for name, values in named.items()} for n in range(number)])
-
-
-def _sample(mean_and_std: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-    mean, std = tf.split(mean_and_std, 2, -1)
-    return mean + std * noise
-
-
 def _checked(expected: tf.Tensor, received: tf.Tensor, name: str) -> tf.Tensor:
     if received.shape != expected.shape:
         raise ValueError(
@@ -290,11 +239,12 @@ def _checked(expected: tf.Tensor, received: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def _check_finite(trajectory: Trajectory) -> None:
-    """Raises `FloatingPointError` if the simulator diverged: nothing shall be learned from it."""
+    """Raises `RolloutError` if the simulator diverged: nothing shall be learned from it."""
     for name in ("observations", "actions", "rewards"):
         finite = np.isfinite(getattr(trajectory, name)).reshape(*trajectory.mask.shape[:2], -1).all(-1)
         if not finite.all():
-            raise FloatingPointError(
-                f"The {name} of task(s) {np.flatnonzero(~finite.all(1)).tolist()} are not finite: the simulator or the "
-                "policy diverged. Bound the actions, lower the learning rate, or shorten the simulation's time step."
+            message = (
+                f"The {name} of task(s) {np.flatnonzero(~finite.all(1)).tolist()} are not finite: simulator or policy "
+                "diverged. Bound the actions, lower the learning rate, or shorten the time step of the simulation."
             )
+            raise RolloutError(message, diverged=True)

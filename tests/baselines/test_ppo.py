@@ -12,7 +12,7 @@ import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.baselines import PPOSettings, _ppo, ppo
 from ml3_tf.envs.pointmass import pointmass_step
 from ml3_tf.learner import Learner
-from ml3_tf.rl import GaussianPolicy, MLPPolicy, Simulator
+from ml3_tf.rl import GaussianPolicy, MLPPolicy, RolloutError, Simulator
 
 GENERATOR = np.random.default_rng(0)
 POINTMASS = Simulator(pointmass_step, lambda s, a, goal: -tf.norm(s[..., :2] - goal, axis=-1))
@@ -138,5 +138,5 @@ def test_a_deterministic_policy_is_refused():
 
 
 def test_a_simulator_that_diverges_is_named():
-    with pytest.raises(FloatingPointError, match=r"The rewards of task\(s\) \[0, 1\] are not finite"):
+    with pytest.raises(RolloutError, match=r"The rewards of task\(s\) \[0, 1\] are not finite"):
         run(POINTMASS._replace(reward=lambda s, a, goal: s[..., 0] * np.nan))

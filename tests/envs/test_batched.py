@@ -6,6 +6,7 @@ import pytest
 
 from ml3_tf.envs import AntGoalEnv, BatchedGoalEnv
 from ml3_tf.envs.goal_reaching_env import MAX_NUMBER
+from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.rollouts import rollout_env
 
 NAMES = ["ReacherGoal", "ReacherFingertipGoal", "AntGoal"]
@@ -226,7 +227,6 @@ def test_a_simulation_that_diverges_within_a_rollout_is_reported(tmp_path, monke
     """The error comes at the step that diverged: the rollout returns nothing."""
     monkeypatch.chdir(tmp_path)
     envs = make("AntGoal")
-
     steps = iter(range(100))
 
     def policy(observations):
@@ -234,6 +234,6 @@ def test_a_simulation_that_diverges_within_a_rollout_is_reported(tmp_path, monke
             envs.states[2, 20] = np.inf
         return np.zeros((5, 8))
 
-    with pytest.raises(FloatingPointError, match=r"environment\(s\) \[2\] diverged"):
+    with pytest.raises(RolloutError, match=r"seed=0, step 8: .* environment\(s\) \[2\] diverged"):
         rollout_env(policy, envs, horizon=100, seed=0)
     assert next(steps) == 8

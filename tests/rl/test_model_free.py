@@ -10,6 +10,7 @@ import ml3_tf.envs  # noqa: F401 - registers the environments
 from comparisons import assert_same_step
 from ml3_tf import LossInputs, MetaLoss
 from ml3_tf.envs.pointmass import pointmass_step
+from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.loss_inputs import mini_batches, observation_and_action, with_return
 from ml3_tf.rl.model_free import ModelFreeTrainer
 from ml3_tf.rl.policies import GaussianPolicy, MLPPolicy
@@ -209,7 +210,7 @@ def test_an_environment_that_raises_leaves_the_loss_alone(envs):
     envs.envs[3].unwrapped.next_state = lambda action: np.full(4, np.nan)
     trainer = make_trainer(envs)
     before = phi_of(trainer)
-    with pytest.raises(FloatingPointError, match="The simulation diverged"):
+    with pytest.raises(RolloutError, match="step 1: `step` raised FloatingPointError: The simulation diverged"):
         trainer.fit(dataset(), verbose=0)
     np.testing.assert_array_equal(before[0], phi_of(trainer)[0])
 

@@ -181,27 +181,3 @@ def test_an_environment_that_disagrees_with_the_policy_is_refused(cars):
         rollout_env(lambda states: states, cars, horizon=5)
     with pytest.raises(ValueError, match="`horizon` must be an integer of at least 1"):
         rollout_env(push, cars, horizon=0)
-
-
-def test_an_environment_that_is_not_a_vector_is_refused():
-    with pytest.raises(ValueError, match="must be a vector of environments, `gymnasium.make_vec"):
-        rollout_env(push, gymnasium.make("ml3_tf/MountainCarGoal-v0"), horizon=5)
-
-
-def test_a_vector_that_hides_the_last_observation_is_refused():
-    mode = gymnasium.vector.AutoresetMode.SAME_STEP
-    env = gymnasium.make_vec("ml3_tf/MountainCarGoal-v0", num_envs=2, vector_kwargs={"autoreset_mode": mode})
-    with pytest.raises(ValueError, match="it hides the last observation"):
-        rollout_env(push, env, horizon=5)
-
-
-def test_a_simulator_that_diverges_is_named(cars, monkeypatch):
-    step = cars.step
-
-    def broken(actions):
-        observations, *rest = step(actions)
-        return np.where([[False], [True], [False]], np.nan, observations), *rest
-
-    monkeypatch.setattr(cars, "step", broken)
-    with pytest.raises(FloatingPointError, match=r"environment\(s\) \[1\] are not finite after step 1"):
-        rollout_env(push, cars, horizon=5)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.envs.pointmass import pointmass_step
+from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.policies import GaussianPolicy, MLPPolicy
 from ml3_tf.rl.simulators import Sampler, Simulator, as_tasks, policy_action_size, simulate
 
@@ -132,9 +133,9 @@ def run_faulty(fault, count=2, vector=None):
 @pytest.mark.parametrize(
     "fault, error, message",
     [
-        ("raises", RuntimeError, "the motor is on fire"),
-        ("state", FloatingPointError, r"the observations of environment\(s\) \[0, 1\] are not finite after step 2"),
-        ("reward", FloatingPointError, r"The rewards of task\(s\) \[0, 1\] are not finite"),
+        ("raises", RolloutError, "step 2: `step` raised RuntimeError: the motor is on fire"),
+        ("state", RolloutError, r"step 2: observations are not finite in environment\(s\) \[0, 1\]"),
+        ("reward", RolloutError, r"step 2: rewards are not finite in environment\(s\) \[0, 1\]"),
         ("goal", ValueError, "The environments did not take their tasks"),
     ],
 )
@@ -151,16 +152,15 @@ def test_an_episode_without_end_is_cut_at_the_horizon():
     np.testing.assert_array_equal(first.observations, second.observations)
 
 
-def test_observations_of_another_shape_are_refused():
-    class Widening(gymnasium.vector.SyncVectorEnv):
-        def step(self, actions):
-            observations, *rest = super().step(actions)
-            return observations[:, :1], *rest
-
-    with pytest.raises(
-        ValueError, match=r"observations of the shape of its `observation_space`, \(2, 2\). Received: shape \(2, 1"
-    ):
-        run_faulty(None, vector=Widening([Faulty] * 2))
+def test_environments_that_would_ignore_their_tasks_are_refused():
+    """They may start where they like if the tasks say neither where nor what for."""
+    env = gymnasium.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="sync")
+    outputs = lambda _, observations: tf.concat([observations[..., :1], tf.ones_like(observations[..., :1])], -1)
+    sampler = Sampler(outputs, env, horizon=4, action_size=1)
+    free, noise = tf.zeros((2, 1, 0)), tf.zeros((2, 1, 4, 1))
+    with pytest.raises(ValueError, match=r"no attribute `task`, .* of width 0, .* choose. Received: Pendulum-v1"):
+        sampler(None, as_tasks({"state": tf.zeros((2, 1, 2)), "goal": free}), noise)
+    assert sampler(None, as_tasks({"state": free, "goal": free}), noise).observations.shape == (2, 1, 5, 3)
 
 
 def test_every_episode_needs_an_environment():
@@ -171,9 +171,9 @@ def test_every_episode_needs_an_environment():
 def test_a_simulator_that_diverges_is_named():
     diverging = POINTMASS._replace(step=lambda states, actions: tf.where(states[..., :1] > 0, np.inf, states + 0.5))
     tasks = as_tasks({**TASKS, "state": np.zeros((3, 2, 4)) + np.array([0, 1, 0])[:, None, None]})
-    with pytest.raises(FloatingPointError, match=r"The observations of task\(s\) \[0, 1, 2\] are not finite"):
+    with pytest.raises(RolloutError, match=r"The observations of task\(s\) \[0, 1, 2\] are not finite"):
         Sampler(predict, diverging, horizon=5, action_size=2)(tf.constant(0.0), tasks, NOISE)
-    with pytest.raises(FloatingPointError, match=r"The observations of task\(s\) \[1\] are not finite"):
+    with pytest.raises(RolloutError, match=r"The observations of task\(s\) \[1\] are not finite"):
         Sampler(predict, diverging, horizon=1, action_size=2)(tf.constant(0.0), tasks, NOISE[:, :, :1])
 
 
