@@ -1,8 +1,6 @@
 """Export a learned loss as a versioned SavedModel, with a description beside the graph to rebuild the loss from."""
 
-import os
-import shutil
-import tempfile
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from ml3_tf.feature_layout import PER_OUTPUT
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.saving import _bundle
+from ml3_tf.saving._new_folder import publish, unfinished_folder
 from ml3_tf.saving.catalog import find_versions
 
 
@@ -29,8 +28,10 @@ def export_meta_loss(meta_loss: MetaLoss, folder: str | Path) -> Path:
     to its `y_pred`. For a per-set loss a request is one set: its `grad` is the derivative of the sum of the losses, and
     a server must not batch requests.
 
-    The files are written to a temporary folder, read back, and moved into place by one rename, so that neither a reader
-    nor a crash leaves half a version. Initializers, regularizers and constraints are not kept: only training uses them.
+    The files are written to a hidden folder, read back, synced to the disk, and moved into place by one rename, so that
+    a version is whole or absent, for a reader and after a crash. Several processes may export to one folder at once.
+    What an export that was killed has left is removed by the next. Initializers, regularizers and constraints are not
+    kept: only training uses them.
 
     Args:
         meta_loss: A `MetaLoss` around a chain of the layers in `ml3_tf.saving._architecture.LAYERS`.
@@ -48,17 +49,16 @@ def export_meta_loss(meta_loss: MetaLoss, folder: str | Path) -> Path:
     _check_exportable(meta_loss)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     try:
-        _write_saved_model(meta_loss, unfinished)
-        _bundle.write(meta_loss, unfinished)
-        unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        finished = folder / str(max(find_versions(folder), default=0) + 1)
-        os.rename(unfinished, finished)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with unfinished_folder(folder) as unfinished:
+            _write_saved_model(meta_loss, unfinished)
+            _bundle.write(meta_loss, unfinished)
+            unfinished.chmod(0o755)  # only its owner can read a temporary folder
+            return publish(unfinished, map(str, itertools.count(max(find_versions(folder), default=0) + 1)))
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(folder)  # a disk that is full names no file
         raise
-    return finished
 
 
 def _check_exportable(meta_loss: MetaLoss) -> None:
@@ -102,5 +102,8 @@ def _write_saved_model(meta_loss: MetaLoss, folder: Path) -> None:
         archive.track(layer)
     archive.add_endpoint("serving_default", value, input_signature=signature)
     archive.add_endpoint("value_and_grad", value_and_grad, input_signature=signature)
-    archive.write_out(str(folder), verbose=False)
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except tf.errors.OpError as error:  # a full disk, which TensorFlow reports in several ways
+        raise OSError(f"TensorFlow cannot write to '{folder.parent}'. Is the disk full? Its error: {error}") from error
     write_warmup_requests(folder, meta_loss.name, true_width=true_width, pred_width=pred_width, dtype=meta_loss.dtype)

@@ -18,6 +18,7 @@ A recipe is a frozen dataclass `Settings(RecipeSettings)`, a function `run_seed`
         run_command(main, description=__doc__)
 """
 
+import contextlib
 import csv
 import functools
 import json
@@ -25,7 +26,7 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -146,13 +147,13 @@ def write_summary(
         },
         "seconds": round(sum(result["seconds"] for result in results), 1),
     }
-    _write_atomically(Path(output_dir) / "summary.json", json.dumps(summary, indent=2) + "\n")
+    _write(Path(output_dir) / "summary.json", json.dumps(summary, indent=2) + "\n")
     return metrics
 
 
 def write_history(rows: Sequence[Mapping[str, Any]], output_dir: Path | str) -> None:
     """Writes `history.csv` from dictionaries with the same keys."""
-    with (Path(output_dir) / "history.csv").open("w", newline="") as file:
+    with _new_file(Path(output_dir) / "history.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -161,7 +162,8 @@ def write_history(rows: Sequence[Mapping[str, Any]], output_dir: Path | str) -> 
 def save_figure(figure: Figure, output_dir: Path | str) -> Path:
     """Writes `figure.png`; returns its path."""
     path = Path(output_dir) / "figure.png"
-    figure.savefig(path)
+    with _new_file(path) as unfinished:
+        figure.savefig(unfinished)
     return path
 
 
@@ -206,7 +208,7 @@ def _run_and_keep(
     result = run_seed(seed, settings, Path(output_dir), verbose)
     result["seconds"] = time.time() - start
     text = json.dumps({"config": settings.to_config(), "result": result})
-    _write_atomically(Path(output_dir) / "seeds" / f"seed_{seed}.json", text)
+    _write(Path(output_dir) / "seeds" / f"seed_{seed}.json", text)
     return result["seconds"]
 
 
@@ -224,8 +226,22 @@ def _read_kept(folder: Path, seed: Seed, config: Mapping[str, Any]) -> Result | 
     return kept["result"]
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """A reader, or a crash, sees the old file or the new one."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """Yields a path to write to, and moves the file into place: a reader, or a crash, sees the old one or the new."""
+    unfinished = path.with_name(f".unfinished_{path.name}")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a disk that is full names no file
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    with _new_file(path) as unfinished:
+        unfinished.write_text(text)

@@ -1,5 +1,6 @@
 """Tests of `ml3_tf.saving.export`: an export is complete or absent, and its signatures equal the live loss."""
 
+import errno
 import os
 
 import keras
@@ -96,6 +97,25 @@ def test_failed_export_leaves_the_old_versions_and_nothing_else(make_loss, tmp_p
     assert list_files(tmp_path) == before
     monkeypatch.undo()
     assert loss.export(tmp_path).name == "2"
+
+
+@pytest.mark.parametrize(
+    "function, error",
+    [
+        ("ml3_tf.saving._bundle.write", OSError(errno.ENOSPC, "No space left on device")),
+        ("tensorflow.saved_model.save", tf.errors.OutOfRangeError(None, None, "No space left on device")),
+    ],
+    ids=["Python", "TensorFlow"],
+)
+def test_a_full_disk_is_an_error_of_the_folder(make_loss, tmp_path, monkeypatch, function, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(function, fail)
+    with pytest.raises(OSError, match=f"No space left on device|{tmp_path}") as caught:
+        make_loss().export(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert list_files(tmp_path) == []
 
 
 def test_version_appears_only_when_it_is_complete(make_loss, tmp_path, monkeypatch):
