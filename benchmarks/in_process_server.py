@@ -102,22 +102,36 @@ class InProcessServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         models: Mapping from model name to the folder that holds its versions.
         num_threads: Number of requests that are answered at the same time.
         poll_seconds: Seconds between two searches for a newer version.
+        credentials: Optional `grpc.ServerCredentials` of an encrypted port.
 
     Attributes:
         address: `"127.0.0.1:<port>"`.
         faults: Status codes that the next requests get instead of an answer.
         delay: Seconds before each answer.
         sizes: Batch sizes of the last thousand predict requests.
+        metadata: What came beside the last request, tokens for example.
     """
 
-    def __init__(self, models: Mapping[str, str | Path], *, num_threads: int = 8, poll_seconds: float = 0.2) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, str | Path],
+        *,
+        num_threads: int = 8,
+        poll_seconds: float = 0.2,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         self.models, self.poll_seconds = {name: Path(folder) for name, folder in models.items()}, poll_seconds
         self.faults: list[grpc.StatusCode] = []
         self.delay, self.sizes = 0.0, collections.deque(maxlen=1000)
         self.servables = {name: Servable(_find_newest(folder)) for name, folder in self.models.items()}
         self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(num_threads), options=MESSAGE_OPTIONS)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        self.address = f"127.0.0.1:{port}"
+        self.metadata: dict[str, str | bytes] = {}
         self._stopped = threading.Event()
 
     def __enter__(self) -> "InProcessServer":
@@ -156,6 +170,7 @@ class InProcessServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         return self._answer(context, answer)
 
     def _answer(self, context: Any, answer: Callable[[], Any]) -> Any:
+        self.metadata = dict(context.invocation_metadata())
         fault = self.faults.pop(0) if self.faults else None  # before the delay, so that a late request keeps its own
         time.sleep(self.delay)
         if fault is not None:

@@ -30,8 +30,13 @@ INPUTS, OUTPUTS = {"y_true", "y_pred"}, {"loss", "grad"}
 # other code is final.
 RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 REMEDIES = {
-    grpc.StatusCode.NOT_FOUND: "Check `model` and `version` against the list of the server (REST: GET /v1/models/NAME)",
+    grpc.StatusCode.NOT_FOUND: (
+        "Check `model` and `version` against the list of the server (REST: GET /v1/models/NAME). A loss stays with the "
+        "version that answered it first: build a new loss to go on with a newer version"
+    ),
     grpc.StatusCode.FAILED_PRECONDITION: "Serve a version that `MetaLoss.export` wrote",
+    grpc.StatusCode.UNAUTHENTICATED: "Pass the `credentials` that the server asks for",
+    grpc.StatusCode.PERMISSION_DENIED: "Pass `credentials` that may use the model",
     grpc.StatusCode.INVALID_ARGUMENT: "Check the widths and dtypes of y_true and y_pred, and `max_batch_size`",
 }
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between attempts
@@ -53,7 +58,8 @@ class RemoteMetaLoss(keras.losses.Loss):
 
     Each batch is one request to the signature `value_and_grad` of the exported loss (see `MetaLoss.export`). The server
     returns the loss of each example and its gradient with respect to `y_pred`, from which backpropagation continues.
-    The first batch sends the first request.
+    The first batch sends the first request. The version that answers it answers all others: a loss does not change
+    while a model is trained. To follow a newer version, build another loss.
 
     Limits:
 
@@ -61,26 +67,29 @@ class RemoteMetaLoss(keras.losses.Loss):
       meta-trained.
     - A request cannot run inside XLA. Pass `jit_compile=False` to `compile` where Keras would turn XLA on. Otherwise
       the compiler names the operation `RemoteMetaLoss_needs_jit_compile_False`.
-    - The connection is not encrypted.
+    - Without `credentials` the connection is not encrypted. They are secrets, so no configuration holds them: a copy
+      or a loaded model connects with those of gRPC's default, `grpc.ssl_channel_credentials()`.
     - Inside `fit` TensorFlow wraps the errors below in `tf.errors.UnknownError` or `InvalidArgumentError`, with the
       same words.
 
     Args:
         address: `"host:port"` of the server's gRPC port (8500 by default).
         model: Name of the served model.
-        version: Number of a version, or `None` for the newest that is served.
+        version: Number of a version, or `None` for the newest at the first request.
         timeout: Deadline of one attempt, in seconds.
         num_retries: Number of further attempts after a server that is unavailable, late or exhausted. The pause between
             attempts doubles from 0.1 s to 5 s, with jitter.
         max_batch_size: Larger batches are sent in parts. It must not exceed `max_batch_size` of a server that batches.
             For a per-set loss, to which each part is a set, it must not be smaller than the batches.
+        credentials: Optional `grpc.ChannelCredentials` of an encrypted connection: `grpc.ssl_channel_credentials(...)`,
+            or `grpc.composite_channel_credentials(...)`, which add a token to each request.
         reduction: As in every Keras loss.
         name: Optional name.
         dtype: As in every Keras loss. Requests have the dtype of the signature.
 
     Raises:
         ValueError: An argument is out of range. At call time: the server does not have the model, version or signature,
-            or the inputs do not have the widths of the served loss.
+            the batch is empty, or the inputs do not have the widths of the served loss.
         ConnectionError: At call time: no attempt was answered.
 
     Example:
@@ -98,6 +107,7 @@ class RemoteMetaLoss(keras.losses.Loss):
         timeout: float = 5.0,
         num_retries: int = 3,
         max_batch_size: int = 1024,
+        credentials: grpc.ChannelCredentials | None = None,
         reduction: Reduction = "sum_over_batch_size",
         name: str | None = "remote_meta_loss",
         dtype: Any = None,
@@ -114,7 +124,8 @@ class RemoteMetaLoss(keras.losses.Loss):
         self.timeout: float = timeout
         self.num_retries: int = num_retries
         self.max_batch_size: int = max_batch_size
-        self._client = _Client(address, model, version, timeout, num_retries)
+        self._is_secure = credentials is not None
+        self._client = _Client(address, model, version, timeout, num_retries, credentials)
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> tf.Tensor:
         """Returns the loss of each example `[...]`, for `y_true` and `y_pred` `[..., width]`; see `MetaLoss.call`."""
@@ -148,6 +159,11 @@ class RemoteMetaLoss(keras.losses.Loss):
             raise ValueError(
                 f"y_true and y_pred must describe the same examples. Received: {y_true.shape} and {y_pred.shape}."
             )
+        if not len(y_pred):
+            raise ValueError(
+                "The batch is empty: a loss needs at least one example. Received: "
+                f"y_true {y_true.shape}, y_pred {y_pred.shape}."
+            )
         loss, grad = np.empty(len(y_pred), y_pred.dtype), np.empty_like(y_pred)
         for start in range(0, len(y_pred), self.max_batch_size):
             part = slice(start, start + self.max_batch_size)
@@ -166,15 +182,25 @@ class RemoteMetaLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         names = ("address", "model", "version", "timeout", "num_retries", "max_batch_size", "dtype")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        config = {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        return {**config, "secure": True} if self._is_secure else config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RemoteMetaLoss":
+        config = dict(config)
+        if config.pop("secure", False):  # never a connection that is less safe than the first
+            config["credentials"] = grpc.ssl_channel_credentials()
+        return cls(**config)
 
 
 class _Client:
     """One connection to one model: sends requests with deadline and retries, and reads the signature once."""
 
-    def __init__(self, address: str, model: str, version: int | None, timeout: float, num_retries: int) -> None:
+    def __init__(
+        self, address: str, model: str, version: int | None, timeout: float, num_retries: int, credentials: Any
+    ) -> None:
         self.address, self.model, self.version = address, model, version
-        self.timeout, self.num_retries = timeout, num_retries
+        self.timeout, self.num_retries, self._credentials = timeout, num_retries, credentials
         self._lock = threading.Lock()
         self._stub = self._signature = None
         self._random = random.Random()  # a generator of its own: the user's seeded one must not advance
@@ -205,8 +231,8 @@ class _Client:
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=self._model_spec(), metadata_field=["signature_def"]
         )
-        served = get_model_metadata_pb2.SignatureDefMap()
-        self._call("GetModelMetadata", request).metadata["signature_def"].Unpack(served)
+        served, answer = get_model_metadata_pb2.SignatureDefMap(), self._call("GetModelMetadata", request)
+        answer.metadata["signature_def"].Unpack(served)
         found = {name: (set(s.inputs), set(s.outputs)) for name, s in served.signature_def.items()}
         if found.get(SIGNATURE) != (INPUTS, OUTPUTS):
             raise ValueError(
@@ -215,6 +241,7 @@ class _Client:
                 f"{ {name: [sorted(names) for names in both] for name, both in sorted(found.items())} }. "
                 f"{REMEDIES[grpc.StatusCode.FAILED_PRECONDITION]}."
             )
+        self.version = self.version or answer.model_spec.version.value or None  # the first answer tells the version
         return served.signature_def[SIGNATURE]
 
     def _model_spec(self) -> dict[str, Any]:
@@ -224,7 +251,10 @@ class _Client:
     def _call(self, method: str, request: Any) -> Any:
         """Sends one request, and repeats it with growing pauses while the server may recover."""
         if self._stub is None:
-            channel = grpc.insecure_channel(self.address, CHANNEL_OPTIONS)
+            if self._credentials is None:
+                channel = grpc.insecure_channel(self.address, CHANNEL_OPTIONS)
+            else:
+                channel = grpc.secure_channel(self.address, self._credentials, CHANNEL_OPTIONS)
             self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         for attempt in range(self.num_retries + 1):
             try:

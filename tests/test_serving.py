@@ -5,10 +5,12 @@ with the fixture `address` also run with a real server; see `serving/README.md`.
 """
 
 import doctest
+import json
 import runpy
 import sys
 from pathlib import Path
 
+import grpc
 import keras
 import numpy as np
 import pytest
@@ -86,7 +88,8 @@ def test_per_output_losses_and_further_axes_keep_their_shapes(make_loss, server)
     assert remote.call(y[0, 0, 0], y[1, 0, 0]).shape == (3,)
 
 
-def test_new_version_is_used_by_a_loss_that_asks_for_the_newest(make_loss, tmp_path):
+def test_a_loss_stays_with_the_version_that_answered_first(make_loss, tmp_path):
+    """A new version in the middle of `fit` would be another loss, without a word."""
     loss = make_loss()
     loss.export(tmp_path)
     data = np.ones((3, 1), "float32"), np.zeros((3, 1), "float32")
@@ -97,9 +100,39 @@ def test_new_version_is_used_by_a_loss_that_asks_for_the_newest(make_loss, tmp_p
         loss.export(tmp_path)
         while server.servables["sine"].version == 1:
             server._stopped.wait(0.05)
-        assert_close([newest.call(*data)], [loss.call(*data)])
-        with pytest.raises(ValueError, match=r"\(version 1\)\. It answered NOT_FOUND: .*Specific\(sine, 1\)"):
-            first.call(*data)
+        for pinned in (newest, first):
+            with pytest.raises(
+                ValueError, match=r"\(version 1\)\. It answered NOT_FOUND: .*Specific\(sine, 1\).* build a new loss"
+            ):
+                pinned.call(*data)
+        assert newest.get_config()["version"] is None
+        assert_close([RemoteMetaLoss(server.address, "sine").call(*data)], [loss.call(*data)])
+
+
+def test_an_encrypted_connection_carries_a_token(served_models, served_loss):
+    """With gRPC's credentials for one machine, which take the place of certificates."""
+    local = grpc.LocalConnectionType.LOCAL_TCP
+    credentials = grpc.composite_channel_credentials(
+        grpc.local_channel_credentials(local), grpc.access_token_call_credentials("secret")
+    )
+    with InProcessServer({"sine": served_models["sine"]}, credentials=grpc.local_server_credentials(local)) as server:
+        loss = RemoteMetaLoss(server.address, "sine", credentials=credentials)
+        assert_close(remote_value_and_gradient(loss, Y, X[:, :2]), served_loss.value_and_gradient(Y, X[:, :2]))
+        assert server.metadata["authorization"] == "Bearer secret"
+        server.faults.append(grpc.StatusCode.UNAUTHENTICATED)
+        with pytest.raises(ValueError, match="UNAUTHENTICATED.* Pass the `credentials` that the server asks for"):
+            loss.call(Y, X[:, :2])
+
+
+def test_a_copy_of_a_secure_loss_holds_no_secret_and_stays_secure():
+    credentials = grpc.ssl_channel_credentials(b"the certificate")
+    loss = RemoteMetaLoss("nowhere:1", "sine", credentials=credentials)
+    config = keras.losses.serialize(loss)
+    assert "certificate" not in json.dumps(config)
+    copy = keras.losses.deserialize(config)
+    assert isinstance(copy._client._credentials, grpc.ChannelCredentials)
+    assert copy.get_config() == loss.get_config()
+    assert "secure" not in RemoteMetaLoss("nowhere:1", "sine").get_config()
 
 
 def test_configuration_round_trip_sends_no_request():

@@ -51,8 +51,8 @@ def test_server_that_fails_during_fit_stops_it_with_the_same_words(server):
 def test_permanent_errors_are_not_retried(server):
     loss = RemoteMetaLoss(server.address, "sine", num_retries=5)
     call(loss)
-    server.faults += [Code.PERMISSION_DENIED, Code.UNAVAILABLE]
-    with pytest.raises(RuntimeError, match="refused the request .* PERMISSION_DENIED: .* See the log of the server"):
+    server.faults += [Code.INTERNAL, Code.UNAVAILABLE]
+    with pytest.raises(RuntimeError, match="refused the request .* INTERNAL: .* See the log of the server"):
         call(loss)
     assert server.faults == [Code.UNAVAILABLE]
 
@@ -94,6 +94,16 @@ def test_wrong_widths_of_a_new_version_raise_the_words_of_the_server(server):
     call(loss)
     with pytest.raises(ValueError, match="It answered INVALID_ARGUMENT: .* Check the widths and dtypes of y_true and"):
         loss._client.predict(np.ones((4, 9), "float32"), np.ones((4, 9), "float32"))
+
+
+def test_an_empty_batch_is_refused_as_by_the_local_loss(server, served_loss):
+    remote, empty = RemoteMetaLoss(server.address, "sine"), (tf.zeros((0, 3)), tf.zeros((0, 2)))
+    for loss in (remote, served_loss):
+        with pytest.raises(ValueError, match="The batch is empty: a loss needs at least one example"):
+            loss.call(*empty)
+    score = tf.function(remote.call, input_signature=[tf.TensorSpec((None, width)) for width in (3, 2)])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="The batch is empty: a loss needs at least one example"):
+        score(*empty)
 
 
 def test_xla_names_the_remedy(server):
