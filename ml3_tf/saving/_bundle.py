@@ -90,20 +90,22 @@ def write(meta_loss: MetaLoss, folder: str | Path) -> None:
     (folder / _manifest.DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     (folder / _manifest.WEIGHTS).write_bytes(_safetensors.to_bytes(weights))
     (folder / _manifest.SELF_TEST).write_bytes(
-        _probe.record(meta_loss, build_in_float64(description, weights), description)
+        _probe.record(meta_loss, build_in("float64", description, weights), description)
     )
     _manifest.write(folder)
     read(folder)
 
 
-def read(folder: str | Path, expected_sha256: str | None = None) -> MetaLoss:
+def read(folder: str | Path, expected_sha256: str | None = None, dtype: str | None = None) -> MetaLoss:
     """Returns the `MetaLoss` of the bundle in the folder of a version.
 
     Args:
         folder: The folder of one version.
         expected_sha256: Optional SHA-256 of its `assets.extra/manifest.json`.
+        dtype: Optional dtype in place of that of the bundle.
 
     Raises:
+        ValueError: See `build_in`.
         ArtifactError: The bundle is refused, see `ml3_tf.saving.errors`.
         OSError: A file cannot be read.
     """
@@ -119,6 +121,8 @@ def read(folder: str | Path, expected_sha256: str | None = None) -> MetaLoss:
     values = _safetensors.from_bytes(files[_manifest.WEIGHTS], shapes, f"{folder}/{_manifest.WEIGHTS}")
     meta_loss = _build(description, source)
     _probe.check(description, values, files[_manifest.SELF_TEST], f"{folder}/{_manifest.SELF_TEST}")
+    if dtype is not None:
+        return build_in(dtype, description, values)
     _assign(meta_loss, values)
     return meta_loss
 
@@ -155,15 +159,25 @@ def get_weights(meta_loss: MetaLoss) -> dict[str, keras.Variable]:
     return weights
 
 
-def build_in_float64(description: dict[str, Any], weights: Mapping[str, np.ndarray]) -> MetaLoss:
-    """Returns the described loss with all its layers in float64."""
-    exact = copy.deepcopy(description) | {"dtype": "float64"}
-    for _, network in _networks(exact):
-        network["input_dtype"] = "float64"
+def build_in(dtype: str, description: dict[str, Any], weights: Mapping[str, np.ndarray]) -> MetaLoss:
+    """Returns the described loss with all its layers in a dtype of `_architecture.FLOATS`.
+
+    Raises:
+        ValueError: Another dtype, or a weight that is too large for it.
+    """
+    if dtype not in _architecture.FLOATS:
+        raise ValueError(f"`dtype` must be one of {_architecture.FLOATS}. Received: dtype={dtype!r}")
+    changed = copy.deepcopy(description) | {"dtype": dtype}
+    for _, network in _networks(changed):
+        network["input_dtype"] = dtype
         for layer in network["layers"]:
-            layer["dtype"] = "float64"
-    meta_loss = _build(exact, description["name"])
-    _assign(meta_loss, {name: values.astype("float64") for name, values in weights.items()})
+            layer["dtype"] = dtype
+    meta_loss = _build(changed, description["name"])
+    with np.errstate(over="ignore"):  # it is refused below
+        _assign(meta_loss, {name: values.astype("float64") for name, values in weights.items()})
+    for name, variable in get_weights(meta_loss).items():
+        if not np.all(np.isfinite(np.asarray(ops.convert_to_numpy(ops.cast(variable, "float64"))))):
+            raise ValueError(f"The weight '{name}' of '{description['name']}' is too large for dtype={dtype!r}.")
     return meta_loss
 
 

@@ -96,7 +96,7 @@ class SavedModelLoss(keras.losses.Loss):
         return score(y_true, y_pred)
 
 
-def load(folder: str | Path) -> SavedModelLoss:
+def load(folder: str | Path, dtype: str | None = None) -> SavedModelLoss:
     """Returns the `SavedModelLoss` in the folder of a version, after a check that its graph is pure mathematics.
 
     TensorFlow reads a private copy of the bytes that were checked.
@@ -123,7 +123,7 @@ def load(folder: str | Path) -> SavedModelLoss:
             loaded = tf.saved_model.load(copy)
         except Exception as error:  # the loader documents no class for files that it cannot read
             raise CorruptArtifactError(f"'{source}' cannot be loaded: {type(error).__name__}: {error}") from error
-    return SavedModelLoss(loaded)
+    return SavedModelLoss(loaded, dtype=dtype)
 
 
 def _find_endpoint(saved_model: Any) -> tuple[Any, bool]:

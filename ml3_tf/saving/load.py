@@ -22,6 +22,7 @@ def load_meta_loss(
     *,
     version: int | Literal["latest"] = "latest",
     expected_sha256: str | None = None,
+    dtype: str | None = None,
     allow_saved_model: Literal[False] = False,
 ) -> MetaLoss: ...
 
@@ -32,6 +33,7 @@ def load_meta_loss(
     *,
     version: int | Literal["latest"] = "latest",
     expected_sha256: str | None = None,
+    dtype: str | None = None,
     allow_saved_model: bool,
 ) -> MetaLoss | SavedModelLoss: ...
 
@@ -41,6 +43,7 @@ def load_meta_loss(
     *,
     version: int | Literal["latest"] = "latest",
     expected_sha256: str | None = None,
+    dtype: str | None = None,
     allow_saved_model: bool = False,
 ) -> MetaLoss | SavedModelLoss:
     """Returns an exported loss, ready for `model.compile(loss=...)` or for further meta-training.
@@ -58,6 +61,8 @@ def load_meta_loss(
         version: `"latest"`, or the number of a version.
         expected_sha256: Optional SHA-256 of the file `assets.extra/manifest.json` of the version, in hexadecimal digits
             (the output of `sha256sum`). Through the manifest it pins every other file.
+        dtype: Optional dtype in place of that of the exported loss: `"float64"`, `"float32"`, `"bfloat16"` or
+            `"float16"`. Network and learned rate have it too.
         allow_saved_model: Whether to accept a SavedModel that ml3_tf did not write. Its graph is run, after each
             operation was found on a list of pure mathematics. It needs an endpoint with the inputs `y_true` and
             `y_pred`.
@@ -68,6 +73,7 @@ def load_meta_loss(
 
     Raises:
         FileNotFoundError: There is no such loss or version.
+        ValueError: Another dtype, or one that is too narrow for a weight.
         ml3_tf.saving.ArtifactError: The artifact is refused as unsafe, corrupt, or of a newer format.
 
     Example:
@@ -78,7 +84,7 @@ def load_meta_loss(
     """
     folder = _find_folder(catalog.SHIPPED / DEFAULT_META_LOSS if name_or_folder is None else name_or_folder, version)
     if os.path.lexists(folder / _manifest.MANIFEST):
-        return _bundle.read(folder, expected_sha256)
+        return _bundle.read(folder, expected_sha256, dtype)
     if not allow_saved_model or expected_sha256 is not None:
         raise UnsafeArtifactError(
             f"'{folder}' is not a learned loss of ml3_tf: expected the file {_manifest.MANIFEST}, which "
@@ -87,7 +93,7 @@ def load_meta_loss(
         )
     from ml3_tf.saving import _foreign
 
-    return _foreign.load(folder)
+    return _foreign.load(folder, dtype)
 
 
 def _find_folder(name_or_folder: str | Path, version: int | Literal["latest"]) -> Path:

@@ -74,6 +74,34 @@ def test_loaded_loss_trains_like_the_live_one(exported, kwargs):
     assert all(np.all(np.isfinite(values)) for values in weights)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype, error", [("float64", 1e-5), ("float16", 0.02), ("bfloat16", 0.2)])
+def test_a_loss_is_loaded_in_another_dtype(exported, kind, dtype, error):
+    loss, folder = exported[kind]
+    loaded, data = load_meta_loss(folder, dtype=dtype), [np.asarray(values) for values in draw_examples(loss, 7)]
+    assert {loaded.dtype} | {variable.dtype for variable in loaded.trainable_variables} == {dtype}
+    received, expected = loaded.value_and_gradient(*data), loss.value_and_gradient(*data)
+    for value, other in zip(received, expected):
+        assert value.dtype == dtype
+        np.testing.assert_allclose(np.asarray(value, "float64"), other, rtol=error, atol=error)
+
+
+def test_a_loss_in_another_dtype_is_exported_as_such(exported, tmp_path):
+    load_meta_loss(exported["scaled"][1], dtype="float64").export(tmp_path)
+    assert load_meta_loss(tmp_path).dtype == "float64"
+
+
+def test_a_dtype_that_is_unknown_or_too_narrow_is_refused(make_loss, tmp_path):
+    loss = make_loss()
+    loss.network.layers[-1].kernel.assign([[1e6]] * 5)
+    loss.export(tmp_path)
+    with pytest.raises(ValueError, match=r"`dtype` must be one of \('float16', .* Received: dtype='int32'"):
+        load_meta_loss(tmp_path, dtype="int32")
+    with pytest.raises(ValueError, match="The weight '.*kernel' of '.*' is too large for dtype='float16'"):
+        load_meta_loss(tmp_path, dtype="float16")
+    assert load_meta_loss(tmp_path, dtype="bfloat16").dtype == "bfloat16"
+
+
 def test_loaded_loss_heeds_sample_weights_and_predicts_in_float16(exported):
     loaded = load_meta_loss(exported["scalar_rate"][1])
     plain = train(loaded, run_eagerly=True)

@@ -15,7 +15,7 @@ def record(loss):
     """The self-test of a loss, with the description and the weights of a bundle."""
     description = _bundle.describe(loss)
     weights = {name: np.asarray(variable) for name, variable in _bundle.get_weights(loss).items()}
-    return description, weights, _probe.record(loss, _bundle.build_in_float64(description, weights), description)
+    return description, weights, _probe.record(loss, _bundle.build_in("float64", description, weights), description)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"mode": "per_output"}, {"dtype": "float64"}, {"input_scale": [1e5, 1e-5]}])
@@ -30,7 +30,7 @@ def test_a_loss_smaller_than_its_rounding_passes(dtype):
     for variable, values in zip(loss.trainable_variables, ([[1, 1], [1, 1]], [0, 2e-4], [[1], [-1]]), strict=True):
         variable.assign(np.array(values, dtype=np.float32))
     description, weights, data = record(loss)
-    in_float64 = _bundle.build_in_float64(description, weights)
+    in_float64 = _bundle.build_in("float64", description, weights)
     exact, own = (same.value_and_gradient(**INPUTS)[0].astype(float) for same in (in_float64, loss))
     assert np.max(np.abs(own - exact)) > 0.1 * np.max(np.abs(exact))
     _probe.check(description, weights, data, "f")
