@@ -19,7 +19,6 @@ from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.outer_loop import (
     EvolutionStrategies,
     ExtraLoss,
-    FiniteGuard,
     OuterLoop,
     Population,
     Start,
@@ -121,7 +120,6 @@ class MetaTrainer(OuterLoop):
             num_groups = 1 if estimator is None else 2  # the learners of a pair live and die together
             self._population = Population(lives, steps=inner_steps, num_groups=num_groups, seed=seed)
             self._longest_life = self._population.longest
-            self._guard = FiniteGuard(self.trained_variables, patience=1)  # a diverged learner is replaced
 
     def compile(
         self,

@@ -8,49 +8,77 @@ import tensorflow as tf
 
 # A run whose largest meta-gradient is so many times its usual one hangs on rounding.
 EXPLODES = 1e3
+PATIENCE = 4  # so many steps in a row that are not finite are an error
+REMEDY = (
+    "Usually learners diverged: lower the inner learning rate or `unroll`, or clip the inner gradient (`clipnorm`); "
+    "otherwise look for NaN in the tasks."
+)
 
 
 class FiniteGuard:
-    """Lets an optimizer step only by finite gradients, and remembers which were not.
+    """Lets an optimizer step only by finite gradients, and raises where they fail for good.
+
+    A single step that is not finite is left out: its learners diverged, and the next step has others. It is an error if
+    `PATIENCE` steps in a row are left out, or all steps of a run.
 
     Args:
         variables: The variables that the optimizer moves.
-        patience: So many steps in a row may be left out without an error.
     """
 
-    def __init__(self, variables: list[keras.Variable], *, patience: int = 0) -> None:
+    def __init__(self, variables: list[keras.Variable]) -> None:
         self.variables: list[keras.Variable] = variables
-        self.patience: int = patience
-        self._non_finite = tf.Variable(tf.zeros(len(variables), tf.bool), trainable=False)
-        self._left_out = tf.Variable(0, trainable=False)  # steps in a row
+        self._non_finite = tf.Variable(tf.zeros(len(variables), tf.bool), trainable=False)  # of the steps in a row
+        self._counts = [tf.Variable(0, trainable=False) for _ in range(3)]
+        self._in_a_row, self._left_out, self._taken = self._counts
 
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> None:
-        """Moves the variables, unless a gradient is not finite, or steps were left out for too long."""
+        """Moves the variables, unless a gradient is not finite."""
         squares = tf.stack([tf.cast(tf.reduce_sum(tf.square(gradient)), tf.float32) for gradient in gradients])
         # Also gradients so large that the square of their global norm, which clipping divides by, overflows.
         non_finite = tf.logical_not(tf.math.is_finite(len(gradients) * squares))
-        self._left_out.assign(tf.where(tf.reduce_any(non_finite), self._left_out + 1, 0))
-        self._non_finite.assign(self._non_finite | (non_finite & (self._left_out > self.patience)))
+        is_bad = tf.reduce_any(non_finite)
+        self._non_finite.assign((self._non_finite & is_bad) | non_finite)
+        self._in_a_row.assign(tf.where(is_bad, self._in_a_row + 1, 0))
+        self._left_out.assign_add(tf.cast(is_bad, tf.int32))
+        self._taken.assign_add(tf.cast(~is_bad, tf.int32))
 
         def move() -> bool:
             optimizer.apply(gradients, self.variables)
             return True
 
-        tf.cond(tf.reduce_any(self._non_finite | non_finite), lambda: False, move)
+        tf.cond(is_bad, lambda: False, move)
 
-    def raise_if_non_finite(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Raises `FloatingPointError` if a gradient was not finite, and forgets about it."""
-        non_finite = self._non_finite.numpy()
-        if not non_finite.any():
-            return
-        self._non_finite.assign(tf.zeros_like(self._non_finite))
-        self._left_out.assign(0)
-        names = [v.path for v, bad in zip(self.variables, non_finite, strict=True) if bad]
+    def raise_if_in_a_row(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Raises `FloatingPointError` if `PATIENCE` steps in a row were left out."""
+        if self._in_a_row.numpy() >= PATIENCE:
+            self._raise(optimizer)
+
+    def finish(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Ends a run: raises `FloatingPointError` if no step was taken, and warns if some were left out."""
+        _, left_out, taken = (int(count) for count in self._counts)
+        if left_out and not taken:
+            self._raise(optimizer)
+        self.reset()
+        if left_out:
+            warnings.warn(
+                f"{left_out} of {left_out + taken} steps of the meta-loss were left out: their meta-gradient was not "
+                f"finite. {REMEDY}",
+                stacklevel=3,
+            )
+
+    def reset(self) -> None:
+        """Forgets all steps."""
+        for variable in (self._non_finite, *self._counts):
+            variable.assign(tf.zeros_like(variable))
+
+    def _raise(self, optimizer: keras.optimizers.Optimizer) -> None:
+        names = [v.path for v, bad in zip(self.variables, self._non_finite.numpy(), strict=True) if bad]
+        number = int(self._in_a_row)
+        self.reset()
         raise FloatingPointError(
-            f"The meta-gradient of {', '.join(names)} is not finite after {int(optimizer.iterations)} outer steps. The "
-            "bad step was not taken: the meta-loss still holds its last finite weights. Usually the learners diverged: "
-            "lower the inner learning rate or `unroll`, or clip the inner gradient (`clipnorm`); otherwise look for "
-            "NaN in the tasks."
+            f"The meta-gradient of {', '.join(names)} is not finite in {number} step(s) in a row, after "
+            f"{int(optimizer.iterations)} outer steps. None of them was taken: the meta-loss still holds its last "
+            f"finite weights. {REMEDY}"
         )
 
 

@@ -194,12 +194,14 @@ class OuterLoop(keras.Model):
         Raises:
             ValueError: `tasks` is not a dataset of batches, is empty, or has no end and no number of steps; the task
                 loss does not depend on phi.
-            FloatingPointError: A meta-gradient is not finite. The loss keeps its last finite weights.
+            FloatingPointError: The meta-gradient is not finite in four steps in a row, or in all. The loss keeps its
+                last finite weights. (Single steps are left out, with a warning in the end.)
         """
         if not isinstance(tasks, tf.data.Dataset):
             raise ValueError(f"`fit` takes a `tf.data.Dataset` of tasks. Received: {type(tasks).__name__}")
         check_length(tasks, "tasks", steps_per_epoch=steps_per_epoch)
         check_length(validation_data, "validation_data", validation_steps=validation_steps)
+        self._guard.reset()
         history = super().fit(
             tasks,
             shuffle=False,
@@ -214,6 +216,7 @@ class OuterLoop(keras.Model):
         )
         if history.epoch and not history.history:  # only a run shows how long a generator is
             raise ValueError("`tasks` has no batch: nothing was learned. Expected a dataset of at least one.")
+        self._guard.finish(self.optimizer)
         self._norm_watch.warn_and_forget()
         return history
 
@@ -289,7 +292,7 @@ class OuterLoop(keras.Model):
 
         def train_function(iterator: Any) -> Any:
             logs = run(iterator)
-            self._guard.raise_if_non_finite(self.optimizer)
+            self._guard.raise_if_in_a_row(self.optimizer)
             return logs
 
         self.train_function = train_function

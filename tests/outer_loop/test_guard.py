@@ -16,16 +16,39 @@ optimizers = keras.optimizers
 def test_the_guard_steps_by_finite_gradients_alone():
     variable = keras.Variable([1.0, 2.0], name="phi")
     guard, optimizer = FiniteGuard([variable]), optimizers.SGD(1.0)
-    guard.apply(optimizer, [tf.constant([0.5, 0.5])])
-    guard.raise_if_non_finite(optimizer)
+    take = lambda gradient: guard.apply(optimizer, [tf.constant(gradient, tf.float32)])
+    take([0.5, 0.5])
     for bad in ([np.nan, 0.0], [1e30, 1e30]):  # the square of the second overflows, and clipping divides by it
-        guard.apply(optimizer, [tf.constant(bad, tf.float32)])
-        guard.apply(optimizer, [tf.constant([1.0, 1.0])])  # nothing more is taken until somebody has been told
-        with pytest.raises(FloatingPointError, match="The meta-gradient of phi is not finite after 1 outer steps"):
-            guard.raise_if_non_finite(optimizer)
-    np.testing.assert_array_equal(variable, [0.5, 1.5])
-    guard.apply(optimizer, [tf.constant([0.5, 0.5])])
+        take(bad)
+        take([0.25, 0.25])
+        guard.raise_if_in_a_row(optimizer)
     np.testing.assert_array_equal(variable, [0.0, 1.0])
+    with pytest.warns(UserWarning, match="2 of 5 steps of the meta-loss were left out: .* not finite.*clipnorm"):
+        guard.finish(optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guard.finish(optimizer)
+
+
+def test_steps_that_fail_in_a_row_are_an_error():
+    variables = [keras.Variable([1.0], name=name) for name in ("good", "bad")]
+    guard, optimizer = FiniteGuard(variables), optimizers.SGD(1.0)
+    guard.apply(optimizer, [tf.constant([0.5])] * 2)
+    for _ in range(_guard.PATIENCE):
+        guard.raise_if_in_a_row(optimizer)
+        guard.apply(optimizer, [tf.constant([0.5]), tf.constant([np.inf])])
+    words = r"The meta-gradient of bad is not finite in 4 step\(s\) in a row, after 1 outer steps"
+    with pytest.raises(FloatingPointError, match=words):
+        guard.raise_if_in_a_row(optimizer)
+    guard.raise_if_in_a_row(optimizer)  # it has been told
+    np.testing.assert_array_equal(variables, [[0.5], [0.5]])
+
+
+def test_a_run_without_a_single_step_is_an_error():
+    guard, optimizer = FiniteGuard([keras.Variable([1.0], name="phi")]), optimizers.SGD(1.0)
+    guard.apply(optimizer, [tf.constant([np.nan])])
+    with pytest.raises(FloatingPointError, match=r"of phi is not finite in 1 step\(s\) in a row, after 0 outer"):
+        guard.finish(optimizer)
 
 
 def record(watch, norms):
