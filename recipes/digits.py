@@ -15,23 +15,26 @@ same_rate: cross-entropy at the same rate.
 tuned: cross-entropy at its best rate, tuned on training images of other pairs (for ten classes: of the ten digits).
 
 The loss is per output: one network scores each pair of a class's probability and its one-hot target, and the mean over
-the classes is taken. So it trains any number of classes. A mean over ten classes gives each class a fifth of the step
-that it gets as one of two. Therefore the rate grows with the number of classes, for all methods: 0.01 for two, 0.05 for
-ten. The learned loss on ten classes at 0.01 is reported too.
+the classes is taken. So it trains any number C of classes. A mean over C outputs divides the step of each by C, and a
+fresh softmax passes p (1 - p) of a gradient on, with p = 1/C. Therefore the rate grows with the number of classes, as
+C^1.5, for all methods: 0.009 for two, 0.1 for ten. The learned loss on ten classes at 0.009 is reported too.
 
 Meta-training sees 4s and 7s alone. Turned by quarters and mirrored, they make 16 classes. Tasks of two and of ten of
 these take turns. Each draws its classes and images at random and trains fresh LeNets for 20 steps; the cross-entropy on
 other images is differentiated through all steps.
 
-Expected result (10 seeds): on unseen pairs a tenth of the steps to 90 % accuracy that cross-entropy takes at the same
-rate, and as many as at its best rate. On ten digits less than half of the former, and twice the latter.
+Expected result (10 seeds): on unseen pairs a ninth of the steps to 90 % accuracy that cross-entropy takes at the same
+rate, and about as many as at its best rate. On ten digits a little more than half of the former, and 1.4 times the
+latter; after 100 steps 94.8 % are right, with cross-entropy at its best rate 95.9 %.
 
 Departures from the paper, which says "one pair to train, other pairs to test, LeNet" and little else: turned and
 mirrored digits in meta-training; probabilities as the loss's input (its reference takes the logarithms of both
 probabilities at once, which fits two classes only); 20 inner steps instead of one; ten classes; a tuned baseline. The
 settings were chosen on training images of the tuning pairs and of the ten digits, with seeds from 100 on. Logarithms of
 single probabilities were tried as inputs: they have no bound, and some learners diverged beyond the trained steps. More
-or faster meta-training brings learners to the edge of divergence: see the late spikes in panel (d) of the figure.
+or faster meta-training brings learners to the edge of divergence: see the late spikes in panel (d) of the figure. With a
+rate that grows as C, ten classes took 68 steps to 90 %, not 48. Learners that live for 20 to 100 steps took longer, and
+losses around binary cross-entropy learned next to nothing beyond it.
 
 Metrics (`summary.json`, one value per seed; METHOD is `learned`, `same_rate` or `tuned`; STEPS is 10, 30, 100 or 300
 gradient steps, of which 300 is 15 times the number that the loss was trained for):
@@ -41,7 +44,7 @@ gradient steps, of which 300 is 15 times the number that the loss was trained fo
     ten_class_accuracy_METHOD_STEPS, ten_class_cross_entropy_METHOD_STEPS, ten_class_steps_to_90_METHOD: the same for
         the ten digits.
     ten_class_accuracy_learned_rate_of_two_STEPS (and ten_class_cross_entropy_..., ten_class_steps_to_90_...): for
-        the learned loss on ten digits at the rate for two classes, 0.01.
+        the learned loss on ten digits at the rate for two classes, 0.009.
     train_pair_accuracy_METHOD_STEPS, train_pair_cross_entropy_METHOD_STEPS, train_pair_steps_to_90_METHOD: the same
         for the pair of meta-training, on images that were not part of it.
 
@@ -107,8 +110,8 @@ class Settings(RecipeSettings):
     """Pairs of digits that the rate of cross-entropy is tuned on."""
     rates: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
     """The grid for the rate of cross-entropy."""
-    rate_per_class: float = 5e-3
-    """Rate of SGD for each class: a per-output loss is a mean over classes, which the rate makes up for."""
+    rate_scale: float = 3.2e-3
+    """The rate of SGD is this times C^1.5 for C classes, see above."""
     activation: str = "silu"
     """Activation of the loss's network."""
     learned_rate: float = 30.0
@@ -139,6 +142,10 @@ class Settings(RecipeSettings):
     """Rate that is best for cross-entropy of two classes. None: tune it."""
     tuned_rate_ten: float | None = None
     """Rate that is best for cross-entropy of ten classes. None: tune it."""
+
+    def rate(self, num_classes: int) -> float:
+        """Returns the rate of SGD."""
+        return self.rate_scale * num_classes**1.5
 
     @property
     def heads(self) -> dict[int, Head]:
@@ -201,7 +208,7 @@ def compile_trainer(meta_loss: ml3_tf.MetaLoss, num_classes: int, settings: Sett
         # An Adam for each number of classes: their gradients differ a hundredfold in size.
         optimizer=keras.optimizers.Adam(schedule, global_clipnorm=settings.clip_norm),
         loss="categorical_crossentropy",
-        inner_optimizer=keras.optimizers.SGD(settings.rate_per_class * num_classes),
+        inner_optimizer=keras.optimizers.SGD(settings.rate(num_classes)),
         jit_compile=False,  # on a CPU, XLA's convolutions are five times slower
     )
     return trainer
@@ -248,13 +255,13 @@ def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> R
 
 def methods(meta_loss: ml3_tf.MetaLoss, num_classes: int, settings: Settings) -> dict[str, tuple[Any, float]]:
     """Returns name -> loss and rate."""
-    rate, ten = settings.rate_per_class * num_classes, num_classes == len(TEN_DIGITS)
+    rate, ten = settings.rate(num_classes), num_classes == len(TEN_DIGITS)
     compared = {
         "learned": (meta_loss, rate),
         "same_rate": ("categorical_crossentropy", rate),
         "tuned": ("categorical_crossentropy", settings.tuned_rate_ten if ten else settings.tuned_rate),
     }
-    return compared | ({"learned_rate_of_two": (meta_loss, 2 * settings.rate_per_class)} if ten else {})
+    return compared | ({"learned_rate_of_two": (meta_loss, settings.rate(2))} if ten else {})
 
 
 def main(

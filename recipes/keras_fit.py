@@ -84,8 +84,8 @@ class TaskSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings(RecipeSettings):
-    digits: TaskSettings = TaskSettings(epochs=30, rate=5e-2, grid=(5e-2, 1e-1, 2e-1, 3e-1, 5e-1, 7e-1, 1.0))
-    """The digits; the rate is 5e-3 for each class."""
+    digits: TaskSettings = TaskSettings(epochs=30, rate=7e-2, grid=(5e-2, 1e-1, 2e-1, 3e-1, 5e-1, 7e-1, 1.0))
+    """The digits; batches of 32 take a little less than the 0.1 of `digits.py`, chosen on validation images."""
     diabetes: TaskSettings = TaskSettings(epochs=100, rate=1e-3, grid=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
     """The patients."""
     tuning_seeds: tuple[int, ...] = (100, 101)

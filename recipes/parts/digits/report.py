@@ -78,5 +78,5 @@ def print_report(metrics: Metrics, settings: "Settings", figure_path: Path, loss
     print(
         f"\nFigure: {figure_path}\nLearned loss: {loss_path}\n\nUse it in any Keras classifier with a softmax and "
         f'one-hot targets:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
-        f"    model.compile(optimizer=keras.optimizers.SGD({settings.rate_per_class} * num_classes), loss=loss)"
+        f"    model.compile(optimizer=keras.optimizers.SGD({settings.rate_scale} * num_classes**1.5), loss=loss)"
     )
