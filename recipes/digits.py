@@ -32,7 +32,7 @@ mirrored digits in meta-training; probabilities as the loss's input (its referen
 probabilities at once, which fits two classes only); 20 inner steps instead of one; ten classes; a tuned baseline. The
 settings were chosen on training images of the tuning pairs and of the ten digits, with seeds from 100 on. Logarithms of
 single probabilities were tried as inputs: they have no bound, and some learners diverged beyond the trained steps. More
-or faster meta-training brings learners to the edge of divergence: see the late spikes in panel (d) of the figure. With a
+or faster meta-training brings learners to the edge of divergence: see the late spikes in panel (d) of the figure. At a
 rate that grows as C, ten classes took 68 steps to 90 %, not 48. Learners that live for 20 to 100 steps took longer, and
 losses around binary cross-entropy learned next to nothing beyond it.
 

@@ -20,10 +20,10 @@ Two settings:
 `paper`: one training sine, y = sin(x - pi), x in [-2, 2]; one inner step; the same points for both losses; ReLU and a
     softplus output, as in the public reference; Adam at 1e-3, 500 outer steps.
 
-Expected result (10 seeds): after 100 steps the learned loss has a third of the error of MSE at the same rate, and a tenth
-less than MSE at its best rate, with less on 6 seeds. In the setting of the paper it has two thirds of the error at the
-same rate. Through 100 steps the meta-gradient explodes at times, which a warning tells: more outer steps made it worse,
-600 left one seed of ten untrained. `sine_lives.py` learns without that.
+Expected result (10 seeds): after 100 steps the learned loss has a third of the error of MSE at the same rate, and 0.9
+times that of MSE at its best rate, with less on 6 seeds. In the setting of the paper it has two thirds of the error at
+the same rate. Through 100 steps the meta-gradient explodes at times, which a warning tells: more outer steps made it
+worse, 600 left one seed of ten untrained. `sine_lives.py` learns without that.
 
 Departures from the paper in both settings, where it is silent or its reference errs: every outer step starts from
 fresh parameters and fresh points (the reference trains on 11 initializations), and test points differ from training
