@@ -18,7 +18,7 @@ the best rate of a grid. The rate is tuned once, with seeds that are not reporte
 for speed. All use plain SGD. Early stopping ends a run whose metric on the validation data no longer improves, and
 keeps the best weights. It watches a *metric*, never the loss: a learned loss has a scale of its own.
 
-Expected result (10 seeds): the learned losses are better than the usual ones at the same rate, on all seeds for the
+Expected result (10 seeds): the learned losses are better than the usual ones at the same rate, on 8 seeds for the
 digits and on 8 for the patients. They come close to the usual ones at their best rate, but are not better.
 
 Metrics (`summary.json`, one value per seed; METHOD is `learned`, `same_rate` or `tuned`):
