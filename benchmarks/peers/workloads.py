@@ -12,6 +12,7 @@ The learned loss has two SiLU layers of 40. Learners take steps of SGD, and Adam
 not depend on the values: every outer step sees the same tasks, on which the learners are trained and scored.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,15 +39,9 @@ def draw_images(generator: np.random.Generator) -> Arrays:
     return generator.uniform(size=(4, 64, SIZE, SIZE, 1)), np.eye(NUM_CLASSES)[classes]
 
 
-def draw_sequences(generator: np.random.Generator) -> Arrays:
-    """Returns sequences `[8, 20, LENGTH, 1]` of random numbers, and their sums `[8, 20, 1]`."""
-    x = generator.normal(size=(8, 20, LENGTH, 1))
-    return x, x.sum(axis=2)
-
-
-def draw_long_sequences(generator: np.random.Generator) -> Arrays:
-    """Returns sequences `[4, 20, LONG_LENGTH, 1]` of random numbers, and their sums `[4, 20, 1]`."""
-    x = generator.normal(size=(4, 20, LONG_LENGTH, 1))
+def draw_sequences(generator: np.random.Generator, num_tasks: int = 8, length: int = LENGTH) -> Arrays:
+    """Returns sequences `[num_tasks, 20, length, 1]` of random numbers, and their sums `[num_tasks, 20, 1]`."""
+    x = generator.normal(size=(num_tasks, 20, length, 1))
     return x, x.sum(axis=2)
 
 
@@ -74,5 +69,5 @@ WORKLOADS = {
     "lenet": Workload(draw_images, (5, 20), classifies=True),
     "attention": Workload(draw_sequences, (5, 20)),
     "gru": Workload(draw_sequences, (5, 20)),
-    "lstm": Workload(draw_long_sequences, (5,)),
+    "lstm": Workload(functools.partial(draw_sequences, num_tasks=4, length=LONG_LENGTH), (5,)),
 }
