@@ -75,6 +75,7 @@ class InnerOptimizer:
         config = original.get_config()
         # A rate that is a number lies in a slot; all else of the step is fixed when it is compiled.
         fixed = {k: v for k, v in config.items() if k != "name" and not (k == "learning_rate" and isinstance(v, float))}
+        self.stops_scale: bool = stops_scale
         self.signature: Hashable = type(original), stops_scale, repr(fixed)
         """Equal for optimizers whose steps are the same function of parameters, slots and gradients."""
         self.optimizer: keras.optimizers.Optimizer = neutral.from_config(config)

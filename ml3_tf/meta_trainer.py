@@ -179,6 +179,16 @@ class MetaTrainer(OuterLoop):
     def metrics(self) -> list[keras.metrics.Metric]:
         return [*super().metrics, *self._query_metrics]
 
+    @property
+    def training_state(self) -> dict[str, Any]:
+        if self._population is None:
+            return super().training_state
+        return {**super().training_state, "lives": [self._population.seeds.state.value], "kept": self._population.kept}
+
+    @property
+    def training_config(self) -> dict[str, Any]:
+        return {**super().training_config, "lives": self._population and self._population.lives}
+
     def support(self, parameters: Parameters, batch: Batch) -> Any:
         """Returns the examples to train on: `(x, y)` or `(x, y, sample_weight)`, each `[N, B, ...]`."""
         return batch["support"]

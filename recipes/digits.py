@@ -68,6 +68,7 @@ from parts.experiment import (
     run_seeds,
     save_figure,
     seed_loss_folder,
+    training_folder,
     write_history,
     write_summary,
 )
@@ -162,7 +163,7 @@ class Settings(RecipeSettings):
 
 
 def meta_train(
-    images: Images, settings: Settings, seed: int, verbose: int
+    images: Images, settings: Settings, seed: int, folder: Path, verbose: int
 ) -> tuple[ml3_tf.MetaLoss, dict[int, list[float]]]:
     """Returns the learned loss, and for each number of classes the task loss for each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
@@ -179,8 +180,7 @@ def meta_train(
     trainers = {num_classes: compile_trainer(meta_loss, num_classes, settings, seed) for num_classes in settings.heads}
     curves = {num_classes: [] for num_classes in trainers}
     for epoch in range(settings.epochs):
-        for num_classes, trainer in trainers.items():
-            head = settings.heads[num_classes]
+        for (num_classes, trainer), head in zip(trainers.items(), settings.heads.values()):
             sizes = num_classes, head.num_tasks, head.per_class
             history = trainer.fit(
                 meta_train_tasks(images_of_pair, *sizes, seed=[stream_seed("train", seed), epoch]),
@@ -188,6 +188,7 @@ def meta_train(
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 verbose=verbose,
+                resume=folder / f"{num_classes}_classes_{epoch}",
             )
             curves[num_classes] += history.history["loss"]
     return meta_loss, curves
@@ -230,7 +231,7 @@ def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> R
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
     train, test = load_images(settings.data, settings.data_path)
-    meta_loss, meta_train_curves = meta_train(train, settings, seed, verbose)
+    meta_loss, meta_train_curves = meta_train(train, settings, seed, training_folder(seed, output_dir), verbose)
     meta_loss.export(seed_loss_folder(seed, output_dir))
 
     experiments = {"": settings.test_pairs, "train_pair_": (settings.train_pair,), "ten_class_": (TEN_DIGITS,)}
@@ -291,8 +292,7 @@ def main(
     metrics = write_summary("digits", command, numbers, results, settings, output_dir)
     write_history(history_rows(numbers, results), output_dir)
     figure_path = save_figure(draw_figure(results, settings), output_dir)
-    loss_path = export_seed_loss(first_seed, output_dir)
-    print_report(metrics, settings, figure_path, loss_path)
+    print_report(metrics, settings, figure_path, export_seed_loss(first_seed, output_dir))
     return metrics
 
 

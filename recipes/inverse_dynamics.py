@@ -64,6 +64,7 @@ from parts.experiment import (
     run_seeds,
     save_figure,
     seed_loss_folder,
+    training_folder,
     write_history,
     write_summary,
 )
@@ -159,7 +160,7 @@ class Settings(RecipeSettings):
         )
 
 
-def meta_train(settings: Settings, shaped: bool, seed: int, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
+def meta_train(settings: Settings, shaped: bool, seed: int, folder: Path, verbose: int) -> tuple[ml3_tf.MetaLoss, list]:
     """Returns the learned loss, and the task loss for each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
     meta_loss = ml3_tf.MetaLoss.mlp(
@@ -191,6 +192,7 @@ def meta_train(settings: Settings, shaped: bool, seed: int, verbose: int) -> tup
         steps_per_epoch=settings.outer_lives // epochs,
         epochs=epochs,
         verbose=verbose,
+        resume=folder,
     )
     return meta_loss, history.history["loss"]
 
@@ -242,9 +244,9 @@ def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> R
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
     losses, meta_train_curves = {}, {}
     for name in ("shaped", "unshaped"):
-        losses[name], meta_train_curves[name] = meta_train(settings, name == "shaped", seed, verbose)
+        folder = training_folder(seed, output_dir) / name
+        losses[name], meta_train_curves[name] = meta_train(settings, name == "shaped", seed, folder, verbose)
     losses["shaped"].export(seed_loss_folder(seed, output_dir))
-
     tasks = make_tasks(settings, "test", seed, settings.num_test_tasks)
     sgd, adam = keras.optimizers.SGD, keras.optimizers.Adam
     methods = {
@@ -274,8 +276,7 @@ def main(
         first_seed: The first seed.
         smoke: Run a few steps only, to see that everything works.
         jobs: Number of processes; each takes seeds of its own.
-        output_dir: Folder for the results, by default runs/inverse_dynamics_ROBOT. An interrupted run resumes from
-            it.
+        output_dir: Folder for the results, by default runs/inverse_dynamics_ROBOT. An interrupted run resumes.
 
     Returns:
         The metrics, name -> one value for each seed.
@@ -290,9 +291,8 @@ def main(
     metrics = write_summary("inverse_dynamics", command, numbers, results, settings, output_dir, further_config=scales)
     write_history(history_rows(numbers, results), output_dir)
     figure_path = save_figure(draw_figure(results, settings), output_dir)
-    loss_path = export_seed_loss(first_seed, output_dir)
     print_report(metrics, settings)
-    print(f"Figure: {figure_path}\nLearned loss (shaped): {loss_path}")
+    print(f"Figure: {figure_path}\nLearned loss (shaped): {export_seed_loss(first_seed, output_dir)}")
     return metrics
 
 

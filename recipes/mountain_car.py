@@ -60,7 +60,7 @@ import numpy as np
 
 import ml3_tf
 from ml3_tf.envs import mountain_car
-from parts.experiment import Metrics, Result, run_seeds, write_history, write_summary
+from parts.experiment import Metrics, Result, run_seeds, training_folder, write_history, write_summary
 from parts.mountain_car.figure import draw_figure, write_animation
 from parts.mountain_car.report import STARTS, history_rows, print_report
 from parts.mountain_car.settings import PAPER, LossSettings
@@ -146,7 +146,8 @@ def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> R
     starts = np.concatenate([draw_starts(kind, seed, settings.num_policies) for kind in STARTS])
     for name in settings.methods:
         loss_settings = settings.loss_settings(name)
-        meta_loss, results["meta_train"][name] = meta_train(loss_settings, seed, verbose=verbose)
+        folder = training_folder(seed, output_dir) / name
+        meta_loss, results["meta_train"][name] = meta_train(loss_settings, seed, folder, verbose=verbose)
         meta_loss.export(_loss_folder(output_dir, name, seed))
         states = meta_test(meta_loss, loss_settings, starts, seed, num_steps=settings.test_steps)
         for prefix, part in zip(STARTS.values(), np.split(states, len(STARTS), axis=1)):

@@ -131,7 +131,7 @@ EXPERIMENT = Experiment(
 
 def run_tuning(_: str, settings: Settings, output_dir: Path, verbose: int) -> Result:
     """Finds the rate and the clipping of the tuned baselines."""
-    return tune_baselines(EXPERIMENT, settings, verbose=verbose)
+    return tune_baselines(EXPERIMENT, settings, output_dir, verbose=verbose)
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:

@@ -58,6 +58,7 @@ from parts.experiment import (
     run_seeds,
     save_figure,
     seed_loss_folder,
+    training_folder,
     write_history,
     write_summary,
 )
@@ -137,7 +138,7 @@ class Settings(RecipeSettings):
         return {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[self.optimizer](rate)
 
 
-def meta_train(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, verbose: int) -> list[float]:
+def meta_train(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, folder: Path, verbose: int) -> list[float]:
     """Learns the loss; returns the mean logarithm of the error of each epoch."""
     trainer = ml3_tf.MetaTrainer(
         build_regressor,
@@ -155,7 +156,8 @@ def meta_train(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, verbos
     )
     tasks = ml3_tf.sine_tasks(settings.num_tasks, num_query=100, seed=task_seed("train", seed))
     steps_per_epoch = max(steps // NUM_EPOCHS, 1)
-    history = trainer.fit(tasks, steps_per_epoch=steps_per_epoch, epochs=steps // steps_per_epoch, verbose=verbose)
+    epochs = steps // steps_per_epoch
+    history = trainer.fit(tasks, steps_per_epoch=steps_per_epoch, epochs=epochs, verbose=verbose, resume=folder)
     return history.history["loss"]
 
 
@@ -184,7 +186,7 @@ def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> R
     meta_loss = ml3_tf.MetaLoss.around(
         "mse", settings.hidden_units, learning_rate=1.0, name=f"sine_lives_{settings.optimizer}"
     )
-    log_errors = meta_train(meta_loss, settings, seed, verbose)
+    log_errors = meta_train(meta_loss, settings, seed, training_folder(seed, output_dir), verbose)
     meta_loss.export(seed_loss_folder(seed, output_dir))
     rates = [settings.inner_rate * share for share in settings.learned_rates]
     learned_rate = rates[int(tuning_curves(meta_loss, rates, settings, settings.life)[:, -1].argmin())]

@@ -60,6 +60,7 @@ from parts.experiment import (
     run_seeds,
     save_figure,
     seed_loss_folder,
+    training_folder,
     write_history,
     write_summary,
 )
@@ -165,7 +166,7 @@ def training_tasks(settings: Settings, seed: int, num_tasks: int) -> tf.data.Dat
     )
 
 
-def meta_train(settings: Settings, seed: int, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
+def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
     """Returns the learned loss, and the task loss for each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
     initializer = "glorot_uniform"
@@ -195,6 +196,7 @@ def meta_train(settings: Settings, seed: int, verbose: int) -> tuple[ml3_tf.Meta
         steps_per_epoch=steps_per_epoch,
         epochs=steps // steps_per_epoch,
         verbose=verbose,
+        resume=folder,
     )
     return meta_loss, history.history["loss"]
 
@@ -218,7 +220,7 @@ def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> R
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    meta_loss, meta_train_curve = meta_train(settings, seed, verbose)
+    meta_loss, meta_train_curve = meta_train(settings, seed, training_folder(seed, output_dir), verbose)
     meta_loss.export(seed_loss_folder(seed, output_dir))
 
     steps, reported, rate = settings.test_steps, settings.reported_step, settings.inner_rate

@@ -332,7 +332,7 @@ def test_a_subclass_overrides_one_hook(trainer_class):
 
 def population_of(trainer):
     """The ages of the learners after a step of `fit`, the first input of their tasks, and the steps they have left."""
-    learners, batch, left = trainer._population._kept.variables
+    learners, batch, left = trainer._population.kept.values
     return learners.age.numpy(), batch["support"][0].numpy()[:, 0, 0], left.numpy()
 
 

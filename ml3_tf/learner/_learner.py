@@ -78,8 +78,8 @@ class Learner:
             raise ValueError(
                 f"The learner '{self.model.name}' has no trainable weights. Give it a `keras.Input`, so it is built."
             )
-        self._seeds = keras.random.SeedGenerator(seed)
-        self._draw_trainable, self._draw_non_trainable = self._record_initializers(self._seeds)
+        self.seeds: keras.random.SeedGenerator = keras.random.SeedGenerator(seed)
+        self._draw_trainable, self._draw_non_trainable = self._record_initializers(self.seeds)
         self.compiled: dict[Hashable, Any] = {}
         """Compiled functions of this learner by what else they depend on, so that nothing is compiled twice."""
 
@@ -94,15 +94,15 @@ class Learner:
             `Parameters` of N tasks.
         """
         if seed is not None:
-            state = tf.identity(self._seeds.state)
-            self._seeds.state.assign(keras.random.SeedGenerator(seed).state)
+            state = tf.identity(self.seeds.state)
+            self.seeds.state.assign(keras.random.SeedGenerator(seed).state)
         non_trainable = zip(self.model.non_trainable_variables, self._draw_non_trainable, self._is_moved, strict=True)
         parameters = Parameters(
             [draw(num_tasks) for draw in self._draw_trainable],
             [draw(num_tasks) if is_moved else repeat(v, num_tasks) for v, draw, is_moved in non_trainable],
         )
         if seed is not None:
-            self._seeds.state.assign(state)
+            self.seeds.state.assign(state)
         return parameters
 
     def copies(self, model: keras.Model, num_tasks: int, *, fresh_seeds: bool = False) -> Parameters:

@@ -31,6 +31,11 @@ class FiniteGuard:
         self._counts = [tf.Variable(0, trainable=False) for _ in range(3)]
         self._in_a_row, self._left_out, self._taken = self._counts
 
+    @property
+    def state(self) -> list[tf.Variable]:
+        """What it has counted."""
+        return [self._non_finite, *self._counts]
+
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> None:
         """Moves the variables, unless a gradient is not finite."""
         squares = tf.stack([tf.cast(tf.reduce_sum(tf.square(gradient)), tf.float32) for gradient in gradients])
@@ -68,7 +73,7 @@ class FiniteGuard:
 
     def reset(self) -> None:
         """Forgets all steps."""
-        for variable in (self._non_finite, *self._counts):
+        for variable in self.state:
             variable.assign(tf.zeros_like(variable))
 
     def _raise(self, optimizer: keras.optimizers.Optimizer) -> None:
@@ -89,8 +94,8 @@ class NormWatch:
     """
 
     def __init__(self) -> None:
-        self._variables = [tf.Variable(0.0, trainable=False) for _ in range(4)]
-        self._largest, self._sum_of_logs, self._count, self._zeros = self._variables
+        self.state: list[tf.Variable] = [tf.Variable(0.0, trainable=False) for _ in range(4)]
+        self._largest, self._sum_of_logs, self._count, self._zeros = self.state
 
     def record(self, norm: tf.Tensor) -> None:
         """Records the norm of a step, unless it is not finite."""
@@ -106,9 +111,9 @@ class NormWatch:
 
         The usual norm is the geometric mean.
         """
-        largest, sum_of_logs, count, zeros = map(float, self._variables)
+        largest, sum_of_logs, count, zeros = map(float, self.state)
         usual = math.exp(sum_of_logs / max(count, 1.0))
-        for variable in self._variables:
+        for variable in self.state:
             variable.assign(0.0)
         if zeros and not count:
             warnings.warn(

@@ -5,7 +5,7 @@ Shape letters: N tasks, B examples of a task.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import keras
@@ -16,8 +16,10 @@ from ml3_tf.inner_loop import InnerLoop, LearnerState, expand_like
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import Sweep, complete_gradients
 from ml3_tf.meta_loss import MetaLoss
-from ml3_tf.outer_loop._checks import check_length, refuse_without_derivative, warn_of_non_finite
+from ml3_tf.outer_loop._callback_state import describe
+from ml3_tf.outer_loop._checks import refuse_without_derivative
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
+from ml3_tf.outer_loop._fitting import FittedOnTasks
 from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
 from ml3_tf.outer_loop._population import stream
 from ml3_tf.outer_loop._task_loss import TaskLoss, as_task_loss
@@ -26,7 +28,7 @@ Start: TypeAlias = keras.Model | Literal["fresh", "learned"]
 ExtraLoss: TypeAlias = Callable[[Parameters, Batch], tf.Tensor]
 
 
-class OuterLoop(keras.Model):
+class OuterLoop(FittedOnTasks):
     """The base class of all trainers: phi, its optimizer and metrics, and the guard against non-finite gradients.
 
     A trainer defines `train_step` and `test_step`; it draws learners from `learner`, trains them by `inner_loop`, and
@@ -78,6 +80,7 @@ class OuterLoop(keras.Model):
         self.learner: Learner = Learner(learner, seed=seed)
         self._evaluated_learner = Learner(learner, seed=seed)  # draws from a stream of its own: training is unmoved
         self.meta_loss: MetaLoss = meta_loss
+        self.seed: int | None = seed
         self.inner_steps: int = inner_steps
         self.unroll: int = unroll
         self.recompute: int | Literal["auto"] = recompute
@@ -153,6 +156,13 @@ class OuterLoop(keras.Model):
         self.beta: float = beta
         self.gamma: float = gamma
         self.optimizer.build(self.trained_variables)
+        self._compiled_with = {
+            "optimizer": describe(self.optimizer),
+            "inner_optimizer": [describe(self.inner_loop.optimizer.optimizer), self.inner_loop.optimizer.stops_scale],
+            "loss": describe(self.objective),
+            "extra_loss": describe(extra_loss),
+            "jit_compile": jit_compile,
+        }
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._norm_mean = keras.metrics.Mean(name="meta_gradient_norm")
         as_it_is = lambda function: function
@@ -161,75 +171,32 @@ class OuterLoop(keras.Model):
         self._compiled = as_it_is if run_eagerly else compiled
         self._in_shards = as_it_is if run_eagerly else compile_in_shards
 
-    def fit(
-        self,
-        tasks: tf.data.Dataset,
-        *,
-        epochs: int = 1,
-        steps_per_epoch: int | None = None,
-        initial_epoch: int = 0,
-        validation_data: tf.data.Dataset | None = None,
-        validation_steps: int | None = None,
-        validation_freq: int = 1,
-        callbacks: Sequence[keras.callbacks.Callback] | None = None,
-        verbose: int | str = "auto",
-    ) -> keras.callbacks.History:
-        """Meta-trains the loss. All other arguments are those of `keras.Model.fit`.
+    @property
+    def training_state(self) -> dict[str, Any]:
+        values = lambda variables: [variable.value for variable in variables]
+        seeds = self.learner.seeds, self._evaluated_learner.seeds, self._noise_seeds
+        return {
+            "meta_loss": values([variable for layer in self.meta_loss.layers for variable in layer.weights]),
+            "start": values(self._start_variables),
+            "optimizer": values(self.optimizer.variables),
+            "seeds": [generator.state.value for generator in seeds],
+            "guards": [*self._guard.state, *self._norm_watch.state],
+            "metrics": values(self.metrics_variables),
+        }
 
-        Args:
-            tasks: `tf.data.Dataset` of batches, for `MetaTrainer` `{"support": (x, y), "query": (x, y), ...}`, each
-                array `[N, B, ...]`.
-            epochs: Number of passes over the dataset, or of `steps_per_epoch` steps.
-            steps_per_epoch: Number of steps in an epoch; needed if `tasks` has no end.
-            initial_epoch: The epoch to start from.
-            validation_data: `tf.data.Dataset` of batches to evaluate after each epoch.
-            validation_steps: Number of steps of an evaluation; needed if `validation_data` has no end.
-            validation_freq: Number of epochs between two evaluations.
-            callbacks: Keras callbacks.
-            verbose: "auto" and 1 show a progress bar, 2 a line for each epoch, 0 nothing.
-
-        Returns:
-            A `keras.callbacks.History`.
-
-        Raises:
-            ValueError: `tasks` is not a dataset of batches, is empty, or has no end and no number of steps; the task
-                loss does not depend on phi.
-            FloatingPointError: The meta-gradient is not finite in four steps in a row, or in all. The loss keeps its
-                last finite weights. (Single steps are left out, with a warning in the end.)
-        """
-        if not isinstance(tasks, tf.data.Dataset):
-            raise ValueError(f"`fit` takes a `tf.data.Dataset` of tasks. Received: {type(tasks).__name__}")
-        check_length(tasks, "tasks", steps_per_epoch=steps_per_epoch)
-        check_length(validation_data, "validation_data", validation_steps=validation_steps)
-        self._guard.reset()
-        history = super().fit(
-            tasks,
-            shuffle=False,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            initial_epoch=initial_epoch,
-            validation_data=validation_data,
-            validation_steps=validation_steps,
-            validation_freq=validation_freq,
-            callbacks=callbacks,
-            verbose=verbose,
-        )
-        if history.epoch and not history.history:  # only a run shows how long a generator is
-            raise ValueError("`tasks` has no batch: nothing was learned. Expected a dataset of at least one.")
-        self._guard.finish(self.optimizer)
-        self._norm_watch.warn_and_forget()
-        return history
-
-    def evaluate(self, x: Any = None, y: Any = None, *, steps: int | None = None, **kwargs: Any) -> Any:
-        """Returns the task loss of learners trained on a `tf.data.Dataset` of batches; see `keras.Model.evaluate`.
-
-        Raises:
-            ValueError: The dataset is empty, or has no end and no number of `steps`.
-        """
-        check_length(x, "x", steps=steps)
-        results: Any = super().evaluate(x, y, steps=steps, **kwargs)
-        warn_of_non_finite(results)
-        return results
+    @property
+    def training_config(self) -> dict[str, Any]:
+        names = "inner_steps", "unroll", "recompute", "seed", "beta", "gamma", "steps_per_execution", "run_eagerly"
+        shapes = lambda variables: [tuple(variable.shape) for variable in variables]
+        return {
+            "trainer": type(self).__name__,
+            "learner": shapes(self.learner.model.variables),
+            "meta_loss": [self.meta_loss.mode, self.meta_loss.features, shapes(self.meta_loss.trainable_variables)],
+            "start": "learned" if self._start_variables else describe(self.start),
+            "estimator": repr(self.estimator),
+            **self._compiled_with,
+            **{name: getattr(self, name) for name in names},
+        }
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -283,16 +250,3 @@ class OuterLoop(keras.Model):
     def get_test_result(self) -> dict[str, Any]:
         """Returns the metrics of an evaluation, which has no meta-gradient."""
         return {metric.name: metric.result() for metric in self.metrics if metric is not self._norm_mean}
-
-    def make_train_function(self, force: bool = False) -> None:
-        if self.train_function is not None and not force:
-            return
-        super().make_train_function(force)
-        run = self.train_function
-
-        def train_function(iterator: Any) -> Any:
-            logs = run(iterator)
-            self._guard.raise_if_in_a_row(self.optimizer)
-            return logs
-
-        self.train_function = train_function

@@ -1,5 +1,6 @@
 """Learners that live on from one step of `fit` to the next."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,28 +15,35 @@ def stream(seed: int | None, number: int) -> keras.random.SeedGenerator:
     return keras.random.SeedGenerator(None if seed is None else seed + number * 2**28)
 
 
-class Kept:
-    """A structure of tensors that outlives the graph which computed it.
-
-    Attributes:
-        variables: The structure of `tf.Variable`; `None` as long as nothing was kept.
-    """
+class Kept(tf.Module):
+    """A structure of tensors that outlives the graph which computed it."""
 
     def __init__(self) -> None:
-        self.variables: Any = None
+        super().__init__()
+        self._pack: Callable[[list[tf.Variable]], Any] | None = None
+        self._leaves: list[tf.Variable] = []  # a resumed run fills them as soon as they are made
+
+    @property
+    def values(self) -> Any:
+        """The structure of `tf.Variable`; `None` as long as nothing was kept."""
+        return self._pack and self._pack(list(self._leaves))
 
     def prepare(self, values: Any) -> None:
         """Makes variables of zeros, unless those that are there have the shapes of `values`."""
         shapes = lambda structure: tf.nest.map_structure(lambda value: value.shape, structure)
-        if self.variables is None or shapes(self.variables) != shapes(values):
+        if self._pack is None or shapes(self.values) != shapes(values):
+            if self._leaves:
+                self._leaves = []
             with tf.init_scope():
-                zeros = lambda value: tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
-                self.variables = tf.nest.map_structure(zeros, values)
+                for value in tf.nest.flatten(values):  # appended: a resumed run waits for the items of this list
+                    self._leaves.append(tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False))
+            template = tf.nest.map_structure(lambda _: None, values)
+            self._pack = lambda leaves: tf.nest.pack_sequence_as(template, leaves)
 
     def assign(self, values: Any) -> None:
         """Keeps `values`."""
         self.prepare(values)
-        tf.nest.map_structure(lambda kept, value: kept.assign(value), self.variables, values)
+        tf.nest.map_structure(lambda kept, value: kept.assign(value), self.values, values)
 
 
 class Population:
@@ -59,11 +67,12 @@ class Population:
                 "`lives` must be a number of steps, or two in ascending order, not below `inner_steps`. Received: "
                 f"lives={lives}, inner_steps={steps}"
             )
+        self.lives: int | tuple[int, int] = lives
         self.shortest: int = shortest
         self.longest: int = longest
         self._steps, self._num_groups = steps, num_groups
-        self._seeds = stream(seed, 2)
-        self._kept = Kept()
+        self.seeds: keras.random.SeedGenerator = stream(seed, 2)
+        self.kept: Kept = Kept()
 
     def renew(self, fresh: LearnerState, batch: Batch) -> tuple[LearnerState, Batch]:
         """Replaces learners at the end of their lives by fresh ones with their tasks in `batch`; at first, all.
@@ -71,22 +80,22 @@ class Population:
         The first lives are cut at random, so that they do not all end together.
         """
         num_tasks, groups = fresh.age.shape[0], self._num_groups
-        uniform = lambda: keras.random.uniform((num_tasks // groups,), seed=self._seeds)
+        uniform = lambda: keras.random.uniform((num_tasks // groups,), seed=self.seeds)
         life = self.shortest * (self.longest / self.shortest) ** uniform()
         life, part = (tf.tile(values, [groups]) for values in (life, uniform()))
-        self._kept.prepare((fresh, batch, life))
-        learners, old_batch, left = tf.nest.map_structure(tf.convert_to_tensor, self._kept.variables)
+        self.kept.prepare((fresh, batch, life))
+        learners, old_batch, left = tf.nest.map_structure(tf.convert_to_tensor, self.kept.values)
         has_started = tf.reduce_any(learners.age > 0)
         goes_on = left > 0
         left = tf.where(goes_on, left, tf.where(has_started, life, part * life))
         choose = lambda old, new: tf.where(expand_like(goes_on, new), old, new)
         learners, batch = tf.nest.map_structure(choose, (learners, old_batch), (fresh, batch))
-        self._kept.assign((learners, batch, left))
+        self.kept.assign((learners, batch, left))
         return learners, batch
 
     def keep(self, learners: LearnerState) -> None:
         """Keeps the learners after their steps. Those that have diverged have no steps left."""
-        _, batch, left = tf.nest.map_structure(tf.convert_to_tensor, self._kept.variables)
+        _, batch, left = tf.nest.map_structure(tf.convert_to_tensor, self.kept.values)
         groups = tf.reduce_all(tf.reshape(are_finite(learners), [self._num_groups, -1]), axis=0)
         left = tf.where(tf.tile(groups, [self._num_groups]), left - self._steps, 0.0)
-        self._kept.assign((learners, batch, left))
+        self.kept.assign((learners, batch, left))

@@ -4,6 +4,7 @@ Shape letters: N environments, T time, S state, A action.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, cast
 
 import keras
@@ -123,6 +124,34 @@ class DynamicsRefit(keras.callbacks.Callback):
         self._iterations, self._in_epoch = self._iterations + self._in_epoch, 0
         self._tell(logs)
 
+    def get_state(self) -> dict[str, Any]:
+        """Returns all that it has learned and gathered, which `Checkpoint` saves: arrays and numbers."""
+        return {
+            "dynamics": [variable.numpy() for variable in self._variables],
+            "generator": self.generator.bit_generator.state,
+            "replay": self.replay.transitions(),
+            "held_out": self.held_out.transitions(),
+            "scores": [list(score) for score in self.scores],
+            "counts": [self._episodes, self._iterations, self._in_epoch],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes back to what `get_state` returned."""
+        for variable, value in zip(self._variables, state["dynamics"], strict=True):
+            variable.assign(value)
+        self.generator.bit_generator.state = state["generator"]
+        self.replay, self.held_out = ReplayBuffer(state["replay"]), ReplayBuffer(state["held_out"])
+        self.scores = [DynamicsScore(*score) for score in state["scores"]]
+        self._episodes, self._iterations, self._in_epoch = state["counts"]
+
+    @property
+    def _variables(self) -> list[tf.Variable]:
+        """Those of the model and of its optimizer."""
+        optimizer: Any = self.dynamics.optimizer
+        if not optimizer.built:
+            optimizer.build(self.dynamics.trainable_variables)
+        return [variable.value for variable in [*self.dynamics.weights, *optimizer.variables]]
+
     @property
     def _trainer(self) -> PolicyTrainer:
         return cast(PolicyTrainer, self.model)  # checked in `on_train_begin`
@@ -181,6 +210,9 @@ class DynamicsRefit(keras.callbacks.Callback):
 class ReplayBuffer:
     """The transitions seen so far; it grows without a limit.
 
+    Args:
+        transitions: Those to start with, as `transitions` returns them.
+
     Example:
 
     >>> from ml3_tf.rl.rollouts import Trajectory
@@ -191,8 +223,8 @@ class ReplayBuffer:
     [(5, 3), (5, 1), (5, 3)]
     """
 
-    def __init__(self) -> None:
-        self._parts: list[list[np.ndarray]] = []
+    def __init__(self, transitions: Sequence[np.ndarray] = ()) -> None:
+        self._parts: list[list[np.ndarray]] = [list(transitions)] if len(transitions) else []
 
     @property
     def size(self) -> int:

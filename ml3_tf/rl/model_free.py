@@ -172,6 +172,16 @@ class ModelFreeTrainer(OuterLoop):
         return [*super().metrics, self._return_mean] if self.compiled else []
 
     @property
+    def training_state(self) -> dict[str, Any]:
+        further = [self.seeds.state.value, self._evaluation_seeds.state.value, self._samples]
+        return {**super().training_state, "sampling": further}
+
+    @property
+    def training_config(self) -> dict[str, Any]:
+        names = "horizon", "batch_size", "outer_epochs", "outer_batch_size"
+        return {**super().training_config, **{name: getattr(self, name) for name in names}}
+
+    @property
     def samples(self) -> int:
         """Environment steps that meta-training has used."""
         return int(self._samples)

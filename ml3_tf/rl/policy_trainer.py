@@ -70,6 +70,14 @@ class PolicyTrainer(MetaTrainer):
         self._dynamics = lambda states, actions: dynamics(states, actions)
         self._last = Kept()
 
+    @property
+    def training_state(self) -> dict[str, Any]:
+        return {**super().training_state, "last_policies": self._last}
+
+    @property
+    def training_config(self) -> dict[str, Any]:
+        return {**super().training_config, "horizon": self.horizon}
+
     def support(self, parameters: Parameters, batch: Batch) -> Any:
         _check_parts(batch)
         trajectory = self.rollout(parameters, *batch["support"])
@@ -100,9 +108,9 @@ class PolicyTrainer(MetaTrainer):
         Raises:
             RuntimeError: `fit` has not taken a step yet.
         """
-        if self._last.variables is None:
+        if self._last.values is None:
             raise RuntimeError("There are no policies yet: `fit` has not taken a step.")
-        return tf.nest.map_structure(tf.convert_to_tensor, self._last.variables)
+        return tf.nest.map_structure(tf.convert_to_tensor, self._last.values)
 
 
 def _check_parts(batch: Batch) -> None:

@@ -25,6 +25,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -178,6 +179,11 @@ def seed_loss_folder(seed: Seed, output_dir: Path | str) -> Path:
     return Path(output_dir) / "seeds" / f"meta_loss_{seed}"
 
 
+def training_folder(seed: Seed, output_dir: Path | str) -> Path:
+    """Returns the folder in which `run_seed` saves its meta-training, to go on if it was interrupted."""
+    return Path(output_dir) / "seeds" / f"training_{seed}"
+
+
 def export_seed_loss(seed: Seed, output_dir: Path | str) -> Path:
     """Exports the loss of a seed as the learned loss of the run; returns its path."""
     return ml3_tf.load_meta_loss(seed_loss_folder(seed, output_dir)).export(Path(output_dir) / "meta_loss")
@@ -204,26 +210,34 @@ def _as_tuple(value: Any) -> Any:
 def _run_and_keep(
     run_seed: Callable[..., Result], seed: Seed, settings: RecipeSettings, output_dir: Path | str, verbose: int
 ) -> float:
+    config, training = settings.to_config(), training_folder(seed, output_dir)
+    if (training / "settings.json").is_file():
+        _refuse_other_settings(training / "settings.json", config)
+    training.mkdir(parents=True, exist_ok=True)
+    _write(training / "settings.json", json.dumps({"config": config}))
     start = time.time()
     result = run_seed(seed, settings, Path(output_dir), verbose)
     result["seconds"] = time.time() - start
-    text = json.dumps({"config": settings.to_config(), "result": result})
-    _write(Path(output_dir) / "seeds" / f"seed_{seed}.json", text)
+    _write(training.with_name(f"seed_{seed}.json"), json.dumps({"config": config, "result": result}))
+    shutil.rmtree(training)
     return result["seconds"]
 
 
 def _read_kept(folder: Path, seed: Seed, config: Mapping[str, Any]) -> Result | None:
     path = folder / f"seed_{seed}.json"
-    if not path.is_file():
-        return None
+    return _refuse_other_settings(path, config)["result"] if path.is_file() else None
+
+
+def _refuse_other_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a file holds, after checking that it was made with these settings."""
     kept = json.loads(path.read_text())
     changed = sorted(name for name in {*kept["config"], *config} if kept["config"].get(name) != config.get(name))
     if changed:
         raise ValueError(
             f"'{path}' was made with other settings ({', '.join(changed)} differ). Choose another --output-dir, or "
-            f"delete '{folder}' to start anew."
+            f"delete '{path.parent}' to start anew."
         )
-    return kept["result"]
+    return kept
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ def test_members_of_a_population_live_and_die_in_pairs():
     seen = []
     for _ in range(4):
         trainer.fit(tasks, steps_per_epoch=1, verbose=0)
-        learners, _, left = trainer._population._kept.variables
+        learners, _, left = trainer._population.kept.values
         np.testing.assert_array_equal(left[:6], left[6:])
         np.testing.assert_array_equal(learners.age[:6], learners.age[6:])
         np.testing.assert_array_equal(learners.perturbation[0][:6], -learners.perturbation[0][6:])

@@ -19,7 +19,7 @@ def test_lives_are_log_uniform_between_two_numbers():
     population = Population((10, 1000), steps=steps, num_groups=1, seed=0)
     fresh, batch = learners_of(np.zeros(count)), {"x": tf.zeros((count, 1))}
     population.renew(fresh, batch)
-    left = population._kept.variables[2]
+    left = population.kept.values[2]
     assert 0 < left.numpy().min() < 10 and left.numpy().max() <= 1000  # the first lives are cut
     left.assign(tf.fill([count], float(steps)))
     population.keep(learners_of(np.full(count, steps)))  # all lives end
@@ -33,7 +33,7 @@ def test_groups_live_and_die_together():
     population = Population((2, 50), steps=2, num_groups=2, seed=0)
     fresh, batch = learners_of(np.zeros(6)), {"x": tf.range(6.0)[:, tf.newaxis]}
     population.renew(fresh, batch)
-    left = population._kept.variables[2]
+    left = population.kept.values[2]
     np.testing.assert_array_equal(left[:3], left[3:])
     left.assign(tf.fill([6], 10.0))
     diverged = LearnerState(
@@ -51,11 +51,11 @@ def test_lives_must_fit(lives):
 
 def test_what_is_kept_takes_the_shapes_of_the_values():
     kept = Kept()
-    assert kept.variables is None
+    assert kept.values is None
     kept.assign({"a": tf.ones((2,)), "b": [tf.constant(3)]})
-    np.testing.assert_array_equal(kept.variables["a"], [1, 1])
-    before = kept.variables["a"]
+    np.testing.assert_array_equal(kept.values["a"], [1, 1])
+    before = kept.values["a"]
     kept.assign({"a": tf.zeros((2,)), "b": [tf.constant(4)]})
-    assert kept.variables["a"] is before
+    assert kept.values["a"] is before
     kept.assign({"a": tf.zeros((3,)), "b": [tf.constant(4)]})
-    assert kept.variables["a"].shape == (3,)
+    assert kept.values["a"].shape == (3,)

@@ -104,11 +104,18 @@ def test_tasks_are_those_of_the_environment():
         np.testing.assert_array_equal(tasks["state"][n, 0], tasks["state"][n, 1])
 
 
-def test_a_guide_pulls_the_means_towards_its_own():
+def test_a_guide_pulls_the_means_towards_its_own(tmp_path):
     """With a loss that has just been drawn, the pull on phi is that of the gap between means."""
     settings = SETTINGS.smoke().replace(outer_steps=1)
     far, near = (
-        meta_train(task.EXPERIMENT, settings, 0, verbose=0, guide=lambda x, a=action: tf.fill([*x.shape[:2], 16], a))
+        meta_train(
+            task.EXPERIMENT,
+            settings,
+            0,
+            tmp_path / str(action),
+            verbose=0,
+            guide=lambda x, a=action: tf.fill([*x.shape[:2], 16], a),
+        )
         for action in (0.9, 0.0)
     )
     networks = far.meta_loss.network, near.meta_loss.network

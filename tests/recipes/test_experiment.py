@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import keras
 import numpy as np
 import pytest
+from resumed_runs import make_trainer, phi_of, sines
 
-from parts.experiment import fill_in, run_seeds, write_summary
+from parts.experiment import fill_in, run_seeds, training_folder, write_summary
 from parts.settings import RecipeSettings, recorded_command, run_command
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +178,31 @@ def test_kept_results_serve_the_same_settings_alone(tmp_path):
     assert calls == [0, 1, 2]
     with pytest.raises(ValueError, match=r"made with other settings \(inner_steps, outer differ\). Choose another"):
         run_seeds(run_seed, [0], Settings(inner_steps=1, outer=Rates(decay=False)), tmp_path)
+
+
+def test_a_seed_that_was_interrupted_goes_on_with_the_same_settings_alone(tmp_path):
+    def run_seed(seed, settings, output_dir, verbose):
+        folder = training_folder(seed, output_dir) / "loss"
+        trainer = make_trainer(seed=seed)
+        history = trainer.fit(sines(seed), steps_per_epoch=2, epochs=2, callbacks=callbacks, resume=folder, verbose=0)
+        return {"metrics": {"loss": history.history["loss"][-1]}, "phi": [value.tolist() for value in phi_of(trainer)]}
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1 and is_interrupted:
+                raise KeyboardInterrupt
+
+    callbacks, is_interrupted = [Stop()], False
+    [whole] = run_seeds(run_seed, [3], Settings(), tmp_path / "whole")
+    is_interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        run_seeds(run_seed, [3], Settings(), tmp_path)
+    is_interrupted = False
+    with pytest.raises(ValueError, match=r"settings.json' was made with other settings \(inner_steps differ\)"):
+        run_seeds(run_seed, [3], Settings(inner_steps=1), tmp_path)
+    [resumed] = run_seeds(run_seed, [3], Settings(), tmp_path)
+    assert {**resumed, "seconds": 0} == {**whole, "seconds": 0}
+    assert not training_folder(3, tmp_path).exists()
 
 
 def test_open_settings_are_filled_in_once(tmp_path):

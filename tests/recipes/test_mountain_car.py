@@ -62,9 +62,9 @@ def test_every_metric_is_explained(run):
         assert f"\n    {method}: " in mountain_car.__doc__
 
 
-def test_an_improved_loss_is_learned_in_a_few_steps():
+def test_an_improved_loss_is_learned_in_a_few_steps(tmp_path):
     settings = LossSettings().smoke()
-    losses = [training.meta_train(settings, seed=0, verbose=0) for _ in range(2)]
+    losses = [training.meta_train(settings, 0, tmp_path / str(n), verbose=0) for n in range(2)]
     assert losses[0][1] == losses[1][1]  # the same seed gives the same numbers
     for pair in zip(*(loss.network.get_weights() for loss, _ in losses)):
         np.testing.assert_array_equal(*pair)

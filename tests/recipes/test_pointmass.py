@@ -62,9 +62,9 @@ def test_every_metric_is_explained(run):
     assert "trained_side_" in pointmass.__doc__
 
 
-def test_the_same_seed_gives_the_same_loss(run):
+def test_the_same_seed_gives_the_same_loss(run, tmp_path):
     kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
-    again = meta_train(EXPERIMENT, pointmass.Settings().smoke(), 0, verbose=0)
+    again = meta_train(EXPERIMENT, pointmass.Settings().smoke(), 0, tmp_path, verbose=0)
     for pair in zip(kept.network.get_weights(), again.meta_loss.network.get_weights()):
         np.testing.assert_array_equal(*pair)
 

@@ -77,12 +77,12 @@ def test_every_metric_is_explained(run):
             assert f"\n    {method}: " in explained
 
 
-def test_meta_training_is_deterministic(run):
+def test_meta_training_is_deterministic(run, tmp_path):
     """That of the guide, too."""
     settings = SETTINGS.smoke().loss_settings("learned")
     kept = ml3_tf.load_meta_loss(run[0] / "seeds" / "meta_loss_0")
     guide = train_goal_conditioned(task.EXPERIMENT, settings, seed=0)
-    again = meta_train(task.EXPERIMENT, settings, 0, verbose=0, guide=guide)
+    again = meta_train(task.EXPERIMENT, settings, 0, tmp_path, verbose=0, guide=guide)
     assert again.samples + settings.goal_conditioned_samples == run[1]["meta_train_env_steps_learned"][0]
     for pair in zip(kept.network.get_weights(), again.meta_loss.network.get_weights()):
         np.testing.assert_array_equal(*pair)

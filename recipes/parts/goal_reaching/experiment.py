@@ -5,6 +5,7 @@ ML3, section 4.1. A recipe describes its problem as an `Experiment`.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -76,7 +77,9 @@ class Trained(NamedTuple):
     history: dict[str, list[float]]
 
 
-def meta_train(experiment: Experiment, settings: GoalReachingSettings, seed: int, *, verbose: int) -> Trained:
+def meta_train(
+    experiment: Experiment, settings: GoalReachingSettings, seed: int, folder: Path, *, verbose: int
+) -> Trained:
     """Learns a loss by Algorithm 3 of ML3."""
     keras.utils.set_random_seed(seed)
     dynamics = experiment.build_dynamics(seed)
@@ -95,7 +98,14 @@ def meta_train(experiment: Experiment, settings: GoalReachingSettings, seed: int
     )
     epochs = min(NUM_EPOCHS, settings.outer_steps)
     steps_per_epoch = settings.outer_steps // epochs
-    history = trainer.fit(tasks, steps_per_epoch=steps_per_epoch, epochs=epochs, callbacks=[refit], verbose=verbose)
+    history = trainer.fit(
+        tasks,
+        steps_per_epoch=steps_per_epoch,
+        epochs=epochs,
+        callbacks=[refit],
+        verbose=verbose,
+        resume=folder,
+    )
     return Trained(meta_loss, dynamics, history.history)
 
 

@@ -14,6 +14,7 @@ from parts.experiment import (
     print_table,
     run_seeds,
     seed_loss_folder,
+    training_folder,
     write_history,
     write_summary,
 )
@@ -87,9 +88,10 @@ def _print(
     )
 
 
-def tune_baselines(experiment: Experiment, settings: GoalReachingSettings, *, verbose: int) -> Result:
+def tune_baselines(experiment: Experiment, settings: GoalReachingSettings, output_dir: Path, *, verbose: int) -> Result:
     """Meta-trains with `TUNING_SEED`, and tunes the baselines with the dynamics that were learned on the way."""
-    return tune(experiment, settings, meta_train(experiment, settings, TUNING_SEED, verbose=verbose).dynamics)
+    folder = training_folder("tuning", output_dir)
+    return tune(experiment, settings, meta_train(experiment, settings, TUNING_SEED, folder, verbose=verbose).dynamics)
 
 
 def run_one_seed(
@@ -103,7 +105,7 @@ def run_one_seed(
     """
     tests = draw_test_tasks(experiment, seed, settings.num_goals)
     tasks = tuple(np.concatenate(parts) for parts in zip(*tests.values()))
-    trained = meta_train(experiment, settings, seed, verbose=verbose)
+    trained = meta_train(experiment, settings, seed, training_folder(seed, output_dir), verbose=verbose)
     trained.meta_loss.export(seed_loss_folder(seed, output_dir))
     results = {"metrics": {}, "distances": {}, "paths": {}, "meta_train": trained.history}
     results["goals"] = {prefix: goals.tolist() for prefix, (_, goals) in tests.items()}

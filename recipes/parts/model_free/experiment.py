@@ -5,6 +5,7 @@ ML3, section 4.1, and figure 4. A recipe describes its problem as an `Experiment
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -80,7 +81,13 @@ class Learned(NamedTuple):
 
 
 def meta_train(
-    experiment: Experiment, settings: ModelFreeSettings, seed: int, *, verbose: int, guide: Guide | None = None
+    experiment: Experiment,
+    settings: ModelFreeSettings,
+    seed: int,
+    folder: Path,
+    *,
+    verbose: int,
+    guide: Guide | None = None,
 ) -> Learned:
     """Learns a loss by Algorithm 4 of ML3.
 
@@ -88,6 +95,7 @@ def meta_train(
         experiment: `Experiment`.
         settings: The settings.
         seed: The seed.
+        folder: Where meta-training is saved.
         verbose: As in `fit`.
         guide: Optional policy for all goals, see `train_goal_conditioned`. Its means shape the task loss (eq. 9).
     """
@@ -117,6 +125,7 @@ def meta_train(
         steps_per_epoch=settings.outer_steps // epochs,
         epochs=epochs,
         verbose=verbose,
+        resume=folder,
     )
     return Learned(meta_loss, history.history["return"], trainer.samples)
 

@@ -19,6 +19,7 @@ from parts.experiment import (
     print_table,
     run_seeds,
     seed_loss_folder,
+    training_folder,
     write_history,
     write_summary,
 )
@@ -94,7 +95,8 @@ def run_one_seed(
     for name in settings.loss_names:
         loss_settings = settings.loss_settings(name)
         guided = loss_settings.guide_weight > 0
-        learned = meta_train(experiment, loss_settings, seed, verbose=verbose, guide=guide if guided else None)
+        folder, used_guide = training_folder(seed, output_dir) / name, guide if guided else None
+        learned = meta_train(experiment, loss_settings, seed, folder, verbose=verbose, guide=used_guide)
         losses[name], returns[name] = learned.meta_loss, learned.returns
         guide_samples = settings.goal_conditioned_samples if guided else 0
         metrics[f"meta_train_env_steps_{name}"] = learned.samples + guide_samples

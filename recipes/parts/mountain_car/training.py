@@ -1,5 +1,7 @@
 """Meta-training and meta-test of the recipe `mountain_car.py`."""
 
+from pathlib import Path
+
 import gymnasium
 import keras
 import numpy as np
@@ -18,7 +20,7 @@ def build_inner_optimizer(settings: LossSettings) -> keras.optimizers.Optimizer:
     return keras.optimizers.SGD(settings.inner_rate, clipnorm=settings.inner_clipnorm)
 
 
-def meta_train(settings: LossSettings, seed: int, *, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
+def meta_train(settings: LossSettings, seed: int, folder: Path, *, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
     """Returns the learned loss, and the task loss for each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
     loss_inputs = LAYOUTS[settings.layout]
@@ -54,6 +56,7 @@ def meta_train(settings: LossSettings, seed: int, *, verbose: int) -> tuple[ml3_
         epochs=num_epochs,
         callbacks=[progress],
         verbose=verbose,
+        resume=folder,
     )
     return meta_loss, history.history["loss"]
 

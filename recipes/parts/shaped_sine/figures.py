@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,6 +30,22 @@ STYLES = {
 }
 LANDSCAPES = ("shaped", "unshaped", "mse")
 FRAME_MILLISECONDS = 250
+
+
+class KeptLandscapes(keras.callbacks.Callback):
+    """Keeps the landscape of a loss in meta-training: before the first epoch and after each.
+
+    Args:
+        loss: The loss that is learned.
+    """
+
+    def __init__(self, loss: ml3_tf.MetaLoss) -> None:
+        super().__init__()
+        self._loss = loss
+        self.values: list[list[list[float]]] = [landscape(loss)]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.values.append(landscape(self._loss))
 
 
 def landscape(loss: Any, shown: Sequence[float] = SHOWN_FREQUENCIES) -> list[list[float]]:

@@ -1,7 +1,9 @@
 """History and table of `shaped_sine.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from parts.experiment import Metrics, Result, Seed, print_table
 
@@ -17,6 +19,11 @@ LABELS = {
 }
 
 
+def recovered(omega: np.ndarray, tasks: Mapping[str, Any]) -> np.ndarray:
+    """Returns the share of the tasks whose frequency is recovered, for each step."""
+    return np.mean(np.abs(omega - tasks["frequency"].numpy()) <= TOLERANCE, axis=1)
+
+
 def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[str, Any]]:
     """Returns the task loss of each epoch of meta-training, and the share recovered after each step of meta-test."""
     return [
@@ -28,8 +35,9 @@ def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[
     ]
 
 
-def print_report(metrics: Metrics, test_steps: int) -> None:
+def print_report(metrics: Metrics, inner_steps: int, test_steps: int) -> None:
     """Prints the table: the share of frequencies recovered by each method."""
+    print(f"\nShare of frequencies recovered within {TOLERANCE} after {inner_steps} steps")
     suffixes = {"": "", f"_{test_steps}": f", {test_steps} steps", "_beyond": ", 5 to 7", "_noise": ", with noise"}
     print_table(
         metrics,

@@ -1,0 +1,164 @@
+"""`fit` and `evaluate` of trainers: they read datasets of tasks, and a run is guarded, saved and resumed."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ml3_tf.outer_loop._checkpoint import Checkpoint, get_checkpoint
+from ml3_tf.outer_loop._checks import check_length, warn_of_non_finite
+from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
+from ml3_tf.outer_loop._run import SavedRun
+
+
+class FittedOnTasks(keras.Model):
+    """A Keras model that is fitted on tasks: the base class of `OuterLoop`.
+
+    A subclass guards its steps by `_guard` and `_norm_watch`, and says by `training_state` and `training_config` what a
+    run consists of.
+    """
+
+    _guard: FiniteGuard
+    _norm_watch: NormWatch
+    _run: SavedRun | None = None  # while `fit` runs with a `Checkpoint`
+    _is_validation: bool = False  # whether the evaluation that runs is that of `fit`
+
+    @property
+    def training_state(self) -> dict[str, Any]:
+        """All variables that a step of `fit` reads and moves: lists of them, or objects that TensorFlow can track."""
+        raise NotImplementedError
+
+    @property
+    def training_config(self) -> dict[str, Any]:
+        """What a run must have in common with the one that it goes on from."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        tasks: tf.data.Dataset,
+        *,
+        epochs: int = 1,
+        steps_per_epoch: int | None = None,
+        initial_epoch: int = 0,
+        validation_data: tf.data.Dataset | None = None,
+        validation_steps: int | None = None,
+        validation_freq: int = 1,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        verbose: int | str = "auto",
+        resume: str | os.PathLike[str] | None = None,
+    ) -> keras.callbacks.History:
+        """Meta-trains the loss. All other arguments are those of `keras.Model.fit`.
+
+        Args:
+            tasks: `tf.data.Dataset` of batches, for `MetaTrainer` `{"support": (x, y), "query": (x, y), ...}`, each
+                array `[N, B, ...]`.
+            epochs: Number of passes over the dataset, or of `steps_per_epoch` steps.
+            steps_per_epoch: Number of steps in an epoch; needed if `tasks` has no end. Where it ends, it starts over.
+            initial_epoch: The epoch to start from.
+            validation_data: `tf.data.Dataset` of batches to evaluate after each epoch.
+            validation_steps: Number of steps of an evaluation; needed if `validation_data` has no end.
+            validation_freq: Number of epochs between two evaluations.
+            callbacks: Keras callbacks.
+            verbose: "auto" and 1 show a progress bar, 2 a line for each epoch, 0 nothing.
+            resume: A folder. The run is saved there after each epoch, and an interrupted one goes on: short for
+                `callbacks=[Checkpoint(resume)]`, which has more options.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: `tasks` is not a dataset of batches, is empty, or has no end and no number of steps; the task
+                loss does not depend on phi.
+            FloatingPointError: The meta-gradient is not finite in four steps in a row, or in all. The loss keeps its
+                last finite weights. (Single steps are left out, with a warning in the end.)
+        """
+        if not isinstance(tasks, tf.data.Dataset):
+            raise ValueError(f"`fit` takes a `tf.data.Dataset` of tasks. Received: {type(tasks).__name__}")
+        check_length(tasks, "tasks", steps_per_epoch=steps_per_epoch)
+        check_length(validation_data, "validation_data", validation_steps=validation_steps)
+        if steps_per_epoch is not None and tasks.cardinality() > 0:
+            tasks = tasks.repeat()
+        callbacks = list(callbacks or ()) + ([] if resume is None else [Checkpoint(resume)])
+        checkpoint = get_checkpoint(callbacks)
+        self._guard.reset()
+
+        def run(callbacks: Any, initial_epoch: int) -> keras.callbacks.History:
+            return super(FittedOnTasks, self).fit(
+                tasks,
+                shuffle=False,
+                epochs=epochs,
+                steps_per_epoch=steps_per_epoch,
+                initial_epoch=initial_epoch,
+                validation_data=validation_data,
+                validation_steps=validation_steps,
+                validation_freq=validation_freq,
+                callbacks=callbacks,
+                verbose=verbose,
+            )
+
+        if checkpoint is None:
+            history = run(callbacks, initial_epoch)
+        else:
+            sizes = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
+            self._run = SavedRun(self, checkpoint, callbacks, tasks=tasks, validation_data=validation_data, **sizes)
+            try:
+                with self._run.active():
+                    first_epoch = max(initial_epoch, self._run.initial_epoch)
+                    history = run(self._run.callback_list(callbacks, verbose=verbose), first_epoch)
+            finally:
+                self._run = None
+        if history.epoch and not history.history:  # only a run shows how long a generator is
+            raise ValueError("`tasks` has no batch: nothing was learned. Expected a dataset of at least one.")
+        self._guard.finish(self.optimizer)
+        self._norm_watch.warn_and_forget()
+        return history
+
+    def evaluate(self, x: Any = None, y: Any = None, *, steps: int | None = None, **kwargs: Any) -> Any:
+        """Returns the task loss of learners trained on a `tf.data.Dataset` of batches; see `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: The dataset is empty, or has no end and no number of `steps`.
+        """
+        check_length(x, "x", steps=steps)
+        self._is_validation = self._run is not None and self._run.validates_on(x)
+        results: Any = super().evaluate(x, y, steps=steps, **kwargs)
+        warn_of_non_finite(results)
+        return results
+
+    def make_train_function(self, force: bool = False) -> None:
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        run = self.train_function
+
+        def train_function(iterator: Any) -> Any:
+            logs = None if self._run is None else self._run.before_step(iterator)
+            if logs is None:
+                logs = run(iterator)
+                self._guard.raise_if_in_a_row(self.optimizer)
+            return logs
+
+        self.train_function = train_function
+
+    def make_test_function(self, force: bool = False) -> None:
+        if self.test_function is not None and not force:
+            return
+        super().make_test_function(force)
+        run = self.test_function
+
+        def test_function(iterator: Any) -> Any:
+            if self._run is not None and self._is_validation:
+                self._run.before_validation_step(iterator)
+            return run(iterator)
+
+        self.test_function = test_function
+
+    def save(self, *_: Any, **__: Any) -> None:
+        """Raises `NotImplementedError`: a trainer holds the code of its tasks, which no file does."""
+        raise NotImplementedError(
+            "A trainer is not saved as a whole. Save what it has learned by `meta_loss.export(folder)`, its weights by "
+            "`save_weights(path)`, and a run that shall go on by `fit(resume=folder)` or `ml3_tf.Checkpoint(folder)`. "
+            "Keras's `ModelCheckpoint` needs save_weights_only=True."
+        )
