@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-backends lint format bench cards lock clean
+.PHONY: help venv demo test test-long test-backends lint format bench cards lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ demo: venv ## meta-learn a loss for sine regression (into runs/demo; results/ ho
 # A file's tests share a worker, and so what its fixtures ran. The longest files come first, see tests/conftest.py.
 test: lint ## lint, then the tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-long: venv ## the tests that take minutes: every layer in every mode, runs that are killed
+	@$(BIN)/python -m pytest -m long -n $(PYTEST_WORKERS) --dist load $(PYTEST_ARGS)
 
 test-backends: venv .venv-jax/.installed .venv-torch/.installed ## load and train a loss on JAX and PyTorch, without TensorFlow
 	@ML3_TF_JAX_PYTHON=$(CURDIR)/.venv-jax/bin/python ML3_TF_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python \

@@ -52,8 +52,7 @@ class MetaTrainer(OuterLoop):
 
     **Other tasks.** To learn a loss for something other than regression or classification, override one or both of
     `support` and `compute_task_loss`: no other method knows what a task is. Write conditions and loops over tensors as
-    `tf.where`, `tf.cond` and `tf.while_loop`: as in Keras, AutoGraph does not convert Python code, which would take
-    longer than XLA's compilation.
+    `tf.where`, `tf.cond` and `tf.while_loop`: AutoGraph, which takes longer than XLA, does not convert Python code.
 
     Args:
         learner: Function without arguments that builds the Keras model which the loss shall train, or such a model.
@@ -88,6 +87,8 @@ class MetaTrainer(OuterLoop):
     ['loss', 'meta_gradient_norm']
     """
 
+    SETTINGS = (*OuterLoop.SETTINGS, "lives")
+
     def __init__(
         self,
         learner: ModelLike,
@@ -115,7 +116,7 @@ class MetaTrainer(OuterLoop):
         )
         self._query_metrics: list[keras.metrics.Metric] = []
         self._population: Population | None = None
-        self._longest_life = inner_steps
+        self.lives, self._longest_life = lives, inner_steps
         if lives is not None:
             num_groups = 1 if estimator is None else 2  # the learners of a pair live and die together
             self._population = Population(lives, steps=inner_steps, num_groups=num_groups, seed=seed)
@@ -181,13 +182,7 @@ class MetaTrainer(OuterLoop):
 
     @property
     def training_state(self) -> dict[str, Any]:
-        if self._population is None:
-            return super().training_state
-        return {**super().training_state, "lives": [self._population.seeds.state.value], "kept": self._population.kept}
-
-    @property
-    def training_config(self) -> dict[str, Any]:
-        return {**super().training_config, "lives": self._population and self._population.lives}
+        return {**super().training_state, **(self._population.state if self._population is not None else {})}
 
     def support(self, parameters: Parameters, batch: Batch) -> Any:
         """Returns the examples to train on: `(x, y)` or `(x, y, sample_weight)`, each `[N, B, ...]`."""
@@ -220,19 +215,20 @@ class MetaTrainer(OuterLoop):
 
     def outer_step(self, learners: LearnerState, batch: Batch) -> LearnerState:
         """Trains the learners for `unroll` steps and moves phi once: the new `LearnerState`."""
+        before = learners.parameters.trainable
         if self.estimator is None:
             gradients, loss, learners = self._meta_gradient(learners, batch)
         else:
             losses, learners = self._take_steps(learners, batch)
             gradients, loss = self.estimator.estimate(learners.perturbation, losses)
         self.apply_meta_gradient(gradients, loss)
+        self._motion_watch.record(before, learners.parameters.trainable)
         self._update_query_metrics(learners, batch)
         return learners
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         learners, batch = self._start_lives(batch)
-        num_outer_steps = self.inner_steps // self.unroll
-        if num_outer_steps == 1:
+        if (num_outer_steps := self.inner_steps // self.unroll) == 1:
             learners = self.outer_step(learners, batch)
         else:
             body = lambda i, learners: (i + 1, self.outer_step(learners, batch))
@@ -258,7 +254,7 @@ class MetaTrainer(OuterLoop):
             learners = self.inner_loop.step(learners, lambda parameters: self.support(parameters, batch))
             return self._score(learners, batch, num_steps), learners
 
-        swept = 0 if self.estimator is not None else self.unroll - num_steps
+        swept = self.unroll - num_steps if self.estimator is None else 0
         kept = functools.partial(count_kept, num_steps=swept, recompute=self.recompute)
         return estimate_memory(take, *lives, vectorized=self.inner_loop.vectorized, count_kept=kept)
 

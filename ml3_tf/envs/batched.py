@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from ml3_tf.envs.ant import AntGoalEnv
 from ml3_tf.envs.goal_reaching_env import checked, diverged
-from ml3_tf.envs.mujoco_env import MujocoGoalEnv
+from ml3_tf.envs.mujoco_env import MujocoGoalEnv, unlogged
 from ml3_tf.envs.reacher import ReacherFingertipGoalEnv, ReacherGoalEnv
 
 # The least work for a thread of its own, in steps of the simulator times degrees of freedom. It takes about 0.3 ms; to
@@ -210,9 +210,10 @@ class _Simulator:
         initial = np.concatenate([np.zeros((len(states), 1)), states], 1)
         controls = np.repeat(actions[:, np.newaxis], self._shape[1], 1)
         visited = np.empty((*self._shape, self._size))
-        self._rollout.rollout(
-            self._models, self._data, initial, controls, skip_checks=True, nstep=self._shape[1], state=visited
-        )
+        with unlogged():
+            self._rollout.rollout(
+                self._models, self._data, initial, controls, skip_checks=True, nstep=self._shape[1], state=visited
+            )
         return visited[:, -1, 1:], visited[:, -1, 0] > self._duration
 
     def close(self) -> None:

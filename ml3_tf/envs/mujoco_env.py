@@ -2,6 +2,8 @@
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's compiled names have no stubs.)
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import mujoco
@@ -9,6 +11,21 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from ml3_tf.envs.goal_reaching_env import GoalReachingEnv
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """Keeps MuJoCo from writing its warnings to a file MUJOCO_LOG.TXT in the user's folder.
+
+    A simulation that diverged is told by an error of ours. MuJoCo has one handler for the whole process, so that of the
+    user is put back.
+    """
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
 
 
 class MujocoGoalEnv(GoalReachingEnv):
@@ -59,6 +76,7 @@ class MujocoGoalEnv(GoalReachingEnv):
         """Returns the state `[S]` one step later; NaN after a warning of MuJoCo, which replaces bad numbers."""
         self.data.ctrl[:] = action
         self.data.qacc_warmstart[:] = 0
-        mujoco.mj_step(self.model, self.data, self.num_substeps)
+        with unlogged():
+            mujoco.mj_step(self.model, self.data, self.num_substeps)
         state = np.concatenate([self.data.qpos, self.data.qvel])
         return np.full_like(state, np.nan) if np.any(self.data.warning.number) else state

@@ -47,7 +47,8 @@ class Learner:
         seed: Optional integer that determines all parameters drawn.
 
     Raises:
-        ValueError: `build` does not return a Keras model with trainable weights.
+        ValueError: `build` does not return a Keras model with trainable weights; when it is first applied: a forward
+            pass overwrites some of them.
         RuntimeError: Keras runs on another backend than TensorFlow.
 
     Example:
@@ -197,6 +198,7 @@ class Learner:
             with second_derivatives(rnn_by_scan), keras.StatelessScope() as scope:
                 y_pred = self.model(x, training=True)
             is_moved[:] = [scope.get_current_value(variable) is not None for variable in variables]
+            _refuse_moved([v.path for v in self.model.trainable_variables if scope.get_current_value(v) is not None])
             return y_pred
 
         specs = _input_specs(self.model)
@@ -213,6 +215,15 @@ class Learner:
                 return [make_drawer(variable, seeds) for variable in variables]
 
             return [record(model.trainable_variables), record(model.non_trainable_variables)]
+
+
+def _refuse_moved(names: list[str]) -> None:
+    if names:
+        raise ValueError(
+            f"The learner cannot be meta-trained: its forward pass overwrites {', '.join(names)}, which the optimizer "
+            "moves too, and no gradient sees that. `SpectralNormalization` does so. Leave the layer out, or wrap a "
+            "layer that is not trainable."
+        )
 
 
 def _input_specs(model: keras.Model) -> Any:

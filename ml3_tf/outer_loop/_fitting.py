@@ -9,19 +9,20 @@ import tensorflow as tf
 
 from ml3_tf.outer_loop._checkpoint import Checkpoint, get_checkpoint
 from ml3_tf.outer_loop._checks import check_length, warn_of_non_finite
-from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
+from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
 from ml3_tf.outer_loop._run import SavedRun
 
 
 class FittedOnTasks(keras.Model):
     """A Keras model that is fitted on tasks: the base class of `OuterLoop`.
 
-    A subclass guards its steps by `_guard` and `_norm_watch`, and says by `training_state` and `training_config` what a
+    A subclass guards its steps by `_guard` and two watches, and says by `training_state` and `training_config` what a
     run consists of.
     """
 
     _guard: FiniteGuard
     _norm_watch: NormWatch
+    _motion_watch: MotionWatch
     _run: SavedRun | None = None  # while `fit` runs with a `Checkpoint`
     _is_validation: bool = False  # whether the evaluation that runs is that of `fit`
 
@@ -113,6 +114,7 @@ class FittedOnTasks(keras.Model):
             raise ValueError("`tasks` has no batch: nothing was learned. Expected a dataset of at least one.")
         self._guard.finish(self.optimizer)
         self._norm_watch.warn_and_forget()
+        self._motion_watch.warn_and_forget(was_run=bool(history.history))
         return history
 
     def evaluate(self, x: Any = None, y: Any = None, *, steps: int | None = None, **kwargs: Any) -> Any:

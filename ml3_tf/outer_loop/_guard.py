@@ -8,6 +8,8 @@ import tensorflow as tf
 
 # A run whose largest meta-gradient is so many times its usual one hangs on rounding.
 EXPLODES = 1e3
+# In one outer step, learners move by more than this of their size, and by less than this many times their size.
+STANDS, RUNS_AWAY = 1e-9, 1e3
 PATIENCE = 4  # so many steps in a row that are not finite are an error
 REMEDY = (
     "Usually learners diverged: lower the inner learning rate or `unroll`, or clip the inner gradient (`clipnorm`); "
@@ -128,5 +130,51 @@ class NormWatch:
                 "steps teach hangs on rounding, and the result on the machine. Let it flow through fewer steps "
                 "(`unroll`, or `lives` for learners that live on), estimate it by `EvolutionStrategies`, lower the "
                 "inner learning rate, or at least clip it (the optimizer's `global_clipnorm`).",
+                stacklevel=3,
+            )
+
+
+class MotionWatch:
+    """Watches how far learners move in the first outer step of a run, and warns if that is next to nothing, or wild.
+
+    Neither raises by itself: an outer optimizer such as Adam steps as far by a tiny meta-gradient as by a large one.
+    """
+
+    def __init__(self) -> None:
+        self.state: list[tf.Variable] = [tf.Variable(0.0, trainable=False) for _ in range(2)]
+        self._farthest, self._nearest = self.state
+
+    def record(self, before: list[tf.Tensor], after: list[tf.Tensor]) -> None:
+        """Records the motion of learners in the first step: lists of parameters `[N, ...]`."""
+
+        def norm(parameters: list[tf.Tensor]) -> tf.Tensor:
+            squares = [tf.reduce_sum(tf.reshape(tf.square(part), [part.shape[0], -1]), 1) for part in parameters]
+            return tf.sqrt(tf.cast(tf.add_n(squares), tf.float32))
+
+        def measure() -> bool:
+            distance = norm([new - old for new, old in zip(after, before, strict=True)]) / (1 + norm(before))
+            self._farthest.assign(tf.reduce_max(distance))
+            self._nearest.assign(tf.reduce_min(distance))
+            return True
+
+        tf.cond(self._farthest == 0.0, measure, lambda: False)
+
+    def warn_and_forget(self, *, was_run: bool) -> None:
+        """Warns if all learners moved less than `STANDS`, or more than `RUNS_AWAY`, relative to their size."""
+        farthest, nearest = map(float, self.state)
+        for variable in self.state:
+            variable.assign(0.0)
+        if was_run and farthest < STANDS:
+            warnings.warn(
+                f"The learners hardly moved: by {farthest:.1e} of their size in the first outer step. So what the "
+                "meta-loss has learned is next to nothing. Usually the inner learning rate is far too small, or the "
+                "meta-loss hardly depends on y_pred.",
+                stacklevel=3,
+            )
+        if nearest > RUNS_AWAY:
+            warnings.warn(
+                f"The learners run away: they moved by {nearest:.1e} times their size, and more, in the first outer "
+                "step. What is learned from such learners is of no use. Lower the inner learning rate, or clip the "
+                "inner gradient (`clipnorm`).",
                 stacklevel=3,
             )

@@ -6,7 +6,7 @@ Shape letters: N tasks, B examples of a task.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -20,7 +20,7 @@ from ml3_tf.outer_loop._callback_state import describe
 from ml3_tf.outer_loop._checks import refuse_without_derivative
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._fitting import FittedOnTasks
-from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
+from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
 from ml3_tf.outer_loop._population import stream
 from ml3_tf.outer_loop._task_loss import TaskLoss, as_task_loss
 
@@ -49,6 +49,18 @@ class OuterLoop(FittedOnTasks):
     Raises:
         ValueError: A learner without weights, or step counts that do not fit.
     """
+
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        "inner_steps",
+        "unroll",
+        "recompute",
+        "seed",
+        "beta",
+        "gamma",
+        "steps_per_execution",
+        "run_eagerly",
+    )
+    """The attributes that a resumed run must share with the one before."""
 
     def __init__(
         self,
@@ -93,6 +105,7 @@ class OuterLoop(FittedOnTasks):
         self._noise_seeds = stream(seed, 1)
         self._guard = FiniteGuard(self.trained_variables)
         self._norm_watch = NormWatch()
+        self._motion_watch = MotionWatch()
         self.built = True
 
     @property
@@ -180,13 +193,12 @@ class OuterLoop(FittedOnTasks):
             "start": values(self._start_variables),
             "optimizer": values(self.optimizer.variables),
             "seeds": [generator.state.value for generator in seeds],
-            "guards": [*self._guard.state, *self._norm_watch.state],
+            "guards": [*self._guard.state, *self._norm_watch.state, *self._motion_watch.state],
             "metrics": values(self.metrics_variables),
         }
 
     @property
     def training_config(self) -> dict[str, Any]:
-        names = "inner_steps", "unroll", "recompute", "seed", "beta", "gamma", "steps_per_execution", "run_eagerly"
         shapes = lambda variables: [tuple(variable.shape) for variable in variables]
         return {
             "trainer": type(self).__name__,
@@ -195,7 +207,7 @@ class OuterLoop(FittedOnTasks):
             "start": "learned" if self._start_variables else describe(self.start),
             "estimator": repr(self.estimator),
             **self._compiled_with,
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in self.SETTINGS},
         }
 
     @property

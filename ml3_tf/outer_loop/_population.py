@@ -67,12 +67,16 @@ class Population:
                 "`lives` must be a number of steps, or two in ascending order, not below `inner_steps`. Received: "
                 f"lives={lives}, inner_steps={steps}"
             )
-        self.lives: int | tuple[int, int] = lives
         self.shortest: int = shortest
         self.longest: int = longest
         self._steps, self._num_groups = steps, num_groups
         self.seeds: keras.random.SeedGenerator = stream(seed, 2)
         self.kept: Kept = Kept()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"lives": [self.seeds.state.value], "kept": self.kept}
 
     def renew(self, fresh: LearnerState, batch: Batch) -> tuple[LearnerState, Batch]:
         """Replaces learners at the end of their lives by fresh ones with their tasks in `batch`; at first, all.

@@ -32,16 +32,15 @@ class ModelFreeTrainer(OuterLoop):
         tau_new   = rollouts of pi_theta_new                                                        collect
         phi_new   = phi - eta d/dphi -E[sum_t W_t log pi_theta_new(a_t | s_t)], on tau_new          differentiate, eq. 8
 
-    The next inner step learns from the new rollouts: each is used twice. Where simulation is the larger cost,
-    `compile(outer_epochs=...)` lets phi take more steps from each, as PPO does, with a `PolicyGradient(clip_range=...)`
-    that holds it near the policies that acted. Rollouts are data: no gradient flows through actions, rewards or states.
+    The next inner step learns from the new rollouts: each is used twice. Where simulation costs more, `outer_epochs` of
+    `compile` let phi take more steps from each, as PPO does, and a `PolicyGradient(clip_range=...)` holds it near the
+    policies that acted. Rollouts are data: no gradient flows through actions, rewards or states.
 
     The learned loss sees the policy's outputs, mean and standard deviation (`y_pred`), and `loss_inputs` of the
     trajectory (`y_true`), so that at meta-test `policy.compile(loss=meta_loss)` does the rest.
 
-    `fit` takes batches `{"state": [N, E, S], "goal": [N, E, G]}`: where the episodes of each task start, and their
-    goals. It reports the `loss`, the mean `return` of policies after their last inner step, the environment steps so
-    far (`samples`) and in a second.
+    `fit` takes batches `{"state": [N, E, S], "goal": [N, E, G]}`: starts and goals of the episodes of each task. It
+    reports the `loss`, the mean `return` after the last inner step, and `samples`: environment steps so far.
 
     Args:
         policy: Function without arguments that builds the Keras model of a policy with `[B, O] -> [B, 2A]`, mean and
@@ -50,11 +49,9 @@ class ModelFreeTrainer(OuterLoop):
         simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments that take their tasks, see
             `Sampler`.
         horizon: T, the number of steps of an episode.
-        loss_inputs: `LossInputs`, what the loss sees beside the policy's outputs, `[N, E, T, width]`; see
-            `with_reward_changes` and `with_return` for reward-aware ones.
+        loss_inputs: `LossInputs`, what the loss sees beside the policy's outputs; some see rewards (`with_return`).
         inner_steps: Number of times that a policy gathers experience and learns from it, before a fresh one is drawn.
-        unroll: Number of inner steps that the outer gradient flows through; divides `inner_steps`. 1 is the default
-            here: longer chains multiply the noise of eq. 8.
+        unroll: Number of inner steps that the outer gradient flows through; divides `inner_steps`. More are noisier.
         batch_size: Time steps of a task in one step of the inner optimizer, see `mini_batches`. `None`: all.
         seed: Optional integer that determines policies, noise and mini-batches.
         name: Optional name.
@@ -81,6 +78,8 @@ class ModelFreeTrainer(OuterLoop):
     >>> history.history["samples"]  # two rollouts of 4 x 2 episodes
     [160.0]
     """
+
+    SETTINGS = (*OuterLoop.SETTINGS, "horizon", "batch_size", "outer_epochs", "outer_batch_size")
 
     def __init__(
         self,
@@ -125,8 +124,6 @@ class ModelFreeTrainer(OuterLoop):
     ) -> None:
         """Configures meta-training.
 
-        With environments outside of TensorFlow the rollouts run step by step in Python; all else is compiled.
-
         Args:
             optimizer: Outer optimizer, moves the meta-loss.
             loss: `PolicyGradient`, eq. 8 with its options; `None`: with its defaults.
@@ -137,7 +134,7 @@ class ModelFreeTrainer(OuterLoop):
             gamma: Weight of `extra_loss`.
             outer_epochs: Number of passes of the outer optimizer over the tasks, with the same rollouts.
             outer_batch_size: Number of tasks in one step of the outer optimizer; divides their number. `None`: all.
-            jit_compile: Whether to compile with XLA.
+            jit_compile: Whether to compile with XLA. Environments outside of TensorFlow run step by step in Python.
             run_eagerly: Whether to run without graphs, for debugging.
 
         Raises:
@@ -164,8 +161,8 @@ class ModelFreeTrainer(OuterLoop):
         self._score = self._compiled(self._task_loss)
         # The outer optimizer's own steps are no work for XLA.
         self._move_phi = self.differentiate if self.run_eagerly else tf.function(self.differentiate, autograph=False)
-        if not self.sampler.runs_in_graph:
-            self.run_eagerly = True  # Keras's own loop, which calls the compiled parts
+        # Keras's own loop calls the compiled parts, and environments outside of the graph.
+        self.run_eagerly = run_eagerly or not self.sampler.runs_in_graph
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -173,13 +170,8 @@ class ModelFreeTrainer(OuterLoop):
 
     @property
     def training_state(self) -> dict[str, Any]:
-        further = [self.seeds.state.value, self._evaluation_seeds.state.value, self._samples]
-        return {**super().training_state, "sampling": further}
-
-    @property
-    def training_config(self) -> dict[str, Any]:
-        names = "horizon", "batch_size", "outer_epochs", "outer_batch_size"
-        return {**super().training_config, **{name: getattr(self, name) for name in names}}
+        sampling = [self.seeds.state.value, self._evaluation_seeds.state.value, self._samples]
+        return {**super().training_state, "sampling": sampling}
 
     @property
     def samples(self) -> int:
@@ -199,6 +191,7 @@ class ModelFreeTrainer(OuterLoop):
             query = self.query(trajectory, ahead.parameters)
             # The same steps once more, as a function of phi.
             self._move_phi(learners, {"support": support, "query": query, "tasks": tasks})
+            self._motion_watch.record(learners.parameters.trainable, ahead.parameters.trainable)
             learners = ahead
         self._return_mean.update_state(mean_returns(trajectory))
         return {**self.get_metrics_result(), "samples": tf.identity(self._samples)}
@@ -281,11 +274,10 @@ class ModelFreeTrainer(OuterLoop):
         return self.get_test_result()
 
     def make_train_function(self, force: bool = False) -> None:
-        is_made = self.train_function is not None and not force
+        made_before = self.train_function
         super().make_train_function(force)
-        if is_made:
+        if (run := self.train_function) is made_before:
             return
-        run = self.train_function
 
         def train_function(iterator: Any) -> Any:
             start, before, logs = time.perf_counter(), self.samples, run(iterator)

@@ -47,6 +47,8 @@ class PolicyTrainer(MetaTrainer):
             those of the loss.
     """
 
+    SETTINGS = (*MetaTrainer.SETTINGS, "horizon")
+
     def __init__(
         self,
         policy: ModelLike,
@@ -73,10 +75,6 @@ class PolicyTrainer(MetaTrainer):
     @property
     def training_state(self) -> dict[str, Any]:
         return {**super().training_state, "last_policies": self._last}
-
-    @property
-    def training_config(self) -> dict[str, Any]:
-        return {**super().training_config, "horizon": self.horizon}
 
     def support(self, parameters: Parameters, batch: Batch) -> Any:
         _check_parts(batch)

@@ -194,7 +194,7 @@ def test_step_before_reset_is_refused(envs):
 @pytest.mark.parametrize("num_threads", [1, 2])
 @in_each_environment
 def test_diverged_environments_are_named_and_a_reset_repairs_all(name, num_threads, velocity, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log file
+    monkeypatch.chdir(tmp_path)
     envs = make(name, num_threads=num_threads)
     actions = np.ones(envs.action_space.shape)
     envs.reset(seed=0)
@@ -208,6 +208,7 @@ def test_diverged_environments_are_named_and_a_reset_repairs_all(name, num_threa
         envs.step(actions)
     envs.reset(seed=0)  # nothing of it is left in the simulator
     np.testing.assert_array_equal([envs.step(actions)[0] for _ in range(5)], first)
+    assert not list(tmp_path.iterdir())  # MuJoCo would write a log file
 
 
 def test_a_simulation_that_diverges_by_itself_is_reported(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """Tests of `ml3_tf.envs.mujoco_env`: states of the environments that MuJoCo simulates."""
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 
 import ml3_tf.envs  # noqa: F401 - registers the environments
+from ml3_tf.envs.mujoco_env import unlogged
 
 in_each_environment = pytest.mark.parametrize("name", ["ReacherGoal", "ReacherFingertipGoal", "AntGoal"])
 
@@ -40,7 +42,7 @@ def test_state_is_positions_then_velocities_in_the_simulator(name):
 
 @in_each_environment
 def test_diverged_simulation_is_reported_and_a_reset_repairs_it(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log file
+    monkeypatch.chdir(tmp_path)
     env = make(name)
     first, _ = env.reset(seed=0)
     env.data.qvel[0] = 1e12
@@ -50,3 +52,17 @@ def test_diverged_simulation_is_reported_and_a_reset_repairs_it(name, tmp_path, 
         env.step(env.action_space.sample())
     np.testing.assert_array_equal(env.reset(seed=0)[0], first)
     env.step(env.action_space.sample())
+    assert not list(tmp_path.iterdir())  # MuJoCo would write a log file
+
+
+def test_the_users_handler_of_warnings_is_put_back():
+    before = mujoco.get_mju_user_warning()
+    handler = [].append
+    mujoco.set_mju_user_warning(handler)
+    try:
+        with pytest.raises(ValueError, match="inside"), unlogged():
+            assert mujoco.get_mju_user_warning() is not handler
+            raise ValueError("inside")
+        assert mujoco.get_mju_user_warning() is handler
+    finally:
+        mujoco.set_mju_user_warning(before)

