@@ -87,8 +87,6 @@ class MetaTrainer(OuterLoop):
     ['loss', 'meta_gradient_norm']
     """
 
-    SETTINGS = (*OuterLoop.SETTINGS, "lives")
-
     def __init__(
         self,
         learner: ModelLike,
@@ -116,7 +114,8 @@ class MetaTrainer(OuterLoop):
         )
         self._query_metrics: list[keras.metrics.Metric] = []
         self._population: Population | None = None
-        self.lives, self._longest_life = lives, inner_steps
+        self.lives: int | tuple[int, int] | None = lives
+        self._longest_life = inner_steps
         if lives is not None:
             num_groups = 1 if estimator is None else 2  # the learners of a pair live and die together
             self._population = Population(lives, steps=inner_steps, num_groups=num_groups, seed=seed)

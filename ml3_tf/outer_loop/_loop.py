@@ -6,7 +6,7 @@ Shape letters: N tasks, B examples of a task.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -50,18 +50,6 @@ class OuterLoop(FittedOnTasks):
         ValueError: A learner without weights, or step counts that do not fit.
     """
 
-    SETTINGS: ClassVar[tuple[str, ...]] = (
-        "inner_steps",
-        "unroll",
-        "recompute",
-        "seed",
-        "beta",
-        "gamma",
-        "steps_per_execution",
-        "run_eagerly",
-    )
-    """The attributes that a resumed run must share with the one before."""
-
     def __init__(
         self,
         learner: ModelLike,
@@ -76,6 +64,7 @@ class OuterLoop(FittedOnTasks):
         name: str | None,
     ) -> None:
         super().__init__(name=name)
+        self._names_of_keras = frozenset({*vars(self), "stop_training"})
         unroll = inner_steps if unroll is None else unroll
         check_counts(inner_steps=inner_steps, unroll=unroll)
         if inner_steps % unroll:
@@ -207,8 +196,17 @@ class OuterLoop(FittedOnTasks):
             "start": "learned" if self._start_variables else describe(self.start),
             "estimator": repr(self.estimator),
             **self._compiled_with,
-            **{name: getattr(self, name) for name in self.SETTINGS},
+            "steps_per_execution": self.steps_per_execution,
+            "run_eagerly": self.run_eagerly,
+            **self._own_settings,
         }
+
+    @property
+    def _own_settings(self) -> dict[str, Any]:
+        """All public attributes that are numbers or text, also those of subclasses."""
+        own = {name: value for name, value in vars(self).items() if name not in self._names_of_keras}
+        plain = (bool, int, float, str, tuple)  # no named tuples, which hold functions
+        return {name: value for name, value in own.items() if not name.startswith("_") and type(value) in plain}
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

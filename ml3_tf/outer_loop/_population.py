@@ -15,28 +15,32 @@ def stream(seed: int | None, number: int) -> keras.random.SeedGenerator:
     return keras.random.SeedGenerator(None if seed is None else seed + number * 2**28)
 
 
-class Kept(tf.Module):
-    """A structure of tensors that outlives the graph which computed it."""
+class Kept:
+    """A structure of tensors that outlives the graph which computed it.
+
+    Attributes:
+        tracked: What `tf.train.Checkpoint` saves. A resumed run fills the variables as soon as they are made.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        self.tracked: Any = tf.Module()
+        self.tracked.leaves = []
         self._pack: Callable[[list[tf.Variable]], Any] | None = None
-        self._leaves: list[tf.Variable] = []  # a resumed run fills them as soon as they are made
 
     @property
     def values(self) -> Any:
         """The structure of `tf.Variable`; `None` as long as nothing was kept."""
-        return self._pack and self._pack(list(self._leaves))
+        return self._pack and self._pack(list(self.tracked.leaves))
 
     def prepare(self, values: Any) -> None:
         """Makes variables of zeros, unless those that are there have the shapes of `values`."""
         shapes = lambda structure: tf.nest.map_structure(lambda value: value.shape, structure)
         if self._pack is None or shapes(self.values) != shapes(values):
-            if self._leaves:
-                self._leaves = []
+            if self.tracked.leaves:
+                self.tracked.leaves = []
             with tf.init_scope():
                 for value in tf.nest.flatten(values):  # appended: a resumed run waits for the items of this list
-                    self._leaves.append(tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False))
+                    self.tracked.leaves.append(tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False))
             template = tf.nest.map_structure(lambda _: None, values)
             self._pack = lambda leaves: tf.nest.pack_sequence_as(template, leaves)
 
@@ -76,7 +80,7 @@ class Population:
     @property
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"lives": [self.seeds.state.value], "kept": self.kept}
+        return {"lives": [self.seeds.state.value], "kept": self.kept.tracked}
 
     def renew(self, fresh: LearnerState, batch: Batch) -> tuple[LearnerState, Batch]:
         """Replaces learners at the end of their lives by fresh ones with their tasks in `batch`; at first, all.

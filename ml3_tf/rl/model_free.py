@@ -79,8 +79,6 @@ class ModelFreeTrainer(OuterLoop):
     [160.0]
     """
 
-    SETTINGS = (*OuterLoop.SETTINGS, "horizon", "batch_size", "outer_epochs", "outer_batch_size")
-
     def __init__(
         self,
         policy: ModelLike,
@@ -162,7 +160,7 @@ class ModelFreeTrainer(OuterLoop):
         # The outer optimizer's own steps are no work for XLA.
         self._move_phi = self.differentiate if self.run_eagerly else tf.function(self.differentiate, autograph=False)
         # Keras's own loop calls the compiled parts, and environments outside of the graph.
-        self.run_eagerly = run_eagerly or not self.sampler.runs_in_graph
+        self.run_eagerly: bool = run_eagerly or not self.sampler.runs_in_graph
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -47,8 +47,6 @@ class PolicyTrainer(MetaTrainer):
             those of the loss.
     """
 
-    SETTINGS = (*MetaTrainer.SETTINGS, "horizon")
-
     def __init__(
         self,
         policy: ModelLike,
@@ -74,7 +72,7 @@ class PolicyTrainer(MetaTrainer):
 
     @property
     def training_state(self) -> dict[str, Any]:
-        return {**super().training_state, "last_policies": self._last}
+        return {**super().training_state, "last_policies": self._last.tracked}
 
     def support(self, parameters: Parameters, batch: Batch) -> Any:
         _check_parts(batch)
