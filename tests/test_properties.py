@@ -114,6 +114,20 @@ def test_eager_graph_and_xla_agree(data):
 
 
 @given(st.data())
+@settings(max_examples=15, **EXAMPLES)
+def test_nan_gives_nan(data):
+    loss = data.draw(architectures())()
+    y_true, y_pred = (values.copy() for values in data.draw(batches(loss, 10)))
+    row, is_target = data.draw(st.integers(0, len(y_pred) - 1)), data.draw(st.booleans())
+    (y_true if is_target else y_pred)[row] = np.nan
+    concerned = slice(None) if loss.mode == "per_set" else row
+    for call in (loss.call, tf.function(loss.call, autograph=False, jit_compile=True)):
+        values = call(tf.constant(y_true), tf.constant(y_pred)).numpy()
+        assert np.isnan(values[concerned]).all()
+        assert np.isfinite(np.delete(values, row)).all() or loss.mode == "per_set"
+
+
+@given(st.data())
 @settings(max_examples=20, **EXAMPLES)
 def test_a_loss_is_its_configuration(data):
     loss = data.draw(architectures())()

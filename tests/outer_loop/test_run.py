@@ -207,10 +207,8 @@ def test_a_killed_program_goes_on(tmp_path, kind):
 def test_a_signal_saves_and_ends_the_run(tmp_path, number):
     process = start("adam", tmp_path)
     wait_for_steps(process, 2)
-    sent = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 30  # most of it is the end of Python on a slow machine
     assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT)
     assert f"Meta-training is saved in '{tmp_path}'. Run the same command again to go on from there." in errors
     trainer, history = run("adam", tmp_path / "whole", resumed_runs.Tell())
