@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # At once: a saved model that was compiled with a learned loss needs the class.
-from ml3_tf.meta_loss import LearnedRate, MetaLoss
+from ml3_tf.meta_loss import LearnedRate, MetaLoss, TrainingFacts, check_use
 
 if TYPE_CHECKING:
     from ml3_tf.arguments import LossInputs
@@ -32,7 +32,9 @@ __all__ = [
     "Parameters",
     "StopScaleGradient",
     "TaskLoss",
+    "TrainingFacts",
     "__version__",
+    "check_use",
     "list_meta_losses",
     "load_meta_loss",
     "meta_test",

@@ -72,6 +72,7 @@ class InnerOptimizer:
         original: Any = keras.optimizers.get(optimizer.optimizer if stops_scale else optimizer)
         _refuse_unsupported(original)
         neutral: Any = type(f"Stateless{type(original).__name__}", (type(original), StatelessOptimizer), {})
+        self.name: str = type(original).__name__
         config = original.get_config()
         # A rate that is a number lies in a slot; all else of the step is fixed when it is compiled.
         fixed = {k: v for k, v in config.items() if k != "name" and not (k == "learning_rate" and isinstance(v, float))}

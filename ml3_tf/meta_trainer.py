@@ -66,8 +66,7 @@ class MetaTrainer(OuterLoop):
             anew. A model of the learner's architecture: its weights, as in fine-tuning. "learned": a start that is
             learned with the loss, as MAML does; afterwards `trainer.start` is the model that holds it.
         estimator: `EvolutionStrategies`, an estimate of the meta-gradient. Default: the meta-gradient itself.
-        recompute: The learners are kept every so many of these steps, and those between are computed once more: memory
-            for time. "auto", the default: all are kept, unless they take more than 256 MiB.
+        recompute: Learners are kept every so many steps, to save memory. "auto": all are, up to 256 MiB of them.
         seed: Optional integer that determines the learners' fresh parameters.
         name: Optional name.
 
@@ -227,6 +226,8 @@ class MetaTrainer(OuterLoop):
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         learners, batch = self._start_lives(batch)
+        if type(self).support is MetaTrainer.support:  # otherwise they may not be data
+            self.see_targets(batch["support"])
         if (num_outer_steps := self.inner_steps // self.unroll) == 1:
             learners = self.outer_step(learners, batch)
         else:

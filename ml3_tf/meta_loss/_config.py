@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from ml3_tf.meta_loss._facts import TrainingFacts
+
 if TYPE_CHECKING:
     from ml3_tf.meta_loss._meta_loss import MetaLoss
 
@@ -28,6 +30,7 @@ def to_config(meta_loss: MetaLoss) -> dict[str, Any]:
         "learning_rate": meta_loss.learning_rate,
         "dtype": meta_loss.dtype,
         "base": meta_loss.base and meta_loss.base.get_config(),
+        "facts": meta_loss.facts and meta_loss.facts.get_config(),
         "weights": [_encode(variable) for variable in _variables(meta_loss)],
     }
 
@@ -39,7 +42,7 @@ def from_config(cls: type[MetaLoss], config: dict[str, Any]) -> MetaLoss:
         ValueError: The configuration has no weights, or those of another loss.
     """
     arguments = dict(config)
-    weights = arguments.pop("weights", None)
+    weights, facts = arguments.pop("weights", None), arguments.pop("facts", None)
     if weights is None:
         raise ValueError(
             "A learned loss is its weights, and this configuration has none: expected that of `get_config`, with the "
@@ -58,6 +61,7 @@ def from_config(cls: type[MetaLoss], config: dict[str, Any]) -> MetaLoss:
         )
     for variable, value in zip(variables, values):
         variable.assign(value)
+    meta_loss.facts = facts and TrainingFacts.from_config(facts)
     return meta_loss
 
 

@@ -15,6 +15,7 @@ from ml3_tf import feature_layout
 from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET
 from ml3_tf.meta_loss._base import Base, add_base, check_base, get_base
 from ml3_tf.meta_loss._config import from_config, to_config
+from ml3_tf.meta_loss._facts import TrainingFacts
 from ml3_tf.meta_loss._learned_rate import LearnedRate
 from ml3_tf.meta_loss._networks import build_networks
 
@@ -104,6 +105,7 @@ class MetaLoss(keras.losses.Loss):
         feature_layout.check(self)
         self.base: Base | None = None if base is None else get_base(base)
         check_base(self)
+        self.facts: TrainingFacts | None = None  # what it was learned with, see `check_use`
         is_scalar = isinstance(learning_rate, (int, float))
         self.learned_rate: LearnedRate | None = LearnedRate(learning_rate, dtype=self.dtype) if is_scalar else None
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ml3_tf.meta_loss import MetaLoss, TrainingFacts
 from ml3_tf.outer_loop._checkpoint import Checkpoint, get_checkpoint
 from ml3_tf.outer_loop._checks import check_length, warn_of_non_finite
 from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
@@ -20,11 +21,17 @@ class FittedOnTasks(keras.Model):
     run consists of.
     """
 
+    meta_loss: MetaLoss
     _guard: FiniteGuard
     _norm_watch: NormWatch
     _motion_watch: MotionWatch
     _run: SavedRun | None = None  # while `fit` runs with a `Checkpoint`
     _is_validation: bool = False  # whether the evaluation that runs is that of `fit`
+
+    @property
+    def facts(self) -> TrainingFacts:
+        """What the loss is learned with."""
+        raise NotImplementedError
 
     @property
     def training_state(self) -> dict[str, Any]:
@@ -112,6 +119,7 @@ class FittedOnTasks(keras.Model):
                 self._run = None
         if history.epoch and not history.history:  # only a run shows how long a generator is
             raise ValueError("`tasks` has no batch: nothing was learned. Expected a dataset of at least one.")
+        self.meta_loss.facts = self.facts.merge(self.meta_loss.facts)
         self._guard.finish(self.optimizer)
         self._norm_watch.warn_and_forget()
         self._motion_watch.warn_and_forget(was_run=bool(history.history))

@@ -15,7 +15,7 @@ from ml3_tf.arguments import Batch, InnerOptimizerLike, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import InnerLoop, LearnerState, expand_like
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import Sweep, complete_gradients
-from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.meta_loss import MetaLoss, TrainingFacts
 from ml3_tf.outer_loop._callback_state import describe
 from ml3_tf.outer_loop._checks import refuse_without_derivative
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
@@ -94,6 +94,8 @@ class OuterLoop(FittedOnTasks):
         self._noise_seeds = stream(seed, 1)
         self._guard = FiniteGuard(self.trained_variables)
         self._norm_watch = NormWatch()
+        self._lowest_target = tf.Variable(math.inf, trainable=False)
+        self._highest_target = tf.Variable(-math.inf, trainable=False)
         self._motion_watch = MotionWatch()
         self.built = True
 
@@ -184,6 +186,7 @@ class OuterLoop(FittedOnTasks):
             "seeds": [generator.state.value for generator in seeds],
             "guards": [*self._guard.state, *self._norm_watch.state, *self._motion_watch.state],
             "metrics": values(self.metrics_variables),
+            "targets": [self._lowest_target, self._highest_target],
         }
 
     @property
@@ -200,6 +203,26 @@ class OuterLoop(FittedOnTasks):
             "run_eagerly": self.run_eagerly,
             **self._own_settings,
         }
+
+    @property
+    def facts(self) -> TrainingFacts:
+        """What the loss is learned with."""
+        rate = self.inner_loop.optimizer.optimizer.get_config().get("learning_rate")
+        activation = getattr(self.learner.model.layers[-1], "activation", None)
+        are_probabilities = activation in (keras.activations.softmax, keras.activations.sigmoid)
+        low, high = float(self._lowest_target), float(self._highest_target)
+        return TrainingFacts(
+            self.inner_loop.optimizer.name,
+            (rate, rate) if isinstance(rate, float) else None,
+            "probabilities" if are_probabilities else "numbers",
+            (low, high) if low <= high else None,
+        )
+
+    def see_targets(self, examples: Any) -> None:
+        """Takes note of the range of targets, of examples `(x, y)` or `(x, y, sample_weight)`."""
+        y = tf.cast(keras.utils.unpack_x_y_sample_weight(examples)[1], tf.float32)
+        self._lowest_target.assign(tf.minimum(self._lowest_target, tf.reduce_min(y)))
+        self._highest_target.assign(tf.maximum(self._highest_target, tf.reduce_max(y)))
 
     @property
     def _own_settings(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from ml3_tf.feature_layout import FROM_NETWORK, MODES
-from ml3_tf.meta_loss import BASES, MetaLoss
+from ml3_tf.meta_loss import BASES, MetaLoss, TrainingFacts
 from ml3_tf.saving import _architecture, _manifest, _probe, _safetensors, _strict_json
 from ml3_tf.saving.errors import ArtifactError, CorruptArtifactError, UnsafeArtifactError
 
@@ -41,6 +41,24 @@ _META_LOSS = {
     "network": _strict_json.OBJECT,
     "score_network": _strict_json.optional(_strict_json.OBJECT),
     "base": _strict_json.optional(_strict_json.OBJECT),
+    "facts": _strict_json.optional(_strict_json.OBJECT),
+}
+_RANGE = _strict_json.optional(
+    _strict_json.Field(
+        "two finite numbers in ascending order",
+        lambda value: (
+            type(value) is list
+            and len(value) == 2
+            and all(map(_strict_json.NUMBER.accepts, value))
+            and value[0] <= value[1]
+        ),
+    )
+)
+_FACTS = {
+    "optimizer": _strict_json.TEXT,
+    "learning_rates": _RANGE,
+    "outputs": _strict_json.one_of("probabilities", "numbers"),
+    "targets": _RANGE,
 }
 _BASE_FIELDS = {
     "name": _strict_json.one_of(*BASES),
@@ -73,6 +91,7 @@ def describe(meta_loss: MetaLoss) -> dict[str, Any]:
         "network": _architecture.describe(meta_loss.network),
         "score_network": meta_loss.score_network and _architecture.describe(meta_loss.score_network),
         "base": meta_loss.base and meta_loss.base.get_config(),
+        "facts": meta_loss.facts and meta_loss.facts.get_config(),
     }
 
 
@@ -112,7 +131,7 @@ def read(folder: str | Path, expected_sha256: str | None = None, dtype: str | No
     files = _manifest.read(folder, expected_sha256)
     description = _strict_json.parse(files[_manifest.DESCRIPTION], source := f"{folder}/{_manifest.DESCRIPTION}")
     if type(description) is dict:
-        for key in ("score_network", "base"):
+        for key in ("score_network", "base", "facts"):
             description.setdefault(key, None)  # the first artifacts of this format have no such keys
     check(description, source)
     shapes = _join_names({name: _architecture.weight_shapes(network) for name, network in _networks(description)})
@@ -141,6 +160,8 @@ def check(description: Any, source: str) -> None:
         _strict_json.check_value(value, _strict_json.POSITIVE, source, f"'input_scale' {index}")
     for _, network in _networks(description):
         _architecture.check(network, source)
+    if description["facts"] is not None:
+        _strict_json.check_fields(description["facts"], _FACTS, source, "the facts")
     if description["base"] is not None:
         name: Any = description["base"].get("name")
         _strict_json.check_value(name, _BASE_FIELDS["name"], source, "'name' of the base")
@@ -197,11 +218,15 @@ def _build(description: dict[str, Any], source: str) -> MetaLoss:
     try:
         names = [name for name in ("network", "score_network") if description[name] is not None]
         networks = {name: _architecture.build(description[name]) for name in names}
-        return MetaLoss(**{**description, "features": features, **networks})
+        arguments = {**description, "features": features, **networks}
+        facts = arguments.pop("facts")
+        meta_loss = MetaLoss(**arguments)
     except ArtifactError:
         raise
     except ValueError as error:  # each value is allowed, but they do not fit together
         raise CorruptArtifactError(f"'{source}' does not describe a valid loss: {error}") from error
+    meta_loss.facts = facts and TrainingFacts.from_config(facts)
+    return meta_loss
 
 
 def _assign(meta_loss: MetaLoss, weights: Mapping[str, np.ndarray]) -> None:
