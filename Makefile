@@ -39,8 +39,8 @@ demo: venv ## meta-learn a loss for sine regression (into runs/demo; results/ ho
 test: lint ## lint, then the tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-test-long: venv ## the tests that take minutes: every layer in every mode, runs that are killed
-	@$(BIN)/python -m pytest -m long -n $(PYTEST_WORKERS) --dist load $(PYTEST_ARGS)
+test-long: venv ## the tests that take minutes: layers in every mode, robots, runs that are killed
+	@$(BIN)/python -m pytest -m long -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-backends: venv .venv-jax/.installed .venv-torch/.installed ## load and train a loss on JAX and PyTorch, without TensorFlow
 	@ML3_TF_JAX_PYTHON=$(CURDIR)/.venv-jax/bin/python ML3_TF_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python \

@@ -24,6 +24,9 @@ COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-laye
 SETTINGS = ant_model_free.Settings(losses=("learned_alone",), policy_layers=(1,))
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ant_model_free")

@@ -23,6 +23,9 @@ RESULTS = ROOT / "results" / "reacher_demonstrations" / "summary.json"
 SHIPPED = ROOT / "savedmodels" / "reacher_demonstrations"
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reacher_demonstrations")

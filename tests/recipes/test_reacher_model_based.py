@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "reacher_model_based" / "summary.json"
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reacher_model_based")

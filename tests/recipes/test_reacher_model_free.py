@@ -27,6 +27,9 @@ COMMAND = "python recipes/reacher_model_free.py --losses learned_rewards --polic
 SETTINGS = reacher_model_free.Settings(losses=("learned_rewards",), policy_layers=(1, 2))
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reacher_model_free")
