@@ -77,6 +77,11 @@ LAYERS = {
 }
 
 
+# XLA draws other random numbers from the same seed.
+RANDOM = "Dropout", "SpatialDropout1D", "AlphaDropout", "GaussianNoise", "GaussianDropout"
+# In float64, XLA has no second derivative of these, and TensorFlow says so.
+NOT_BY_XLA = "MaxPooling1D", "MaxPooling2D"
+
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -133,9 +138,9 @@ class Case:
             return self._differentiate()
         return tf.function(self._differentiate, autograph=False, jit_compile=mode == "XLA")()
 
-    def relative_error(self, gradients):
+    def relative_error(self, gradients, *, mode="graph"):
         """The error of the derivative along a random direction of phi, as a share of it."""
-        total = tf.function(self._total, autograph=False)
+        total = tf.function(self._total, autograph=False, jit_compile=mode == "XLA")
         directions = [self._generator.normal(size=variable.shape) for variable in self.variables]
         totals = []
         for step in (STEP, -2 * STEP, STEP):  # there and back, past the start
@@ -155,14 +160,19 @@ def test_the_meta_gradient_is_that_of_finite_differences(name):
 @pytest.mark.long
 @pytest.mark.parametrize("num_steps", [1, 3, 8])
 @pytest.mark.parametrize("name", LAYERS)
-def test_it_is_the_same_in_a_graph_and_by_xla(name, num_steps):
+def test_it_is_right_in_a_graph_and_by_xla(name, num_steps):
     """XLA compiles three steps as it does one: under one tape. Eight are a loop."""
     case = Case(*LAYERS[name], num_steps=num_steps)
     expected = case.gradients("graph")
-    if num_steps != 3 and not case.has_loop:  # see `InnerLoop.compile`
-        for ours, theirs in zip(case.gradients("XLA"), expected, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
     assert case.relative_error(expected) < 1e-6
+    if num_steps == 3 or case.has_loop or name in NOT_BY_XLA:  # for loops see `InnerLoop.compile`
+        return
+    received = case.gradients("XLA")
+    if name in RANDOM:
+        assert case.relative_error(received, mode="XLA") < 1e-6
+        return
+    for ours, theirs in zip(received, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
 # What `tf.nn.moments` gets wrong
