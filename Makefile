@@ -40,7 +40,7 @@ test: lint ## lint, then the tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: venv ## the tests that take minutes: layers in every mode, robots, runs that are killed
-	@$(BIN)/python -m pytest -m long -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m long -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 test-backends: venv .venv-jax/.installed .venv-torch/.installed ## load and train a loss on JAX and PyTorch, without TensorFlow
 	@ML3_TF_JAX_PYTHON=$(CURDIR)/.venv-jax/bin/python ML3_TF_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python \

@@ -23,7 +23,8 @@ RESULTS = ROOT / "results" / "reacher_demonstrations" / "summary.json"
 SHIPPED = ROOT / "savedmodels" / "reacher_demonstrations"
 
 
-pytestmark = pytest.mark.long
+# They share a run, and so a process.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("reacher_demonstrations")]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "reacher_model_based" / "summary.json"
 
 
-pytestmark = pytest.mark.long
+# They share a run, and so a process.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("reacher_model_based")]
 
 
 @pytest.fixture(scope="module")
