@@ -196,9 +196,13 @@ class Case:
         return tf.function(self._differentiate, autograph=False, jit_compile=mode == "XLA")()
 
     def relative_error(self, gradients, *, mode="graph"):
-        """The error of the derivative along a random direction of phi, as a share of it."""
+        """The error of the derivative along a direction of phi, as a share of it.
+
+        The direction is random, and uphill: along the slope, a derivative would be small, and its share large.
+        """
         total = tf.function(self._total, autograph=False, jit_compile=mode == "XLA")
-        directions = [self._generator.normal(size=variable.shape) for variable in self.variables]
+        length = float(tf.linalg.global_norm(gradients))
+        directions = [self._generator.normal(size=g.shape) + 5 * np.asarray(g) / length for g in gradients]
         totals = []
         for step in (STEP, -2 * STEP, STEP):  # there and back, past the start
             for variable, direction in zip(self.variables, directions):

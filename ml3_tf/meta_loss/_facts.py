@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ml3_tf.arguments import TensorLike
 
-NUM_EXAMPLES = 256  # that a check looks at
+NUM_EXAMPLES = 256  # that a check predicts
 RATE_FACTOR = 3.0  # by which a rate may differ
 MARGIN = 0.5  # by which targets may lie outside of those seen, as a share of their range
 Range = tuple[float, float]
@@ -74,6 +74,10 @@ class TrainingFacts:
 
     def differences_of_data(self, y_true: np.ndarray, y_pred: np.ndarray) -> list[str]:
         """Returns in words how targets and predictions differ, a sentence for each difference."""
+        for name, values in {"targets": y_true, "predictions": y_pred}.items():
+            if not np.all(np.isfinite(values)):
+                number = np.sum(~np.isfinite(values))
+                return [f"Expected finite {name}, or the loss is NaN. Received: {number} value(s) that are not."]
         found = []
         if self.outputs == "probabilities" and not (np.all(y_pred >= 0) and np.all(y_pred <= 1 + 1e-5)):
             found.append(
@@ -100,7 +104,7 @@ def check_use(model: keras.Model, x: Any = None, y: TensorLike | None = None) ->
     Args:
         model: A model that is compiled with a `MetaLoss`.
         x: Optional inputs, as `fit` takes them, and
-        y: their targets. Without them, only the optimizer is looked at. The first 256 examples are.
+        y: their targets. Without them, only the optimizer is looked at. The model predicts the first 256 examples.
 
     Returns:
         List of sentences, one for each difference; each is a `UserWarning`, too.
@@ -131,7 +135,7 @@ def check_use(model: keras.Model, x: Any = None, y: TensorLike | None = None) ->
         head = lambda values: values[:NUM_EXAMPLES]
         y_pred: Any = model(keras.tree.map_structure(head, x), training=False)
         as_array = lambda values: np.asarray(keras.ops.convert_to_numpy(values), dtype="float64")
-        found += facts.differences_of_data(as_array(head(y)), as_array(y_pred))
+        found += facts.differences_of_data(as_array(y), as_array(y_pred))
     for sentence in found:
         warnings.warn(f"The loss '{loss.name}' is used for something else. {sentence}", stacklevel=2)
     return found

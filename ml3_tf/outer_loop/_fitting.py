@@ -64,7 +64,7 @@ class FittedOnTasks(keras.Model):
                 array `[N, B, ...]`.
             epochs: Number of passes over the dataset, or of `steps_per_epoch` steps.
             steps_per_epoch: Number of steps in an epoch; needed if `tasks` has no end. Where it ends, it starts over.
-            initial_epoch: The epoch to start from.
+            initial_epoch: The epoch to start from; a run that is resumed starts where it was.
             validation_data: `tf.data.Dataset` of batches to evaluate after each epoch.
             validation_steps: Number of steps of an evaluation; needed if `validation_data` has no end.
             validation_freq: Number of epochs between two evaluations.
@@ -109,12 +109,11 @@ class FittedOnTasks(keras.Model):
         if checkpoint is None:
             history = run(callbacks, initial_epoch)
         else:
-            sizes = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
+            sizes = {"steps_per_epoch": steps_per_epoch, "initial_epoch": initial_epoch, "epochs": epochs}
             self._run = SavedRun(self, checkpoint, callbacks, tasks=tasks, validation_data=validation_data, **sizes)
             try:
                 with self._run.active():
-                    first_epoch = max(initial_epoch, self._run.initial_epoch)
-                    history = run(self._run.callback_list(callbacks, verbose=verbose), first_epoch)
+                    history = run(self._run.callback_list(callbacks, verbose=verbose), self._run.initial_epoch)
             finally:
                 self._run = None
         if history.epoch and not history.history:  # only a run shows how long a generator is

@@ -27,6 +27,7 @@ class SavedRun:
         tasks: The dataset.
         validation_data: The dataset of the validation; `None`: there is none.
         steps_per_epoch: As in `fit`.
+        initial_epoch: As in `fit`.
         epochs: As in `fit`.
     """
 
@@ -39,6 +40,7 @@ class SavedRun:
         tasks: tf.data.Dataset,
         validation_data: tf.data.Dataset | None,
         steps_per_epoch: int | None,
+        initial_epoch: int,
         epochs: int,
     ) -> None:
         self._trainer, self._checkpoint, self._epochs = trainer, checkpoint, epochs
@@ -59,7 +61,7 @@ class SavedRun:
             }
         )
         self._path: str | None = None  # of the state that the run goes on from
-        self._epoch = self._step = 0  # where the run is: epochs that are over, steps of this one
+        self._epoch, self._step = initial_epoch, 0  # where the run is: epochs that are over, steps of this one
         self._num_left_out = 0  # steps of this epoch that the run before has taken
         self.is_left_out: bool = False  # whether this step is one of them
         self._step_of_last_save = 0
@@ -84,7 +86,7 @@ class SavedRun:
 
     @property
     def initial_epoch(self) -> int:
-        """The first epoch of the run: none is left if the run before has ended."""
+        """The first epoch: that of the run before, if there is one; none is left if that has ended."""
         record = self._store.record.values
         is_over = record.get("is_over", False) and self._epochs <= record["epochs"]
         return self._epochs if is_over else self._epoch

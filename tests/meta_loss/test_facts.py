@@ -43,12 +43,13 @@ def test_use_as_it_was_learned_is_not_warned_of():
         (make_model(optimizers.SGD(0.1)), Y, "a learning rate of 0.001 to 0.01. Received: 0.1."),
         (make_model(optimizers.SGD(1e-5)), Y, "a learning rate of 0.001 to 0.01. Received: 1e-05."),
         (make_model(activation=None), Y, "must end in a softmax or sigmoid. Received: predictions between 1 and 3."),
+        (make_model(), Y * np.nan, "Expected finite targets, or the loss is NaN. Received: 4 value(s) that are not."),
         (make_model(), 7 * Y, "seen targets between 0 and 1. Received: targets between 0 and 7. Scale them"),
     ],
-    ids=["optimizer", "high rate", "low rate", "logits", "targets"],
+    ids=["optimizer", "high rate", "low rate", "logits", "nan", "targets"],
 )
 def test_each_difference_is_told(model, y, words):
-    with pytest.warns(UserWarning, match=f"The loss 'meta_loss' is used for something else. .*{words}"):
+    with pytest.warns(UserWarning, match="The loss 'meta_loss' is used for something else. [A-Z]"):
         [sentence] = check_use(model, X, y)
     assert words in sentence
 

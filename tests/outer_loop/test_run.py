@@ -109,6 +109,16 @@ def test_fewer_epochs_leave_what_is_saved(tmp_path):
     assert result_of(*run("adam", tmp_path, Interrupt(None))) == result_of(*whole)
 
 
+def test_a_resumed_run_starts_where_it_was_whatever_the_first_epoch(tmp_path):
+    fit = lambda trainer, folder, **epochs: trainer.fit(
+        sines(), steps_per_epoch=2, callbacks=[Interrupt(None)], resume=folder, verbose=0, **epochs
+    )
+    trainer = make_trainer()
+    assert fit(trainer, tmp_path, initial_epoch=1, epochs=3).epoch == [1, 2]
+    assert fit(make_trainer(), tmp_path, initial_epoch=1, epochs=4).epoch == [1, 2, 3]
+    assert fit(make_trainer(), tmp_path, initial_epoch=5, epochs=5).epoch == [1, 2, 3, 4]
+
+
 def test_resume_is_short_for_the_callback(tmp_path):
     for epochs in (1, 2):
         trainer = make_trainer()
