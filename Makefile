@@ -39,8 +39,10 @@ demo: venv ## meta-learn a loss for sine regression (into runs/demo; results/ ho
 test: lint ## lint, then the tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
+# XLA spends less on code that runs once.
 test-long: venv ## the tests that take minutes: layers in every mode, robots, runs that are killed
-	@$(BIN)/python -m pytest -m long -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@XLA_FLAGS=--xla_backend_optimization_level=0 \
+		$(BIN)/python -m pytest -m long -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-backends: venv .venv-jax/.installed .venv-torch/.installed ## load and train a loss on JAX and PyTorch, without TensorFlow
 	@ML3_TF_JAX_PYTHON=$(CURDIR)/.venv-jax/bin/python ML3_TF_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python \

@@ -14,7 +14,10 @@ from ml3_tf.rl import ModelBasedTrainer, ModelFreeTrainer
 from ml3_tf.saving import _manifest
 
 # The files whose tests take longest, the longest first: with one file to a worker, none of them is left for the end.
-LONGEST_FIRST = ("recipes/", "examples/", "test_inner_loop", "rl/", "baselines/", "test_meta_trainer", "saving/")
+LONGEST_FIRST = (
+    *("by_xla", "in_graphs"),
+    *("recipes/", "examples/", "test_inner_loop", "rl/", "baselines/", "test_meta_trainer", "saving/"),
+)
 SERVED_FEATURES = {"y_pred": 2, "state": 3}
 
 

@@ -24,8 +24,7 @@ COMMAND = "python recipes/ant_model_free.py --losses learned_alone --policy-laye
 SETTINGS = ant_model_free.Settings(losses=("learned_alone",), policy_layers=(1,))
 
 
-# They share a run, and so a process.
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("ant_model_free")]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

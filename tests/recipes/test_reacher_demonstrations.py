@@ -23,8 +23,7 @@ RESULTS = ROOT / "results" / "reacher_demonstrations" / "summary.json"
 SHIPPED = ROOT / "savedmodels" / "reacher_demonstrations"
 
 
-# They share a run, and so a process.
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("reacher_demonstrations")]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

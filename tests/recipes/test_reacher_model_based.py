@@ -21,8 +21,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "reacher_model_based" / "summary.json"
 
 
-# They share a run, and so a process.
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("reacher_model_based")]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

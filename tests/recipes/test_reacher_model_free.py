@@ -27,8 +27,7 @@ COMMAND = "python recipes/reacher_model_free.py --losses learned_rewards --polic
 SETTINGS = reacher_model_free.Settings(losses=("learned_rewards",), policy_layers=(1, 2))
 
 
-# They share a run, and so a process.
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("reacher_model_free")]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
