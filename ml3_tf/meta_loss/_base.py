@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from ml3_tf.feature_layout import PER_OUTPUT
 
@@ -23,46 +24,110 @@ BASES: dict[str, dict[str, Any]] = {
     "log_cosh": {},
     "binary_crossentropy": {"from_logits": False, "label_smoothing": 0.0},
     "categorical_crossentropy": {"from_logits": False, "label_smoothing": 0.0},
+    "sparse_categorical_crossentropy": {"from_logits": False},
+    "categorical_generalized_cross_entropy": {"q": 0.5},
 }
+LEARNABLE = {"delta": (1e-3, math.inf), "label_smoothing": (0.0, 0.9), "q": (1e-2, 1.0)}  # with their ranges
+OF_CLASSES = (
+    *("categorical_crossentropy", "sparse_categorical_crossentropy"),
+    "categorical_generalized_cross_entropy",
+)
+OF_LABELS = OF_CLASSES[1:]  # they take class indices, too
 SCALES = 0.3, 3.0  # of the first layer: errors between a third and three reach the bend of its activation
 
 
-@dataclasses.dataclass(frozen=True)
-class Base:
-    """A loss of Keras that a meta-loss adds to.
+@keras.saving.register_keras_serializable("ml3_tf")
+class Base(keras.layers.Layer):
+    """A loss of Keras that a meta-loss adds to. Its own parameters, if it has any, are learned with the network.
 
     Args:
         name: One of `BASES`.
-        arguments: Its arguments.
+        arguments: Its arguments. A `delta`, `label_smoothing` or `q` is what the learned one starts from.
+        **kwargs: Those of every Keras layer.
 
     Raises:
-        ValueError: Another name, or other arguments.
+        ValueError: Another name, other arguments, or a parameter outside of its range.
 
     Example:
 
-    >>> Base("huber", {"delta": 2.0}).call(keras.ops.array([[0.0]]), keras.ops.array([[3.0]])).numpy().tolist()
+    >>> base = Base("huber", {"delta": 2.0})
+    >>> base.call(keras.ops.array([[0.0]]), keras.ops.array([[3.0]])).numpy().tolist()
     [4.0]
+    >>> [variable.name for variable in base.trainable_variables]
+    ['delta']
     """
 
-    name: str
-    arguments: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        if self.name not in BASES or self.arguments.keys() != BASES[self.name].keys():
+    def __init__(self, name: str, arguments: Mapping[str, Any], **kwargs: Any) -> None:
+        if name not in BASES or arguments.keys() != BASES[name].keys():
             raise ValueError(
-                f"A base is one of {BASES} with these arguments. Received: {self.name!r} with {dict(self.arguments)}"
+                f"A base is one of {BASES} with these arguments. Received: {name!r} with {dict(arguments)}"
             )
+        super().__init__(name=name, **kwargs)
+        self._arguments = dict(arguments)
+        for parameter in LEARNABLE.keys() & arguments.keys():
+            low, high = LEARNABLE[parameter]
+            if not low <= (initial := float(arguments[parameter])) <= high:
+                raise ValueError(f"`{parameter}` of '{name}' must be from {low:g} to {high:g}. Received: {initial}")
+            self._arguments[parameter] = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(initial),
+                constraint=lambda value, low=low, high=high: ops.clip(value, low, high),
+                name=parameter,
+            )
+        self.built = True
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether targets may be class indices."""
+        return self.name in OF_LABELS
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the loss of each example, as Keras computes it: `[..., W] -> [...]`."""
-        return getattr(keras.losses, self.name)(y_true, y_pred, **self.arguments)
+        """Returns the loss of each example, as Keras computes it: `[..., W] -> [...]`. Classes are one-hot."""
+        arguments: dict[str, Any] = dict(self._arguments)
+        if self.name == "categorical_generalized_cross_entropy":
+            # As Keras's, but that probabilities stay above zero, where the slope would be infinite.
+            q, p = arguments["q"], ops.maximum(ops.sum(y_true * y_pred, axis=-1), keras.config.epsilon())
+            return (1 - ops.power(p, q)) / q  # pyright: ignore[reportOperatorIssue]
+        if self.takes_labels:
+            y_true = ops.argmax(y_true, axis=-1)
+        if (smoothing := arguments.pop("label_smoothing", None)) is not None:
+            num_classes = y_pred.shape[-1] if self.name in OF_CLASSES else 2
+            y_true = y_true * (1.0 - smoothing) + smoothing / num_classes
+        return getattr(keras.losses, self.name)(y_true, y_pred, **arguments)
+
+    def one_hot(self, y_true: Any, y_pred: Any, true_width: int) -> Any:
+        """Returns `y_true` with class indices, if it has such, as one-hot vectors; an index out of range as NaN.
+
+        Args:
+            y_true: `[..., true_width]`; or `[..., 1 + further features]`, an index first; or indices `[...]`.
+            y_pred: `[..., number of classes]`.
+            true_width: Width of `y_true` with one-hot vectors.
+        """
+        if len(y_true.shape) == len(y_pred.shape) - 1:
+            y_true = ops.expand_dims(y_true, -1)
+        num_classes = y_pred.shape[-1]
+        if y_true.shape[-1] != true_width - num_classes + 1:
+            return y_true
+        labels = y_true[..., 0]
+        vectors: Any = ops.one_hot(ops.cast(labels, "int32"), num_classes, dtype=y_true.dtype)
+        is_class = (labels >= 0) & (labels < num_classes)
+        vectors = ops.where(ops.expand_dims(is_class, -1), vectors, math.nan)
+        return ops.concatenate([vectors, y_true[..., 1:]], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the name and all arguments in one dictionary."""
-        return {"name": self.name, **self.arguments}
+        """Returns the name and all arguments, learned ones as they are now, in one dictionary."""
+        learned = LEARNABLE.keys() & self._arguments.keys()
+        return {
+            "name": self.name,
+            **{key: float(value) if key in learned else value for key, value in self._arguments.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Base:
+        return get_base(config)
 
 
-def get_base(base: LossLike | Base | Mapping[str, Any]) -> Base:
+def get_base(base: LossLike | Base | Mapping[str, Any], dtype: str | None = None) -> Base:
     """Returns a base, given itself, its configuration, or a Keras loss: an object, a function or a name such as "mse".
 
     Raises:
@@ -72,16 +137,19 @@ def get_base(base: LossLike | Base | Mapping[str, Any]) -> Base:
 
     if isinstance(base, Base):
         return base
+    if isinstance(base, str) and base in BASES:  # also those whose names Keras does not look up
+        return Base(base, BASES[base], dtype=dtype)
     if isinstance(base, Mapping):
-        return Base(base.get("name", ""), {name: value for name, value in base.items() if name != "name"})
+        return Base(base.get("name", ""), {name: base[name] for name in base if name != "name"}, dtype=dtype)
     function, given = get_loss_function(keras.losses.get(base))
     name = getattr(function, "__name__", None)
-    if name not in BASES or getattr(keras.losses, name) is not function or given.get("axis", -1) != -1:
+    is_plain = given.get("axis", -1) == -1 and given.get("ignore_class") is None
+    if name not in BASES or getattr(keras.losses, name) is not function or not is_plain:
         raise ValueError(
-            f"`base` must be one of {list(BASES)} along the last axis: a loss of Keras, or its name. Received: "
-            f"base={base!r}"
+            f"`base` must be one of {list(BASES)} along the last axis, with no class ignored: a loss of Keras, or its "
+            f"name. Received: base={base!r}"
         )
-    return Base(name, {key: given.get(key, default) for key, default in BASES[name].items()})
+    return Base(name, {key: given.get(key, default) for key, default in BASES[name].items()}, dtype=dtype)
 
 
 def check_base(meta_loss: MetaLoss) -> None:
@@ -91,13 +159,13 @@ def check_base(meta_loss: MetaLoss) -> None:
     pred_width, true_width, *_ = meta_loss.features.values()
     if pred_width != true_width:
         raise ValueError(
-            "`base` scores the prediction against the second feature: expected two first `features` of one width. "
-            f"Received: features={meta_loss.features}"
+            "`base` scores the prediction against the second feature: expected two first `features` of one width, that "
+            f"of one-hot vectors for classes. Received: features={meta_loss.features}"
         )
-    if meta_loss.mode == PER_OUTPUT and meta_loss.base.name == "categorical_crossentropy":
+    if meta_loss.base.name in OF_CLASSES and (meta_loss.mode == PER_OUTPUT or pred_width < 2):
         raise ValueError(
-            "A per-output loss scores pairs, and categorical_crossentropy whole vectors: expected mode='per_sample' "
-            "and `features` as wide as the classes, or base='binary_crossentropy'."
+            f"{meta_loss.base.name} scores whole vectors: expected mode='per_sample' and `features` as wide as the "
+            f"classes, or base='binary_crossentropy'. Received: mode={meta_loss.mode!r}, features={meta_loss.features}"
         )
 
 
@@ -105,7 +173,7 @@ def add_base(base: LossLike, meta_loss: MetaLoss) -> MetaLoss:
     """Returns a loss after its network, whose last layer is zero, was put beside a base and made to read the error."""
     if len(meta_loss.network.layers) + meta_loss.pools_examples < 2:
         raise ValueError("A network beside a base needs a hidden layer. Received: hidden_units=()")
-    meta_loss.base = get_base(base)
+    meta_loss.base = get_base(base, meta_loss.dtype)
     check_base(meta_loss)
     first = meta_loss.network.layers[0]
     scale = np.reshape(meta_loss.input_scale or [1.0], (-1, 1))

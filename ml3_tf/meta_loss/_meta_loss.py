@@ -66,7 +66,9 @@ class MetaLoss(keras.losses.Loss):
         score_network: In mode `"per_set"` alone, the built Keras model that maps the pooled learned features to the
             score, `-> [batch, 1]` (`[batch, 2]` with `learning_rate="network"`).
         base: Optional Keras loss, or its name, that the network adds to: "mse", "mae", "huber", "log_cosh",
-            "binary_crossentropy" or "categorical_crossentropy". It scores the prediction against the second feature.
+            "binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy" or
+            "categorical_generalized_cross_entropy". It scores the prediction against the second feature. The last two
+            take class indices as Keras does, or one-hot vectors; `features` are as wide as the classes.
 
     Raises:
         ValueError: A mode, layout or scale that does not fit the network; at call time, shapes that do not fit the
@@ -103,7 +105,7 @@ class MetaLoss(keras.losses.Loss):
         self.input_scale: list[float] | None = None if input_scale is None else [float(scale) for scale in input_scale]
         self.learning_rate: float | Literal["network"] | None = learning_rate
         feature_layout.check(self)
-        self.base: Base | None = None if base is None else get_base(base)
+        self.base: Base | None = None if base is None else get_base(base, self.dtype)
         check_base(self)
         self.facts: TrainingFacts | None = None  # what it was learned with, see `check_use`
         is_scalar = isinstance(learning_rate, (int, float))
@@ -176,7 +178,8 @@ class MetaLoss(keras.losses.Loss):
         """Returns a `MetaLoss` that starts as a loss of Keras: the base plus a network, whose last layer is zero.
 
         Meta-training starts where a practitioner would, and has to find what is better, not how to learn at all. The
-        first layer of the network reads the error, at several scales.
+        first layer of the network reads the error, at several scales. A parameter of the base is learned as well: the
+        `delta` of Huber, `label_smoothing`, the `q` of generalized cross-entropy.
 
         Args:
             base: As in `MetaLoss`; the others are those of `mlp`, with at least one hidden layer.
@@ -192,12 +195,13 @@ class MetaLoss(keras.losses.Loss):
 
     @property
     def layers(self) -> list[keras.layers.Layer]:
-        """The layers that hold the weights: network, score network of a per-set loss, scalar rate."""
-        return [layer for layer in (self.network, self.score_network, self.learned_rate) if layer is not None]
+        """The layers that hold the weights: network, score network of a per-set loss, scalar rate, base."""
+        layers = self.network, self.score_network, self.learned_rate, self.base
+        return [layer for layer in layers if layer is not None and layer.weights]
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """The variables phi that meta-training moves: those of the networks, then the scalar rate if there is one."""
+        """The variables phi that meta-training moves: of networks, scalar rate and base."""
         return [variable for layer in self.layers for variable in layer.trainable_variables]
 
     @property
@@ -227,6 +231,8 @@ class MetaLoss(keras.losses.Loss):
                 elsewhere weights multiply the values, which is left to Keras.
         """
         y_true, y_pred = feature_layout.with_width(y_true, self.dtype), feature_layout.with_width(y_pred, self.dtype)
+        if self.base is not None and self.base.takes_labels:
+            y_true = self.base.one_hot(y_true, y_pred, sum(self.features.values()) - y_pred.shape[-1])
         feature_layout.check_shapes(self, y_true, y_pred)
         if self.mode == PER_OUTPUT:
             return ops.mean(self._score(ops.stack([y_pred, y_true], axis=-1)), axis=-1)

@@ -183,6 +183,17 @@ def _categorical_crossentropy(y_true: Array, y_pred: Array, base: dict[str, Any]
     return -np.sum(y_true * np.log(y_pred), axis=-1)
 
 
+def _sparse_categorical_crossentropy(y_true: Array, y_pred: Array, base: dict[str, Any]) -> Array:
+    logits = y_pred if base["from_logits"] else np.log(_clip(y_pred, EPSILON, 1 - EPSILON))
+    labels = np.argmax(y_true.real, axis=-1)[..., np.newaxis]
+    return -np.take_along_axis(_log_softmax(logits), labels, axis=-1)[..., 0]
+
+
+def _generalized_cross_entropy(y_true: Array, y_pred: Array, base: dict[str, Any]) -> Array:
+    p = np.sum(y_true * y_pred, axis=-1)
+    return (1 - np.where(p.real > EPSILON, p, EPSILON) ** base["q"]) / base["q"]
+
+
 EPSILON = 1e-7  # Keras's, which keeps logarithms of probabilities finite
 # Keras's losses that a meta-loss may start as; functions of y_true, y_pred and the description of the loss.
 BASES: dict[str, Callable[[Array, Array, dict[str, Any]], Array]] = {
@@ -194,4 +205,6 @@ BASES: dict[str, Callable[[Array, Array, dict[str, Any]], Array]] = {
     ),
     "binary_crossentropy": _binary_crossentropy,
     "categorical_crossentropy": _categorical_crossentropy,
+    "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
+    "categorical_generalized_cross_entropy": _generalized_cross_entropy,
 }

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import ml3_tf
 from ml3_tf.meta_loss._base import BASES, get_base
@@ -17,16 +18,23 @@ LOSSES = {
     "binary logits": keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1),
     "categorical": "categorical_crossentropy",
     "categorical logits": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2),
+    "sparse": "sparse_categorical_crossentropy",
+    "sparse logits": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    "generalized": keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7),
 }
+OF_CLASSES = [name for name in LOSSES if name.startswith(("categorical", "sparse", "generalized"))]
+OF_LABELS = [name for name in OF_CLASSES if not name.startswith("categorical")]
 GENERATOR = np.random.default_rng(0)
 Y_PRED = GENERATOR.dirichlet([1.0] * 3, 5).astype("float32")
-Y_TRUE = np.eye(3, dtype="float32")[[0, 1, 2, 1, 0]]
+LABELS = np.array([0, 1, 2, 1, 0])
+Y_TRUE = np.eye(3, dtype="float32")[LABELS]
 
 
 def of_keras(base):
+    takes_labels = base in [LOSSES[name] for name in OF_LABELS]
     loss = keras.losses.get(base)
     return (loss.call if isinstance(loss, keras.losses.Loss) else loss)(
-        keras.ops.convert_to_tensor(Y_TRUE), keras.ops.convert_to_tensor(Y_PRED)
+        keras.ops.convert_to_tensor(LABELS if takes_labels else Y_TRUE), keras.ops.convert_to_tensor(Y_PRED)
     )
 
 
@@ -51,7 +59,7 @@ def test_a_loss_around_a_base_is_the_base_at_first(name):
     np.testing.assert_array_equal(around(name).call(Y_TRUE, Y_PRED), of_keras(LOSSES[name]))
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if "categorical" not in name])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in OF_CLASSES])
 def test_a_per_output_loss_is_the_base_at_first(name):
     loss = ml3_tf.MetaLoss.around(LOSSES[name], mode="per_output")
     np.testing.assert_allclose(loss.call(Y_TRUE, Y_PRED), of_keras(LOSSES[name]), rtol=1e-6)
@@ -84,9 +92,8 @@ def test_it_is_exported_and_copied_with_its_base(name, mode, tmp_path):
     loss = bend(around(name, mode=mode, learning_rate=0.5))
     loaded = ml3_tf.load_meta_loss(loss.export(tmp_path))
     assert_equal_losses(loaded, loss)
-    assert loaded.base == loss.base
     copy = ml3_tf.MetaLoss.from_config(loss.get_config())
-    assert copy.base == loss.base
+    assert loaded.base.get_config() == copy.base.get_config() == loss.base.get_config()
 
 
 def test_meta_training_moves_it_from_the_base():
@@ -100,8 +107,9 @@ def test_meta_training_moves_it_from_the_base():
 
 def test_a_base_is_a_loss_of_keras():
     assert {get_base(name).name for name in BASES} == {*BASES}
-    assert get_base(get_base("huber").get_config()) == get_base("huber")
-    for wrong in ("poisson", lambda y_true, y_pred: 0.0, keras.losses.BinaryCrossentropy(axis=1)):
+    assert get_base(get_base("huber").get_config()).get_config() == {"name": "huber", "delta": 1.0}
+    ignoring = keras.losses.SparseCategoricalCrossentropy(ignore_class=0)
+    for wrong in ("poisson", lambda y_true, y_pred: 0.0, keras.losses.BinaryCrossentropy(axis=1), ignoring):
         with pytest.raises(ValueError, match="`base` must be one of .'mean_squared_error'"):
             get_base(wrong)
 
@@ -120,3 +128,109 @@ def test_a_base_must_fit_the_features():
         ml3_tf.MetaLoss.around("categorical_crossentropy", mode="per_output")
     with pytest.raises(ValueError, match="needs a hidden layer"):
         ml3_tf.MetaLoss.around("mse", ())
+    for name in OF_LABELS:
+        with pytest.raises(ValueError, match="`features` as wide as the classes"):
+            ml3_tf.MetaLoss.around(LOSSES[name])
+
+
+# Parameters of a base
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "low", "high"),
+    [
+        (keras.losses.Huber(delta=0.5), "delta", 1e-3, np.inf),
+        (keras.losses.CategoricalCrossentropy(label_smoothing=0.1), "label_smoothing", 0.0, 0.9),
+        (keras.losses.BinaryCrossentropy(label_smoothing=0.1), "label_smoothing", 0.0, 0.9),
+        (keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7), "q", 1e-2, 1.0),
+    ],
+)
+def test_its_parameters_are_learned_within_their_range(base, name, low, high, tmp_path):
+    loss = ml3_tf.MetaLoss.around(base, features=CLASSES)
+    variable = loss.trainable_variables[-1]
+    assert variable.name == name
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(loss.call(Y_TRUE, 4 * Y_PRED - 1))
+    gradient = tape.gradient(total, variable.value)
+    changed = {}
+    for step in (1e-3, -1e-3):
+        other = ml3_tf.MetaLoss.from_config(loss.get_config())
+        other.trainable_variables[-1].assign(float(variable) + step)
+        changed[step] = float(tf.reduce_sum(other.call(Y_TRUE, 4 * Y_PRED - 1)))
+    np.testing.assert_allclose(gradient, (changed[1e-3] - changed[-1e-3]) / 2e-3, rtol=2e-2)
+
+    for slope, limit in ((1e3, low), (-1e3, high)):
+        keras.optimizers.SGD(1.0).apply([tf.constant(slope)], [variable])
+        assert float(variable) == pytest.approx(limit) or (limit == np.inf and float(variable) > 500)
+    variable.assign(0.25)
+    assert ml3_tf.load_meta_loss(loss.export(tmp_path)).base.get_config()[name] == 0.25
+    assert ml3_tf.MetaLoss.from_config(loss.get_config()).base.get_config()[name] == 0.25
+
+
+def test_a_parameter_outside_of_its_range_is_refused():
+    with pytest.raises(ValueError, match="`q` of 'categorical_generalized_cross_entropy' must be from 0.01 to 1. Rec"):
+        ml3_tf.MetaLoss.around(keras.losses.CategoricalGeneralizedCrossEntropy(q=1e-3), features=CLASSES)
+
+
+def test_meta_training_moves_the_parameter_of_a_base():
+    loss = ml3_tf.MetaLoss.around(keras.losses.Huber(delta=0.5))
+    build = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    trainer = ml3_tf.MetaTrainer(build, loss, inner_steps=2, seed=0)
+    trainer.compile(keras.optimizers.Adam(1e-2), inner_optimizer=keras.optimizers.SGD(0.01))
+    trainer.fit(ml3_tf.sine_tasks(2, seed=0), steps_per_epoch=2, verbose=0)
+    assert loss.base.get_config()["delta"] == pytest.approx(0.52, abs=1e-3)  # it is too small for these tasks
+
+
+# Class indices
+
+
+@pytest.mark.parametrize("labels", [LABELS, LABELS[:, None], Y_TRUE])
+@pytest.mark.parametrize("name", OF_LABELS)
+def test_class_indices_are_taken_as_keras_takes_them(name, labels):
+    loss = around(name)
+    np.testing.assert_array_equal(loss.call(labels, Y_PRED), of_keras(LOSSES[name]))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", loss=loss)
+    assert np.isfinite(model.train_on_batch(Y_PRED, labels))
+
+
+@pytest.mark.parametrize("name", OF_LABELS)
+def test_class_indices_of_sequences_and_with_further_features(name):
+    y_pred, labels = np.stack([Y_PRED, Y_PRED[::-1]]), np.stack([LABELS, LABELS[::-1]])
+    expected = around(name).call(np.stack([Y_TRUE, Y_TRUE[::-1]]), y_pred)
+    np.testing.assert_array_equal(around(name).call(labels, y_pred), expected)
+    loss = bend(ml3_tf.MetaLoss.around(LOSSES[name], features={"p": 3, "t": 3, "hint": 1}))
+    hint = np.arange(5.0, dtype="float32")[:, None]
+    expected = loss.call(np.concatenate([Y_TRUE, hint], 1), Y_PRED)
+    np.testing.assert_array_equal(loss.call(np.concatenate([LABELS[:, None], hint], 1), Y_PRED), expected)
+
+
+def test_an_index_out_of_range_is_nan_and_not_another_class():
+    values = np.asarray(around("sparse").call(np.array([0, 1, 2, 3, -1]), Y_PRED))
+    np.testing.assert_array_equal(np.isnan(values), [False, False, False, True, True])
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_tasks_with_class_indices_are_meta_trained_by_xla_too(name):
+    generator = np.random.default_rng(0)
+    x, labels = generator.normal(size=(2, 6, 4)).astype("float32"), generator.integers(0, 3, (2, 6))
+    targets = labels if name in OF_LABELS else np.eye(3, dtype="float32")[labels]
+    loss, norms = around(name), []
+    for jit_compile in (False, True):
+        trainer = ml3_tf.MetaTrainer(
+            lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]),
+            ml3_tf.MetaLoss.from_config(loss.get_config()),
+            inner_steps=2,
+            seed=0,
+        )
+        task_loss = "sparse_categorical_crossentropy" if name in OF_LABELS else "categorical_crossentropy"
+        trainer.compile(loss=task_loss, jit_compile=jit_compile)
+        batch = {"support": (x, targets), "query": (x, targets)}
+        history = trainer.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+        norms += history.history["meta_gradient_norm"]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4) and norms[0] > 0
+
+
+def test_a_probability_of_zero_has_a_finite_slope():
+    value, slope = around("generalized").value_and_gradient(Y_TRUE[:1], np.array([[0.0, 0.5, 0.5]], "float32"))
+    assert np.isfinite(value).all() and np.isfinite(slope).all()
