@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from ml3_tf.learner import Learner, Parameters
     from ml3_tf.meta_testing import meta_test
     from ml3_tf.meta_trainer import MetaTrainer
-    from ml3_tf.outer_loop import Checkpoint, EvolutionStrategies, TaskLoss
+    from ml3_tf.outer_loop import AdaptLoss, Checkpoint, EvolutionStrategies, TaskLoss
     from ml3_tf.saving import list_meta_losses, load_meta_loss
 
 __version__ = "0.1.0"
 __all__ = [
+    "AdaptLoss",
     "Checkpoint",
     "EvolutionStrategies",
     "LearnedRate",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AdaptLoss": "outer_loop",
     "Checkpoint": "outer_loop",
     "EvolutionStrategies": "outer_loop",
     "Learner": "learner",

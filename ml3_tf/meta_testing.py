@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike, check_counts
-from ml3_tf.inner_loop import InnerLoop, LearnerState, are_finite, count_tasks
+from ml3_tf.inner_loop import InnerLoop, LearnerState, are_finite, at_step, count_tasks
 from ml3_tf.learner import Learner, Parameters
 
 Metric: TypeAlias = Callable[[Parameters, Batch], Any]
@@ -71,7 +71,7 @@ def meta_test(
             for it: with one, further calls with other rates, or other values of the tasks, start at once.
         loss: A `MetaLoss`, any other `keras.losses.Loss`, or the name of one.
         optimizer: Any Keras optimizer, see `InnerOptimizer`.
-        tasks: `{"support": (x, y), "query": (x, y)}` of N tasks, each `[N, B, ...]`.
+        tasks: `{"support": (x, y), "query": (x, y)}` of N tasks, each `[N, B, ...]`; or with mini-batches.
         num_steps: Number of gradient steps.
         task_loss: The loss to report, on the query points of each task.
         metrics: Optional further values to report: name -> function `(parameters, tasks)` of the learners'
@@ -135,7 +135,8 @@ def _training_function(
 
     def train(learners: LearnerState, tasks: Any) -> Any:
         def body(i: Any, learners: LearnerState, curves: Any) -> Any:
-            learners = loop.step(learners, lambda _: tasks["support"])
+            examples = at_step(tasks, learners.age)["support"]
+            learners = loop.step(learners, lambda _: examples)
             put = lambda curve, value: curve.write(i, value)
             return i + 1, learners, tf.nest.map_structure(put, curves, score(learners.parameters, tasks))
 

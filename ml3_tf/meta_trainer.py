@@ -5,14 +5,14 @@ Shape letters: N tasks, B examples of a task.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, InnerOptimizerLike, LossLike, ModelLike, OptimizerLike
-from ml3_tf.inner_loop import MAX_TAPED_STEPS, LearnerState, count_tasks
+from ml3_tf.inner_loop import MAX_TAPED_STEPS, LearnerState, at_step, count_tasks
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_gradient import count_kept
 from ml3_tf.meta_loss import MetaLoss
@@ -56,7 +56,7 @@ class MetaTrainer(OuterLoop):
 
     Args:
         learner: Function without arguments that builds the Keras model which the loss shall train, or such a model.
-            It is rebuilt, so that each task gets parameters drawn by the learner's own initializers.
+            It is rebuilt: each task gets parameters drawn by the learner's own initializers.
         meta_loss: The `MetaLoss` to be learned.
         inner_steps: Number of steps that a step of `fit` trains learners for: without `lives`, their whole life.
         unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. Default: all.
@@ -202,7 +202,7 @@ class MetaTrainer(OuterLoop):
         num_steps = self.unroll if num_steps is None else num_steps
         swept = self.inner_loop.differentiate(
             learners,
-            lambda parameters, _: self.support(parameters, batch),
+            self._support_from(learners, batch),
             lambda learners: self._score(learners, batch, num_steps),
             num_steps=num_steps,
             variables=self.meta_loss.trainable_variables,
@@ -238,11 +238,7 @@ class MetaTrainer(OuterLoop):
         return self.get_metrics_result()
 
     def estimate_memory(self, batch: Batch) -> int:
-        """Returns about how many bytes a step of `fit` needs, and warns if the machine has less left; takes no step.
-
-        TensorFlow and compilation take about 1 GiB more, and loops inside of a step (recurrent layers, rollouts) keep
-        more than a graph tells.
-        """
+        """Returns about how many bytes a step of `fit` needs beside TensorFlow's own, and warns if fewer are left."""
         batch = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
         fresh = tf.function(self.draw_lives, autograph=False)  # it is traced alone: nothing is drawn
         lives = fresh.get_concrete_function(count_tasks(batch), batch).structured_outputs
@@ -251,7 +247,8 @@ class MetaTrainer(OuterLoop):
         def take(learners: LearnerState, batch: Batch) -> Any:
             if self.estimator is None:
                 return self.meta_gradient(learners, batch, num_steps=num_steps)
-            learners = self.inner_loop.step(learners, lambda parameters: self.support(parameters, batch))
+            support = self._support_from(learners, batch)
+            learners = self.inner_loop.step(learners, lambda parameters: support(parameters, 0))
             return self._score(learners, batch, num_steps), learners
 
         swept = self.unroll - num_steps if self.estimator is None else 0
@@ -271,6 +268,9 @@ class MetaTrainer(OuterLoop):
         learners, batch = self.draw_lives(count_tasks(batch), batch)
         return (learners, batch) if self._population is None else self._population.renew(learners, batch)
 
+    def _support_from(self, learners: LearnerState, batch: Batch) -> Callable[[Parameters, Any], Any]:
+        return lambda parameters, i: self.support(parameters, at_step(batch, learners.age, i))
+
     def _score(self, learners: LearnerState, batch: Batch, num_steps: int) -> tf.Tensor:
         """Returns what the learners of each task count after one of `num_steps` steps, `[N]`: L_T shaped by eq. 9."""
 
@@ -284,7 +284,7 @@ class MetaTrainer(OuterLoop):
         """Trains learners: their scores `[N]`, and the new `LearnerState`."""
         return self.inner_loop.run_and_score(
             learners,
-            lambda parameters: self.support(parameters, batch),
+            self._support_from(learners, batch),
             lambda learners: self._score(learners, batch, num_steps),
             num_steps=num_steps,
             at_every_step=self.objective.at_every_step,

@@ -3,11 +3,14 @@
 import itertools
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import ml3_tf
 from ml3_tf import sine_tasks
+from ml3_tf.datasets import tasks_from_arrays, with_minibatches
 
 
 def batches(count=1, **kwargs):
@@ -138,3 +141,156 @@ def test_too_few_tasks_or_points_are_refused(name, size):
 def test_range_that_ends_before_its_start_is_refused(name, value):
     with pytest.raises(ValueError, match=rf"`{name}` must be a number or a range \(low, high\). Received: {name}=\("):
         sine_tasks(**{name: value})
+
+
+# Tasks from arrays
+
+X = np.arange(60, dtype="float64").reshape(30, 2)  # a row tells its number: its first column is twice it
+LABELS = np.arange(30) % 5
+
+
+def draw(*args, **kwargs):
+    return next(tasks_from_arrays(*args, seed=0, **kwargs).as_numpy_iterator())
+
+
+def rows_of(x):
+    return (x[..., 0] / 2).astype(int)
+
+
+def test_a_task_is_a_random_subset_and_its_query_points_are_others():
+    y = np.sin(X[:, 0])
+    batch = draw(X, y, 50, num_support=10, num_query=5)
+    (x, targets), (query_x, _) = batch["support"], batch["query"]
+    assert (x.shape, targets.shape, query_x.shape) == ((50, 10, 2), (50, 10), (50, 5, 2))
+    assert x.dtype == targets.dtype == np.float32
+    np.testing.assert_array_equal(targets, y.astype("float32")[rows_of(x)])
+    for rows in np.concatenate([rows_of(x), rows_of(query_x)], axis=1):
+        assert len(set(rows)) == 15
+    counts = np.bincount(rows_of(x).ravel(), minlength=30)
+    assert counts.min() > 6 and counts.max() < 30  # expected: 50 * 10 / 30 = 17
+
+
+def test_classes_are_kept_apart_and_numbered_anew():
+    batch = draw(X, LABELS, 200, num_support=7, num_query=5, num_classes=2)
+    x, y = (np.concatenate(parts, axis=1) for parts in zip(batch["support"], batch["query"]))
+    assert y.shape == (200, 12, 2) and np.all(y.sum(axis=-1) == 1)
+    pairs = set()
+    for rows, targets in zip(rows_of(x), y):
+        labels, numbers = LABELS[rows], targets.argmax(axis=-1)
+        found = set(zip(labels, numbers))
+        assert len(found) == 2
+        pairs.add(tuple(sorted(found, key=lambda item: item[1])))
+    assert len(pairs) == 20  # ordered pairs of five classes
+
+
+def test_tables_of_different_sizes_are_filled_up_with_weights_of_zero():
+    small, large = (X[:6], LABELS[:6].astype("float32")), (X[6:], LABELS[6:].astype("float32"))
+    batch = draw([small[0], large[0]], [small[1], large[1]], 100, num_support=8, num_query=4)
+    sizes = set()
+    for x, y, weights, query_x, _, query_weights in zip(*batch["support"], *batch["query"]):
+        rows = rows_of(np.concatenate([x[weights == 1], query_x[query_weights == 1]]))
+        assert len(set(rows)) == len(rows)
+        assert np.all(rows < 6) or np.all(rows >= 6)
+        np.testing.assert_array_equal(y, LABELS[rows_of(x)])
+        sizes.add((int(weights.sum()), int(query_weights.sum()), bool(np.all(rows < 6))))
+    assert sizes == {(4, 2, True), (8, 4, False)}
+
+
+def test_a_table_smaller_than_a_task_is_filled_up_too():
+    batch = draw(X[:3], LABELS[:3], 20, num_support=8, num_query=4)
+    assert np.all(batch["support"][2].sum(axis=1) == 2) and np.all(batch["query"][2].sum(axis=1) == 1)
+
+
+def test_the_support_alone_is_corrupted():
+    corrupt = lambda y, seed: tf.where(tf.random.stateless_uniform(y.shape[:2], seed)[..., None] < 0.5, 1 - y, y)
+    options = {"num_support": 5, "num_query": 5, "num_classes": 2}
+    clean, noisy = (draw(X, LABELS, 100, corrupt=function, **options) for function in (None, corrupt))
+    np.testing.assert_array_equal(clean["query"][1], noisy["query"][1])
+    np.testing.assert_array_equal(clean["support"][0], noisy["support"][0])
+    assert np.mean(clean["support"][1] != noisy["support"][1]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_seed_determines_the_tasks():
+    take = lambda seed: list(tasks_from_arrays(X, LABELS, 2, seed=seed).take(2).as_numpy_iterator())
+    first, again, other = take(1), take(1), take(2)
+    for a, b in zip(first, again):
+        np.testing.assert_array_equal(a["support"][0], b["support"][0])
+    assert not np.array_equal(first[0]["support"][0], first[1]["support"][0])
+    assert not np.array_equal(first[0]["support"][0], other[0]["support"][0])
+    assert not np.array_equal(take(None)[0]["support"][0], take(None)[0]["support"][0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X, LABELS[:5], {}), "need as many rows as each other.*\\(30, 2\\).*\\(5,\\)"),
+        (([X, X[:, :1]], [LABELS, LABELS], {}), "rows of one shape in all tables"),
+        ((X[:1], LABELS[:1], {}), "at least two examples.*a table with 1"),
+        ((X[:5], LABELS[:5], {"num_classes": 1}), "at least two examples.*a table or classes with 1"),
+        ((X, LABELS, {"num_classes": 6}), "There are 5 classes. Received: num_classes=6"),
+        ((X, LABELS * 1.0, {"num_classes": 2}), "integers from 0. Received: float64 of the shape \\(30,\\)"),
+        ((X, LABELS, {"num_support": 0}), "num_support"),
+    ],
+)
+def test_arrays_that_make_no_tasks_are_refused(arguments, message):
+    x, y, options = arguments
+    with pytest.raises(ValueError, match=message):
+        tasks_from_arrays(x, y, **options)
+
+
+# Mini-batches
+
+
+def test_each_epoch_takes_the_support_in_another_order():
+    tasks = sine_tasks(2, num_support=10, seed=0)
+    rows = next(with_minibatches(tasks, 3, num_epochs=4, seed=0).as_numpy_iterator())["minibatches"]
+    assert rows.shape == (2, 12, 3)
+    epochs = rows.reshape(2, 4, 9)
+    assert all(len(set(epoch)) == 9 for task in epochs for epoch in task)
+    assert len({tuple(epoch) for task in epochs for epoch in task}) == 8
+    assert set(epochs.ravel()) == set(range(10))
+
+
+def test_a_mini_batch_is_not_larger_than_the_support():
+    with pytest.raises(ValueError, match="batch_size=101 for 100 points"):
+        with_minibatches(sine_tasks(2), 101)
+    with pytest.raises(ValueError, match="batch_size"):
+        with_minibatches(sine_tasks(2), 0)
+
+
+def test_a_learner_trains_on_mini_batches_as_fit_does():
+    keras.utils.set_random_seed(0)
+    build = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    model = build()
+    batch = next(iter(with_minibatches(sine_tasks(1, num_support=12, seed=0), 4, num_epochs=2, seed=0)))
+    optimizer = lambda: keras.optimizers.Adam(0.05)
+    losses = ml3_tf.meta_test(build, "mse", optimizer(), batch, num_steps=8, parameters=model, jit_compile=False)
+    model.compile(optimizer(), loss="mse")
+    x, y = (values[0].numpy() for values in batch["support"])
+    query_x, query_y = (values[0] for values in batch["query"])
+    expected = [model.evaluate(query_x, query_y, verbose=0)]
+    for step in range(8):  # six mini-batches, then again the first
+        rows = batch["minibatches"][0, step % 6]
+        model.train_on_batch(x[rows], y[rows])
+        expected.append(model.evaluate(query_x, query_y, verbose=0))
+    np.testing.assert_allclose(losses[:, 0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lives", [None, 8])
+def test_meta_training_takes_mini_batches_by_the_age_of_a_learner(lives):
+    seen = []
+
+    class Trainer(ml3_tf.MetaTrainer):
+        def support(self, parameters, batch):
+            seen.append(tuple(batch["support"][0].shape)[1:])
+            return batch["support"]
+
+    tasks = with_minibatches(sine_tasks(2, num_support=12, seed=0), 4, num_epochs=2, seed=0)
+    build = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    norms = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        trainer = Trainer(build, ml3_tf.MetaLoss.mlp((4,)), inner_steps=8, lives=lives, seed=0)
+        trainer.compile(inner_optimizer=keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+        norms.append(trainer.fit(tasks, steps_per_epoch=3, verbose=0).history["meta_gradient_norm"][0])
+    assert set(seen) == {(4, 1)} and norms[0] == pytest.approx(norms[1], rel=1e-3)

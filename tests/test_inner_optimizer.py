@@ -69,7 +69,7 @@ def test_trajectory_is_that_of_keras(name):
     learner = Learner(build_learner, seed=0)
     loop = InnerLoop(learner, "mse", OPTIMIZERS[name])
     start = loop.start(num_tasks=2)
-    end = tf.function(lambda start: loop.run(start, lambda _: (x, y), 4))(start)
+    end = tf.function(lambda start: loop.run(start, lambda *_: (x, y), 4))(start)
 
     for task in range(2):
         model = build_learner()

@@ -215,7 +215,7 @@ def test_the_task_loss_is_shaped_by_eq_9():
     theta = trainer._evaluated_learner.draw(2)
     learners = trainer.inner_loop.start(2, theta)
     data = next(iter(make_tasks_with_a_secret([2.0, 3.0])))
-    learners = trainer.inner_loop.run(learners, lambda parameters: trainer.support(parameters, data), 1)
+    learners = trainer.inner_loop.run(learners, lambda parameters, _: trainer.support(parameters, data), 1)
     loss = tf.reduce_mean(trainer._score(learners, data, 1))
     norms = (learners.parameters.trainable[0].numpy() ** 2).sum(axis=(1, 2))
     np.testing.assert_allclose(loss, (norms @ [2.0, 3.0]) / 2, rtol=1e-5)

@@ -46,6 +46,16 @@ def test_the_twenty_lines_run(tmp_path, monkeypatch):
     exec(BLOCKS[1].replace("epochs=100", "epochs=2, verbose=0"), names)
 
 
+def test_the_guide_makes_tasks_and_adapts_a_loss():
+    _, of_tasks, of_one_data_set, _ = blocks_of("docs/guide.md")
+    names = {}
+    exec(of_tasks, names)
+    assert tuple(next(iter(names["tasks"]))["minibatches"].shape) == (8, 40, 50)
+    exec(of_one_data_set, names)
+    scores = [snapshot["meta_loss"] for snapshot in names["adapt"].snapshots]
+    assert scores[-1] < scores[0]
+
+
 def test_tensorflow_alone_trains_as_the_loss_does(tmp_path):
     """The snippet in a process that cannot import ml3_tf, against the live loss here, under XLA."""
     loss = ml3_tf.MetaLoss.mlp((5,))
@@ -56,7 +66,7 @@ sys.modules["ml3_tf"] = None
 import keras, numpy as np
 keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1)])
-{blocks_of("docs/guide.md")[1]}
+{blocks_of("docs/guide.md")[-1]}
 x = np.linspace(-1, 1, 20).reshape(-1, 1)
 model.fit(x, np.sin(x), epochs=2, shuffle=False, batch_size=5, verbose=0)
 print([float(v) for w in model.get_weights() for v in w.ravel()])

@@ -2,13 +2,14 @@
 
 from ml3_tf.inner_loop._loop import MAX_TAPED_STEPS, InnerLoop, LearnerState
 from ml3_tf.inner_loop._shares import count_shares
-from ml3_tf.inner_loop._tasks import are_finite, count_tasks, expand_like, leave_out_masked, per_task_loss
+from ml3_tf.inner_loop._tasks import are_finite, at_step, count_tasks, expand_like, leave_out_masked, per_task_loss
 
 __all__ = [
     "MAX_TAPED_STEPS",
     "InnerLoop",
     "LearnerState",
     "are_finite",
+    "at_step",
     "count_shares",
     "count_tasks",
     "expand_like",

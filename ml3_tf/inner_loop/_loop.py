@@ -99,15 +99,15 @@ class InnerLoop:
         theta, slots = self.optimizer.step(theta, learners.slots, gradients)
         return LearnerState(Parameters(theta, non_trainable), slots, learners.perturbation)
 
-    def run(self, learners: LearnerState, support: Callable[[Parameters], Any], num_steps: int) -> LearnerState:
-        """Takes `num_steps` steps; see `step`. Gradients through many are those of `differentiate`."""
-        body = lambda i, learners: (i + 1, self.step(learners, support))
+    def run(self, learners: LearnerState, support: Callable[[Parameters, Any], Any], num_steps: int) -> LearnerState:
+        """Takes `num_steps` steps. Gradients through many are those of `differentiate`, see there for the arguments."""
+        body = lambda i, learners: (i + 1, self.step(learners, lambda parameters: support(parameters, i)))
         return tf.while_loop(lambda i, _: i < num_steps, body, (0, learners), maximum_iterations=num_steps)[1]
 
     def run_and_score(
         self,
         learners: LearnerState,
-        support: Callable[[Parameters], Any],
+        support: Callable[[Parameters, Any], Any],
         score: Callable[[LearnerState], tf.Tensor],
         *,
         num_steps: int,
@@ -117,7 +117,7 @@ class InnerLoop:
 
         Args:
             learners: `LearnerState`.
-            support: As in `step`.
+            support: As in `step`, but a function of the parameters and of the number of the step.
             score: Function of `LearnerState` that returns `[N]`.
             num_steps: Number of steps.
             at_every_step: Whether to score the learners after every step, and add the scores up.
@@ -130,7 +130,7 @@ class InnerLoop:
             return score(learners), learners
 
         def body(i: tf.Tensor, learners: LearnerState, total: tf.Tensor) -> Any:
-            learners = self.step(learners, support)
+            learners = self.step(learners, lambda parameters: support(parameters, i))
             return i + 1, learners, total + score(learners)
 
         start = 0, learners, _no_score(learners)

@@ -117,6 +117,23 @@ def are_finite(structure: Any) -> tf.Tensor:
     return tf.reduce_all([integers, *(finite(values) for values in all_values if values.dtype.is_floating)], axis=0)
 
 
+def at_step(batch: Any, ages: tf.Tensor, i: Any = 0) -> Any:
+    """Returns a batch whose support is the mini-batch of a step of learners; without mini-batches, as it is.
+
+    Args:
+        batch: Tasks; "minibatches" are the examples that each step takes, `[N, steps, examples]`, over and over.
+        ages: The number of steps that each learner has taken, `[N]`.
+        i: The number of steps since then.
+    """
+    if "minibatches" not in batch:
+        return batch
+    rows = batch["minibatches"]
+    step = tf.math.floormod(ages + tf.cast(i, ages.dtype), tf.cast(tf.shape(rows)[1], ages.dtype))
+    rows = tf.gather(rows, step, batch_dims=1)
+    take = lambda values: tf.gather(values, rows, batch_dims=1)
+    return {**batch, "support": tf.nest.map_structure(take, batch["support"])}
+
+
 def count_tasks(batch: Any) -> int:
     """Returns N of `{"support": ..., "query": ...}`, after a check of its form."""
     if not isinstance(batch, dict) or not {"support", "query"} <= set(batch):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from ml3_tf.arguments import LossLike
-from ml3_tf.feature_layout import PER_SET
+from ml3_tf.feature_layout import PER_OUTPUT, PER_SET
 from ml3_tf.meta_loss import MetaLoss
 
 FixedFeatures: TypeAlias = Mapping[str, Sequence[float | None]]
@@ -165,7 +165,7 @@ def evaluate_on_plane(
 
     Returns:
         Pair `(value, gradient)` of float arrays in the shape of the points: the loss, and its derivative with respect
-        to the prediction.
+        to the prediction. A loss around one of classes, such as categorical crossentropy, is that of the first of two.
 
     Raises:
         ValueError: The loss is a per-set loss; `fixed` has an unknown feature or a wrong width, or does not leave one
@@ -187,9 +187,14 @@ def evaluate_on_plane(
     features = keras_loss.features if isinstance(keras_loss, MetaLoss) else {"y_pred": 1, "y_true": 1}
     y_true, y_pred = np.broadcast_arrays(np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float))
     pred_template, true_template = _templates(features, fixed or {})
-    results = _value_and_gradient(keras_loss, _fill(true_template, y_true), _fill(pred_template, y_pred))
+    targets, predictions = _fill(true_template, y_true), _fill(pred_template, y_pred)
+    if isinstance(keras_loss, MetaLoss) and keras_loss.mode == PER_OUTPUT and keras_loss.base is not None:
+        if keras_loss.base.is_of_classes:
+            targets, predictions = (np.hstack([values, 1 - values]) for values in (targets, predictions))
+    results = _value_and_gradient(keras_loss, targets, predictions)
     value, gradient = (np.asarray(values, dtype=float) for values in results)
-    return value.reshape(y_pred.shape), gradient[:, np.isnan(pred_template)].reshape(y_pred.shape)
+    free = int(np.flatnonzero(np.isnan(pred_template))[0])
+    return value.reshape(y_pred.shape), gradient[:, free].reshape(y_pred.shape)
 
 
 def check_range(y_range: Sequence[float]) -> tuple[float, float]:

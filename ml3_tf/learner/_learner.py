@@ -4,6 +4,7 @@ Shape letters: N tasks, B examples of a task.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -153,7 +154,7 @@ class Learner:
             trainable, non_trainable, x = inputs
             with second_derivatives(rnn_by_scan):
                 outputs: Any = self.model.stateless_call(
-                    list(trainable), list(non_trainable), x, training=training, return_losses=True
+                    list(trainable), list(non_trainable), x, return_losses=True, **_mode(self.model, training)
                 )
             y_pred, non_trainable, losses = outputs
             mask = get_mask(y_pred)
@@ -196,7 +197,7 @@ class Learner:
 
         def train(x: Any) -> Any:
             with second_derivatives(rnn_by_scan), keras.StatelessScope() as scope:
-                y_pred = self.model(x, training=True)
+                y_pred = self.model(x, **_mode(self.model, training=True))
             is_moved[:] = [scope.get_current_value(variable) is not None for variable in variables]
             _refuse_moved([v.path for v in self.model.trainable_variables if scope.get_current_value(v) is not None])
             return y_pred
@@ -215,6 +216,12 @@ class Learner:
                 return [make_drawer(variable, seeds) for variable in variables]
 
             return [record(model.trainable_variables), record(model.non_trainable_variables)]
+
+
+def _mode(model: keras.Model, training: bool) -> dict[str, bool]:
+    """Returns the argument `training` of a call, for models that take it, as all of Keras's own do."""
+    parameters = inspect.signature(model.call).parameters
+    return {"training": training} if "training" in parameters else {}
 
 
 def _refuse_moved(names: list[str]) -> None:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ml3_tf.feature_layout import PER_OUTPUT
+from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, shape_of
 
 if TYPE_CHECKING:
     from ml3_tf.arguments import LossLike
@@ -77,13 +77,23 @@ class Base(keras.layers.Layer):
         self.built = True
 
     @property
+    def is_of_classes(self) -> bool:
+        """Whether it scores the probabilities of all classes together."""
+        return self.name in OF_CLASSES
+
+    @property
     def takes_labels(self) -> bool:
         """Whether targets may be class indices."""
         return self.name in OF_LABELS
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the loss of each example, as Keras computes it: `[..., W] -> [...]`. Classes are one-hot."""
-        arguments: dict[str, Any] = dict(self._arguments)
+        """Returns the loss of each example, as Keras computes it: `[..., W] -> [...]`.
+
+        Classes are one-hot. What follows the target in `y_true` is left out.
+        """
+        if self.is_of_classes and y_pred.shape[-1] == 1:
+            raise ValueError(f"{self.name} needs a prediction for each class. Received: y_pred {tuple(y_pred.shape)}")
+        y_true, arguments = y_true[..., : y_pred.shape[-1]], dict(self._arguments)
         if self.name == "categorical_generalized_cross_entropy":
             # As Keras's, but that probabilities stay above zero, where the slope would be infinite.
             q, p = arguments["q"], ops.maximum(ops.sum(y_true * y_pred, axis=-1), keras.config.epsilon())
@@ -91,22 +101,22 @@ class Base(keras.layers.Layer):
         if self.takes_labels:
             y_true = ops.argmax(y_true, axis=-1)
         if (smoothing := arguments.pop("label_smoothing", None)) is not None:
-            num_classes = y_pred.shape[-1] if self.name in OF_CLASSES else 2
-            y_true = y_true * (1.0 - smoothing) + smoothing / num_classes
+            num_classes = shape_of(y_pred)[-1] if self.is_of_classes else 2
+            y_true = y_true * (1.0 - smoothing) + smoothing / ops.cast(num_classes, y_pred.dtype)
         return getattr(keras.losses, self.name)(y_true, y_pred, **arguments)
 
-    def one_hot(self, y_true: Any, y_pred: Any, true_width: int) -> Any:
+    def one_hot(self, y_true: Any, y_pred: Any, further: int = 0) -> Any:
         """Returns `y_true` with class indices, if it has such, as one-hot vectors; an index out of range as NaN.
 
         Args:
-            y_true: `[..., true_width]`; or `[..., 1 + further features]`, an index first; or indices `[...]`.
-            y_pred: `[..., number of classes]`.
-            true_width: Width of `y_true` with one-hot vectors.
+            y_true: `[..., classes + further]`; or with an index, `[..., 1 + further]`; or indices `[...]`.
+            y_pred: `[..., classes]`.
+            further: Width of what follows the one-hot vector.
         """
         if len(y_true.shape) == len(y_pred.shape) - 1:
             y_true = ops.expand_dims(y_true, -1)
         num_classes = y_pred.shape[-1]
-        if y_true.shape[-1] != true_width - num_classes + 1:
+        if y_true.shape[-1] != 1 + further:
             return y_true
         labels = y_true[..., 0]
         vectors: Any = ops.one_hot(ops.cast(labels, "int32"), num_classes, dtype=y_true.dtype)
@@ -162,11 +172,13 @@ def check_base(meta_loss: MetaLoss) -> None:
             "`base` scores the prediction against the second feature: expected two first `features` of one width, that "
             f"of one-hot vectors for classes. Received: features={meta_loss.features}"
         )
-    if meta_loss.base.name in OF_CLASSES and (meta_loss.mode == PER_OUTPUT or pred_width < 2):
+    if meta_loss.base.is_of_classes and pred_width < 2 and meta_loss.mode != PER_OUTPUT:
         raise ValueError(
-            f"{meta_loss.base.name} scores whole vectors: expected mode='per_sample' and `features` as wide as the "
-            f"classes, or base='binary_crossentropy'. Received: mode={meta_loss.mode!r}, features={meta_loss.features}"
+            f"{meta_loss.base.name} scores whole vectors: expected mode='per_output', or `features` as wide as the "
+            f"classes. Received: mode={meta_loss.mode!r}, features={meta_loss.features}"
         )
+    if meta_loss.learning_rate == FROM_NETWORK:
+        raise ValueError("With a `base`, `learning_rate` is None or a number. Received: learning_rate='network'")
 
 
 def add_base(base: LossLike, meta_loss: MetaLoss) -> MetaLoss:

@@ -230,17 +230,19 @@ class MetaLoss(keras.losses.Loss):
             sample_weight: Optional `[...]`, how much each example counts in its set. Read in mode `"per_set"` alone:
                 elsewhere weights multiply the values, which is left to Keras.
         """
-        y_true, y_pred = feature_layout.with_width(y_true, self.dtype), feature_layout.with_width(y_pred, self.dtype)
+        y_true, y_pred = (feature_layout.with_width(values, self.dtype) for values in (y_true, y_pred))
         if self.base is not None and self.base.takes_labels:
-            y_true = self.base.one_hot(y_true, y_pred, sum(self.features.values()) - y_pred.shape[-1])
+            y_true = self.base.one_hot(y_true, y_pred, sum([*self.features.values()][2:]))
         feature_layout.check_shapes(self, y_true, y_pred)
         if self.mode == PER_OUTPUT:
-            return ops.mean(self._score(ops.stack([y_pred, y_true], axis=-1)), axis=-1)
-        inputs = ops.concatenate([y_pred, y_true], axis=-1)
-        if self.mode == PER_SAMPLE:
-            return self._score(inputs)
-        scores = self._score(inputs, feature_layout.example_weights(y_pred, sample_weight))
-        return ops.broadcast_to(scores, feature_layout.shape_of(inputs)[:-1])
+            values = ops.mean(self._score(ops.stack([y_pred, y_true], axis=-1)), axis=-1)
+        else:
+            weights = feature_layout.example_weights(y_pred, sample_weight) if self.pools_examples else None
+            values = self._score(ops.concatenate([y_pred, y_true], axis=-1), weights)
+            values = ops.broadcast_to(values, feature_layout.shape_of(y_pred)[:-1])
+        if self.base is not None:
+            values = self.base.call(y_true, y_pred) + values
+        return values if self.learned_rate is None else self.learned_rate(values)
 
     def value_and_gradient(self, y_true: TensorLike, y_pred: TensorLike) -> tuple[np.ndarray, np.ndarray]:
         """Returns the loss of each example and its derivative with respect to `y_pred`; needs TensorFlow.
@@ -261,16 +263,13 @@ class MetaLoss(keras.losses.Loss):
         return cast(Any, (ops.convert_to_numpy(value), ops.convert_to_numpy(gradient)))
 
     def _score(self, inputs: Any, weights: Any = None) -> Any:
-        """The base plus M_phi of each feature vector, or of its set, times the learned rate."""
+        """M_phi of each feature vector, or of its set; times the rate of the network, if it has one."""
         scale = self.input_scale
         scaled = inputs if scale is None else inputs / ops.convert_to_tensor(scale, dtype=inputs.dtype)
         values = self._apply_networks(scaled, weights)[..., 0]
-        if self.base is not None:
-            width, *_ = self.features.values()
-            values = self.base.call(inputs[..., width : 2 * width], inputs[..., :width]) + values
-        if self.learning_rate == FROM_NETWORK:
-            return values * ops.softplus(self._apply_networks(ops.stop_gradient(scaled), weights)[..., 1])
-        return self.learned_rate(values) if self.learned_rate is not None else values
+        if self.learning_rate != FROM_NETWORK:
+            return values
+        return values * ops.softplus(self._apply_networks(ops.stop_gradient(scaled), weights)[..., 1])
 
     def _apply_networks(self, inputs: Any, weights: Any) -> Any:
         """`[..., F] -> [..., outputs]`; of a set `[..., B, F] -> [..., 1, outputs]`."""

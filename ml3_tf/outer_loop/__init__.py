@@ -1,5 +1,6 @@
 """The outer loop: the meta-gradient moves phi, the variables of the learned loss. Eq. 5 and 6 of ML3."""
 
+from ml3_tf.outer_loop._adapt import AdaptLoss
 from ml3_tf.outer_loop._checkpoint import Checkpoint
 from ml3_tf.outer_loop._checks import get_metric
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
@@ -10,6 +11,7 @@ from ml3_tf.outer_loop._population import Kept, Population
 from ml3_tf.outer_loop._task_loss import TaskLoss, as_task_loss
 
 __all__ = [
+    "AdaptLoss",
     "Checkpoint",
     "EvolutionStrategies",
     "ExtraLoss",

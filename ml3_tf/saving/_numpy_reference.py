@@ -44,26 +44,26 @@ def value_and_derivative(
 
 
 def _loss(description: dict[str, Any], weights: Mapping[str, Array], y_true: Array, y_pred: Array) -> Array:
+    """The values of a `MetaLoss`, `[B]`."""
     if description["mode"] == PER_OUTPUT:
-        return np.mean(_score(description, weights, np.stack([y_pred, y_true], axis=-1)), axis=-1)
-    return _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
+        values = np.mean(_score(description, weights, np.stack([y_pred, y_true], axis=-1)), axis=-1)
+    else:
+        values = _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
+    if (base := description["base"]) is not None:
+        values = values + BASES[base["name"]](y_true[:, : y_pred.shape[-1]], y_pred, base)
+    return values * np.exp(np.float64(weights["log_rate"])) if "log_rate" in weights else values
 
 
 def _score(description: dict[str, Any], weights: Mapping[str, Array], inputs: Array) -> Array:
-    """The scores of a `MetaLoss`: `[..., F] -> [...]`; each example of a set has the one score."""
+    """What the networks of a `MetaLoss` give: `[..., F] -> [...]`; each example of a set has the one score."""
     scaled = inputs if description["input_scale"] is None else inputs / np.array(description["input_scale"])
     outputs = _network(description["network"], weights, "", scaled)
     if description["mode"] == PER_SET:
         outputs = _network(description["score_network"], weights, "score.", np.mean(outputs, axis=0, keepdims=True))
         outputs = np.broadcast_to(outputs, (len(inputs), outputs.shape[-1]))
-    values, rate = outputs[..., 0], description["learning_rate"]
-    if description["base"] is not None:
-        width = description["features"][0]["width"]
-        y_pred, y_true = inputs[..., :width], inputs[..., width : 2 * width]
-        values = values + BASES[description["base"]["name"]](y_true, y_pred, description["base"])
-    if rate == FROM_NETWORK:
-        return values * _softplus(outputs[..., 1].real)  # no gradient flows from the rate
-    return values if rate is None else values * np.exp(np.float64(weights["log_rate"]))
+    if description["learning_rate"] == FROM_NETWORK:
+        return outputs[..., 0] * _softplus(outputs[..., 1].real)  # no gradient flows from the rate
+    return outputs[..., 0]
 
 
 def _network(description: dict[str, Any], weights: Mapping[str, Array], prefix: str, x: Array) -> Array:

@@ -68,7 +68,7 @@ def scalar_learned_loss(steps, jit_compile=None, untracked_steps=0):
 
     def differentiate():
         learners = loop.start(1, Parameters([tf.constant([[[1.3]]], "float64")], []))
-        learners = loop.run(learners, lambda _: (x, y), untracked_steps)
+        learners = loop.run(learners, lambda *_: (x, y), untracked_steps)
         score = lambda learners: tf.reduce_sum(tf.square(loop.predict(learners.parameters, x) - y)) / 2
         swept = loop.differentiate(learners, lambda *_: (x, y), score, num_steps=steps, variables=[loss.phi])
         return swept.loss, swept.gradients[0], swept.carry_gradients[0]
@@ -223,7 +223,7 @@ def test_a_run_equals_compile_and_train_on_batch(name, mode, weighted):
     learner = Learner(model)
     loop = InnerLoop(learner, meta_loss, optimizers.Adam(0.01))
     start = loop.start(1, learner.copies(model, 1))
-    end = tf.function(lambda start: loop.run(start, lambda _: (x, y, weights) if weighted else (x, y), 3))(start)
+    end = tf.function(lambda start: loop.run(start, lambda *_: (x, y, weights) if weighted else (x, y), 3))(start)
     prediction = loop.predict(end.parameters, x)
 
     model.compile(optimizer=optimizers.Adam(0.01), loss=meta_loss, run_eagerly=True)  # no work for a graph
@@ -288,7 +288,7 @@ def test_a_masked_run_equals_compile_and_train_on_batch(weights):
     weights = None if weights is None else rng.uniform(size=weights)
     loop = InnerLoop(Learner(model), "mse", optimizers.SGD(0.5))
     part = tf.nest.map_structure(lambda values: values[np.newaxis], (x, y) if weights is None else (x, y, weights))
-    end = tf.function(lambda start: loop.run(start, lambda _: part, 3))(loop.start(1, loop.learner.copies(model, 1)))
+    end = tf.function(lambda start: loop.run(start, lambda *_: part, 3))(loop.start(1, loop.learner.copies(model, 1)))
 
     model.compile(optimizer=optimizers.SGD(0.5), loss="mse", run_eagerly=True)
     of_steps = None if weights is None else np.broadcast_to(weights.reshape(6, -1), (6, 5))
@@ -322,7 +322,7 @@ def test_eager_graph_and_xla_agree():
     start = loop.start(num_tasks=4)
     results = [
         function(start).parameters.trainable
-        for run in [lambda start: loop.run(start, lambda _: (x, y), 3)]
+        for run in [lambda start: loop.run(start, lambda *_: (x, y), 3)]
         for function in (run, tf.function(run), tf.function(run, jit_compile=True))
     ]
     for other in results[1:]:

@@ -285,3 +285,14 @@ def test_unknown_or_misshapen_fixed_features_are_refused():
         evaluate_on_plane(loss, y_true=0.0, y_pred=0.0, fixed={"velocity": [1.0]})
     with pytest.raises(ValueError, match=r"`fixed\['state'\]` must have the shape \(3,\)\. Received: shape \(2,\)"):
         evaluate_on_plane(loss, y_true=0.0, y_pred=0.0, fixed={"state": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize("base", ["categorical_crossentropy", "sparse_categorical_crossentropy"])
+def test_a_loss_around_one_of_classes_is_that_of_the_first_of_two(base):
+    p = np.linspace(0.1, 0.9, 5)
+    loss = MetaLoss.around(base, mode="per_output", dtype="float64")
+    for target, expected in ((1.0, -np.log(p)), (0.0, -np.log(1 - p))):
+        value, _ = evaluate_on_plane(loss, y_true=target, y_pred=p)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="needs a prediction for each class"):
+        loss.call(np.ones((3, 1)), np.ones((3, 1)))

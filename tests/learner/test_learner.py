@@ -194,3 +194,22 @@ def test_a_forward_pass_that_overwrites_what_is_trained_is_refused():
     learner = Learner(keras.Sequential([keras.Input((4,)), spectral, layers.Dense(1)]))
     with pytest.raises(ValueError, match="its forward pass overwrites .*kernel.*`SpectralNormalization` does so"):
         learner.apply(learner.draw(2), tf.zeros((2, 5, 4)), training=True)
+
+
+def test_a_model_whose_call_does_not_take_training():
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.dense(x)
+
+    def build():
+        model = Plain()
+        model(np.zeros((1, 3), "float32"))
+        return model
+
+    learner = Learner(build, seed=0)
+    x = np.ones((2, 4, 3), "float32")
+    assert tuple(learner.predict(learner.draw(2), x).shape) == (2, 4, 1)

@@ -59,10 +59,10 @@ def test_a_loss_around_a_base_is_the_base_at_first(name):
     np.testing.assert_array_equal(around(name).call(Y_TRUE, Y_PRED), of_keras(LOSSES[name]))
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in OF_CLASSES])
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_per_output_loss_is_the_base_at_first(name):
     loss = ml3_tf.MetaLoss.around(LOSSES[name], mode="per_output")
-    np.testing.assert_allclose(loss.call(Y_TRUE, Y_PRED), of_keras(LOSSES[name]), rtol=1e-6)
+    np.testing.assert_array_equal(loss.call(Y_TRUE, Y_PRED), of_keras(LOSSES[name]))
 
 
 def test_a_set_has_the_base_of_each_example_and_the_score_of_all():
@@ -86,10 +86,11 @@ def test_the_rate_multiplies_base_and_network():
     np.testing.assert_allclose(loss.call(Y_TRUE, Y_PRED), of_keras("mse") / 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["per_sample", "per_set"])
+@pytest.mark.parametrize("mode", ["per_sample", "per_output", "per_set"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_it_is_exported_and_copied_with_its_base(name, mode, tmp_path):
-    loss = bend(around(name, mode=mode, learning_rate=0.5))
+    features = None if mode == "per_output" else CLASSES
+    loss = bend(ml3_tf.MetaLoss.around(LOSSES[name], mode=mode, features=features, learning_rate=0.5))
     loaded = ml3_tf.load_meta_loss(loss.export(tmp_path))
     assert_equal_losses(loaded, loss)
     copy = ml3_tf.MetaLoss.from_config(loss.get_config())
@@ -124,12 +125,13 @@ def test_a_configuration_names_a_base_and_its_arguments():
 def test_a_base_must_fit_the_features():
     with pytest.raises(ValueError, match="expected two first `features` of one width"):
         ml3_tf.MetaLoss.around("mse", features={"p": 3, "t": 2})
-    with pytest.raises(ValueError, match="base='binary_crossentropy'"):
-        ml3_tf.MetaLoss.around("categorical_crossentropy", mode="per_output")
+    network = ml3_tf.MetaLoss.mlp(learning_rate="network").network
+    with pytest.raises(ValueError, match="With a `base`, `learning_rate` is None or a number"):
+        ml3_tf.MetaLoss(network, base="mse", learning_rate="network")
     with pytest.raises(ValueError, match="needs a hidden layer"):
         ml3_tf.MetaLoss.around("mse", ())
-    for name in OF_LABELS:
-        with pytest.raises(ValueError, match="`features` as wide as the classes"):
+    for name in OF_CLASSES:
+        with pytest.raises(ValueError, match="expected mode='per_output', or `features` as wide as the classes"):
             ml3_tf.MetaLoss.around(LOSSES[name])
 
 
@@ -189,6 +191,8 @@ def test_meta_training_moves_the_parameter_of_a_base():
 def test_class_indices_are_taken_as_keras_takes_them(name, labels):
     loss = around(name)
     np.testing.assert_array_equal(loss.call(labels, Y_PRED), of_keras(LOSSES[name]))
+    per_output = ml3_tf.MetaLoss.around(LOSSES[name], mode="per_output")
+    np.testing.assert_array_equal(per_output.call(labels, Y_PRED), of_keras(LOSSES[name]))
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", loss=loss)
     assert np.isfinite(model.train_on_batch(Y_PRED, labels))

@@ -159,7 +159,7 @@ def test_each_learner_trains_with_its_own_loss(mode, weighted, make_loss):
         one = tf.nest.map_structure(lambda rows, n=member: rows[n : n + 1], (learners._replace(perturbation=()), pairs))
         for variable, value, change in zip(meta_loss.trainable_variables, original, learners.perturbation, strict=True):
             variable.assign(value + change[member].numpy())
-        alone = trainer.inner_loop.run(one[0], lambda parameters, one=one: one[1]["support"], 3)
+        alone = trainer.inner_loop.run(one[0], lambda *_, one=one: one[1]["support"], 3)
         np.testing.assert_allclose(
             ends.parameters.trainable[0][member], alone.parameters.trainable[0][0], rtol=1e-4, atol=1e-6
         )
