@@ -80,10 +80,11 @@ class LossInputs:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if not (self.function is None or callable(self.function)) or len(self.features) < 2:
+        min_features = 1 if self.function is None else 2
+        if not (self.function is None or callable(self.function)) or len(self.features) < min_features:
             raise ValueError(
-                "`LossInputs` need a function of a trajectory or None, and the widths of at least two features: the "
-                f"prediction and what else the loss sees. Received: function={self.function!r}, "
+                "`LossInputs` need a function of a trajectory or None, and the widths of the features: the prediction "
+                f"and what else the loss sees, at least one with a function. Received: function={self.function!r}, "
                 f"features={self.features!r}"
             )
 

@@ -37,14 +37,15 @@ def check(meta_loss: MetaLoss) -> None:
     if meta_loss.mode not in MODES:
         raise ValueError(f"Unknown `mode`. Expected one of {MODES}. Received: mode={meta_loss.mode!r}")
     widths = list(meta_loss.features.values())
-    if len(widths) < 2 or any(not isinstance(width, int) or width < 1 for width in widths):
+    if not widths or any(not isinstance(width, int) or width < 1 for width in widths):
         raise ValueError(
-            "`features` maps at least two names, the prediction and one slice of `y_true`, to positive integer "
+            "`features` maps the name of the prediction, and those of the slices of `y_true`, to positive integer "
             f"widths. Received: features={meta_loss.features}"
         )
-    if meta_loss.mode == PER_OUTPUT and widths != [1, 1]:
+    if meta_loss.mode == PER_OUTPUT and widths not in ([1, 1], [1]):
         raise ValueError(
-            "A per-output loss scores pairs (y_pred[i], y_true[i]): expected two `features` of width 1. "
+            "A per-output loss scores pairs (y_pred[i], y_true[i]), or y_pred[i] alone: expected two or one `features` "
+            "of width 1. "
             f"Received: features={meta_loss.features}. Use mode='per_sample' for wider features."
         )
     rate = meta_loss.learning_rate
@@ -59,6 +60,20 @@ def check(meta_loss: MetaLoss) -> None:
         )
 
 
+def prepare(meta_loss: MetaLoss, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    """Returns what a loss reads, `[..., width]` each, in its dtype: class indices are one-hot, unread targets left out.
+
+    Raises:
+        ValueError: See `check_shapes`.
+    """
+    y_pred = with_width(y_pred, meta_loss.dtype)
+    y_true = y_pred[..., :0] if meta_loss.is_label_free else with_width(y_true, meta_loss.dtype)
+    if meta_loss.base is not None and meta_loss.base.takes_labels:
+        y_true = meta_loss.base.one_hot(y_true, y_pred, sum([*meta_loss.features.values()][2:]))
+    check_shapes(meta_loss, y_true, y_pred)
+    return y_true, y_pred
+
+
 def check_shapes(meta_loss: MetaLoss, y_true: Any, y_pred: Any) -> None:
     """Raises `ValueError` where Keras would broadcast."""
     features = meta_loss.features
@@ -66,7 +81,7 @@ def check_shapes(meta_loss: MetaLoss, y_true: Any, y_pred: Any) -> None:
     pred_width, true_width = features[names[0]], sum(features[name] for name in names[1:])
     shapes = f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}"
     if meta_loss.mode == PER_OUTPUT:
-        if y_true.shape[-1] != y_pred.shape[-1]:
+        if not meta_loss.is_label_free and y_true.shape[-1] != y_pred.shape[-1]:
             raise ValueError(
                 "A per-output loss needs as many targets as predictions on the last axis (one-hot labels, not "
                 f"indices). Received: {shapes}."

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ml3_tf.arguments import InnerOptimizerLike, LossLike
 from ml3_tf.inner_loop._shares import compile_in_shares
-from ml3_tf.inner_loop._tasks import expand_like, leave_out_masked, per_task_loss
+from ml3_tf.inner_loop._tasks import expand_like, leave_out_masked, no_targets, per_task_loss
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters, map_over_tasks
 from ml3_tf.meta_gradient import Sweep, sweep
@@ -68,7 +68,8 @@ class InnerLoop:
         Args:
             learners: `LearnerState`.
             support: Function `Parameters -> (x, y)` or `(x, y, sample_weight)`, each `[N, B, ...]`: the examples that
-                the learners train on. It may depend on the parameters, as a rollout does; gradients flow through it.
+                the learners train on; `(x,)` for a label-free loss. It may depend on the parameters, as a rollout does;
+                gradients flow through it.
 
         Returns:
             The new `LearnerState`.
@@ -84,6 +85,7 @@ class InnerLoop:
             y: Any
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
             y_pred, non_trainable, regularizers = self.learner.apply(parameters, x, training=True)
+            y = no_targets(self.loss, y_pred) if y is None else y
             scored = (y, y_pred) if sample_weight is None else (y, y_pred, sample_weight)
             losses = self._support_losses(learners.perturbation, *scored)
             # Parameters of different tasks do not mix: the gradient of the sum holds the gradient of each task.

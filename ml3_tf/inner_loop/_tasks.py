@@ -54,6 +54,16 @@ def per_task_loss(
     return tf.reduce_mean(values, over_examples)
 
 
+def no_targets(loss: Any, y_pred: tf.Tensor) -> tf.Tensor:
+    """Returns targets of width zero for examples without, which only a label-free loss can score."""
+    if not getattr(loss, "is_label_free", False):
+        raise ValueError(
+            f"The loss '{getattr(loss, 'name', loss)}' needs targets: expected examples (x, y). Received: inputs "
+            "alone, which are for losses whose only feature is the prediction."
+        )
+    return y_pred[..., :0]
+
+
 def leave_out_masked(y_pred: tf.Tensor, sample_weight: Any = None, *, reduction: str | None = "sum") -> Any:
     """Merges the mask that Keras's layers have left on predictions into the sample weights, as a loss in `fit` does.
 

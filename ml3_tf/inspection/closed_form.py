@@ -269,10 +269,13 @@ def _templates(features: Mapping[str, int], fixed: FixedFeatures) -> tuple[np.nd
         if parts[name].shape != (width,):
             raise ValueError(f"`fixed[{name!r}]` must have the shape ({width},). Received: shape {parts[name].shape}.")
     first, *others = features
-    prediction, rest = parts[first], np.concatenate([parts[name] for name in others])
-    if np.isnan(prediction).sum() != 1 or np.isnan(rest).sum() != 1:
+    prediction, rest = parts[first], np.concatenate([np.zeros(0), *(parts[name] for name in others)])
+    if np.isnan(prediction).sum() != 1 or np.isnan(rest).sum() != min(
+        1, len(others)
+    ):  # a label-free loss has no others
         free = {name: int(np.isnan(part).sum()) for name, part in parts.items()}
-        example = {others[0]: [0.0] * features[others[0]]}
+        name = [*others, first][0]
+        example = {name: [0.0] * (features[name] - 1) + ([None] if name == first else [0.0])}
         raise ValueError(
             f"A plane has one prediction and one target: expected one free component of {first!r}, and one of "
             f"{others} together. Received: {free} free. Fix the others, for example with fixed={example}; None leaves "

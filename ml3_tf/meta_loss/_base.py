@@ -166,7 +166,7 @@ def check_base(meta_loss: MetaLoss) -> None:
     """Raises `ValueError` unless the base of a loss can score the prediction against the first slice of `y_true`."""
     if meta_loss.base is None:
         return
-    pred_width, true_width, *_ = meta_loss.features.values()
+    pred_width, true_width, *_ = [*meta_loss.features.values(), None]
     if pred_width != true_width:
         raise ValueError(
             "`base` scores the prediction against the second feature: expected two first `features` of one width, that "

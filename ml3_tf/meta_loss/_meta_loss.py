@@ -32,24 +32,24 @@ class MetaLoss(keras.losses.Loss):
 
     **Feature layout.** The network reads the features of an example side by side, in the order of `features`: the
     prediction first, then the slices of the last axis of `y_true`, which holds *everything else* that the loss may see
-    (a target, or a state and a goal). The layout is saved with the loss.
+    (a target, or a state and a goal). With the prediction as its only feature a loss is label-free: it reads no
+    `y_true`. Keras's `fit` asks for one; give it `np.zeros((len(x), 0))`.
 
     **Modes.** `"per_sample"` scores the whole vector of an example. `"per_output"` scores each pair of components
-    `(y_pred[i], y_true[i])` with the same network and takes the mean, so that a loss learned on two outputs trains a
-    model with ten. `"per_set"` scores all examples together, see below.
+    `(y_pred[i], y_true[i])` with the same network and takes the mean, so a loss learned on two outputs trains ten.
+    `"per_set"` scores all examples together, see below.
 
-    **Sets.** A per-set loss is for tasks where one example says too little about which way to go. `network` gives
-    learned features of each example, their weighted mean over the set goes through `score_network`, and every example
-    receives that one score; an example of weight zero leaves the set. The set is the second-to-last axis of `y_pred`: a
-    batch in `fit`, the examples of each task in meta-training (with `tf.distribute`, those of one replica). Train on
-    sets like those that the loss was learned on, full batches or about as large, and let a server serve one request at
-    a time: requests of several clients in one batch would be one set.
+    **Sets.** A per-set loss is for tasks where one example says too little. `network` gives learned features of each
+    example, their weighted mean over the set goes through `score_network`, and every example receives that one score;
+    an example of weight zero leaves the set. The set is the second-to-last axis of `y_pred`: a batch in `fit`, the
+    examples of each task in meta-training (with `tf.distribute`, those of one replica). Train on sets like those of
+    meta-training, and let a server serve one request at a time: a batch of several would be one set.
 
     **Learned learning rate.** A learned loss may scale itself, and so the step of the learner. With
     `learning_rate=0.1` it is multiplied by a positive scalar that starts at 0.1 and is learned with the network. With
     `"network"` the network has a second output, whose softplus is the rate of each example. No gradient flows from the
-    rate to `y_pred`, so it scales a step and never bends it; where several steps are unrolled, the meta-gradient leaves
-    out how earlier steps moved the rates of later ones. With a `base`, `L_learned = rate (base + M_phi)`, see `around`.
+    rate to `y_pred`, so it scales a step and never bends it; the meta-gradient leaves out how earlier steps moved the
+    rates of later ones. With a `base`, `L_learned = rate (base + M_phi)`, see `around`.
 
     Args:
         network: Built Keras model, `[batch, width of all features] -> [batch, 1]` (`[batch, 2]` with
@@ -57,7 +57,7 @@ class MetaLoss(keras.losses.Loss):
             smooth in its inputs (see `MetaLoss.mlp`).
         mode: `"per_sample"`, `"per_output"` or `"per_set"`.
         features: Mapping from feature name to width. The first is the prediction, the others are the slices of
-            `y_true`, in order. `"per_output"` takes two features of width 1.
+            `y_true`, in order. `"per_output"` takes two features of width 1, or one.
         input_scale: Optional sequence with one positive divisor per network input, e.g. the spread of a velocity.
         learning_rate: `None`, a positive float, or `"network"`; see above.
         reduction: As in every Keras loss.
@@ -102,14 +102,15 @@ class MetaLoss(keras.losses.Loss):
         self.score_network: keras.Model | None = score_network
         self.mode: Mode = mode
         self.features: dict[str, int] = dict(feature_layout.widths_and_scale(features)[0])
-        self.input_scale: list[float] | None = None if input_scale is None else [float(scale) for scale in input_scale]
+        self.input_scale: list[float] | None = input_scale if input_scale is None else [*map(float, input_scale)]
         self.learning_rate: float | Literal["network"] | None = learning_rate
         feature_layout.check(self)
         self.base: Base | None = None if base is None else get_base(base, self.dtype)
         check_base(self)
         self.facts: TrainingFacts | None = None  # what it was learned with, see `check_use`
-        is_scalar = isinstance(learning_rate, (int, float))
-        self.learned_rate: LearnedRate | None = LearnedRate(learning_rate, dtype=self.dtype) if is_scalar else None
+        self.learned_rate: LearnedRate | None = None
+        if isinstance(learning_rate, (int, float)):
+            self.learned_rate = LearnedRate(learning_rate, dtype=self.dtype)
 
     @classmethod
     def mlp(
@@ -178,8 +179,8 @@ class MetaLoss(keras.losses.Loss):
         """Returns a `MetaLoss` that starts as a loss of Keras: the base plus a network, whose last layer is zero.
 
         Meta-training starts where a practitioner would, and has to find what is better, not how to learn at all. The
-        first layer of the network reads the error, at several scales. A parameter of the base is learned as well: the
-        `delta` of Huber, `label_smoothing`, the `q` of generalized cross-entropy.
+        first layer reads the error, at several scales. A parameter of the base is learned as well: the `delta` of
+        Huber, `label_smoothing`, the `q` of generalized cross-entropy.
 
         Args:
             base: As in `MetaLoss`; the others are those of `mlp`, with at least one hidden layer.
@@ -203,6 +204,11 @@ class MetaLoss(keras.losses.Loss):
     def trainable_variables(self) -> list[keras.Variable]:
         """The variables phi that meta-training moves: of networks, scalar rate and base."""
         return [variable for layer in self.layers for variable in layer.trainable_variables]
+
+    @property
+    def is_label_free(self) -> bool:
+        """Whether the loss sees the prediction alone."""
+        return len(self.features) == 1
 
     @property
     def pools_examples(self) -> bool:
@@ -230,15 +236,13 @@ class MetaLoss(keras.losses.Loss):
             sample_weight: Optional `[...]`, how much each example counts in its set. Read in mode `"per_set"` alone:
                 elsewhere weights multiply the values, which is left to Keras.
         """
-        y_true, y_pred = (feature_layout.with_width(values, self.dtype) for values in (y_true, y_pred))
-        if self.base is not None and self.base.takes_labels:
-            y_true = self.base.one_hot(y_true, y_pred, sum([*self.features.values()][2:]))
-        feature_layout.check_shapes(self, y_true, y_pred)
+        y_true, y_pred = feature_layout.prepare(self, y_true, y_pred)
+        parts = [y_pred, y_true][: len(self.features)]
         if self.mode == PER_OUTPUT:
-            values = ops.mean(self._score(ops.stack([y_pred, y_true], axis=-1)), axis=-1)
+            values = ops.mean(self._score(ops.stack(parts, axis=-1)), axis=-1)
         else:
             weights = feature_layout.example_weights(y_pred, sample_weight) if self.pools_examples else None
-            values = self._score(ops.concatenate([y_pred, y_true], axis=-1), weights)
+            values = self._score(ops.concatenate(parts, axis=-1), weights)
             values = ops.broadcast_to(values, feature_layout.shape_of(y_pred)[:-1])
         if self.base is not None:
             values = self.base.call(y_true, y_pred) + values
@@ -249,9 +253,8 @@ class MetaLoss(keras.losses.Loss):
 
         For a per-set loss the derivative is that of the sum over the set. Arguments are those of `call`.
 
-        >>> value, gradient = MetaLoss.mlp().value_and_gradient([[0.1], [0.2]], [[0.5], [0.5]])
-        >>> value.shape, gradient.shape
-        ((2,), (2, 1))
+        >>> [values.shape for values in MetaLoss.mlp().value_and_gradient([[0.1], [0.2]], [[0.5], [0.5]])]
+        [(2,), (2, 1)]
         """
         import tensorflow as tf
 
@@ -263,7 +266,6 @@ class MetaLoss(keras.losses.Loss):
         return cast(Any, (ops.convert_to_numpy(value), ops.convert_to_numpy(gradient)))
 
     def _score(self, inputs: Any, weights: Any = None) -> Any:
-        """M_phi of each feature vector, or of its set; times the rate of the network, if it has one."""
         scale = self.input_scale
         scaled = inputs if scale is None else inputs / ops.convert_to_tensor(scale, dtype=inputs.dtype)
         values = self._apply_networks(scaled, weights)[..., 0]
@@ -290,7 +292,6 @@ class MetaLoss(keras.losses.Loss):
         return saving.export_meta_loss(self, folder)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the configuration, with the weights: a loss that Keras builds from it has the same values."""
         return {**super().get_config(), **to_config(self)}
 
     @classmethod

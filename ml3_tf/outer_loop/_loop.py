@@ -220,7 +220,10 @@ class OuterLoop(FittedOnTasks):
 
     def see_targets(self, examples: Any) -> None:
         """Takes note of the range of targets, of examples `(x, y)` or `(x, y, sample_weight)`."""
-        y = tf.cast(keras.utils.unpack_x_y_sample_weight(examples)[1], tf.float32)
+        y = keras.utils.unpack_x_y_sample_weight(examples)[1]
+        if y is None:  # of a label-free loss
+            return
+        y = tf.cast(y, tf.float32)
         self._lowest_target.assign(tf.minimum(self._lowest_target, tf.reduce_min(y)))
         self._highest_target.assign(tf.maximum(self._highest_target, tf.reduce_max(y)))
 

@@ -95,7 +95,7 @@ def _widths(description: dict[str, Any]) -> tuple[int, int]:
     if description["mode"] == PER_OUTPUT:
         return NUM_OUTPUTS, NUM_OUTPUTS
     pred_width, *true_widths = [feature["width"] for feature in description["features"]]
-    return sum(true_widths), pred_width
+    return sum(true_widths) or 1, pred_width  # a label-free loss reads none
 
 
 def _draw(description: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
@@ -103,5 +103,6 @@ def _draw(description: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
     true_width, pred_width = _widths(description)
     inputs = np.random.default_rng(seed).normal(size=(NUM_EXAMPLES, pred_width + true_width))
     if description["mode"] != PER_OUTPUT and description["input_scale"] is not None:
-        inputs = inputs * description["input_scale"]
+        scale = np.array(description["input_scale"])
+        inputs[:, : len(scale)] *= scale
     return {"y_pred": inputs[:, :pred_width], "y_true": inputs[:, pred_width:]}

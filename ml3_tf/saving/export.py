@@ -83,6 +83,7 @@ def _write_saved_model(meta_loss: MetaLoss, folder: Path) -> None:
 
     widths = list(meta_loss.features.values())
     true_width, pred_width = (None, None) if meta_loss.mode == PER_OUTPUT else (sum(widths[1:]), widths[0])
+    true_width = true_width or None  # a label-free loss reads none: any will do
     signature = [
         tf.TensorSpec((None, true_width), meta_loss.dtype, name="y_true"),
         tf.TensorSpec((None, pred_width), meta_loss.dtype, name="y_pred"),

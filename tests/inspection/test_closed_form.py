@@ -296,3 +296,13 @@ def test_a_loss_around_one_of_classes_is_that_of_the_first_of_two(base):
         np.testing.assert_allclose(value, expected, rtol=1e-6)
     with pytest.raises(ValueError, match="needs a prediction for each class"):
         loss.call(np.ones((3, 1)), np.ones((3, 1)))
+
+
+def test_a_label_free_loss_has_a_value_for_each_prediction():
+    loss = MetaLoss.mlp((4,), features={"p": 1}, mode="per_output")
+    p = np.linspace(0.1, 0.9, 5)
+    values = [evaluate_on_plane(loss, y_true=target, y_pred=p)[0] for target in (0.0, 1.0)]
+    np.testing.assert_array_equal(values[0], values[1])
+    np.testing.assert_allclose(values[0], loss.call(np.zeros((5, 0)), p[:, None]), rtol=1e-6)
+    with pytest.raises(ValueError, match="one free component of 'p'.*fixed={'p': .0.0, None.}"):
+        evaluate_on_plane(MetaLoss.mlp((4,), features={"p": 2}), y_true=0.0, y_pred=p)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import ml3_tf
 from ml3_tf import MetaLoss
 
 # The layouts, modes and rates of a loss. Feature names are in no alphabetical order, so that sorting would show.
@@ -532,7 +533,7 @@ def test_fit_with_label_indices_is_refused_before_the_first_step(make_loss):
             {"score_network": MetaLoss.mlp().network},
             "None with any other. Received: mode='per_sample', score_network=<",
         ),
-        ({"features": {"y_pred": 2}}, r"at least two names.* Received: features={'y_pred': 2}"),
+        ({"features": {}}, "the name of the prediction.* Received: features={}"),
         ({"features": {"y_pred": 1, "state": 0}}, "positive integer widths"),
         ({"features": {"y_pred": 1, "state": 1.0}}, "positive integer widths"),
         ({"features": {"y_pred": 1, "state": 2}, "mode": "per_output"}, "Use mode='per_sample' for wider features"),
@@ -580,3 +581,63 @@ def test_network_without_a_fixed_layout_is_refused():
         ValueError, match="`network` must be a Sequential or functional Keras model. Received: Subclassed"
     ):
         MetaLoss(network)
+
+
+# Label-free losses
+
+
+def entropy_like(mode, width):
+    keras.utils.set_random_seed(0)
+    features = {"y_pred": 1 if mode == "per_output" else width}
+    return MetaLoss.mlp((8,), mode=mode, features=features, learning_rate=0.5)
+
+
+@pytest.mark.parametrize("mode", ["per_sample", "per_output", "per_set"])
+def test_a_label_free_loss_reads_the_prediction_alone(mode, tmp_path):
+    loss = entropy_like(mode, 3)
+    assert loss.is_label_free and not MetaLoss.mlp().is_label_free
+    y_pred = np.random.default_rng(0).dirichlet([1.0] * 3, 5).astype("float32")
+    values = [np.asarray(loss.call(y_true, y_pred)) for y_true in (np.zeros((5, 0)), np.arange(5), np.ones((5, 7)))]
+    assert values[0].shape == (5,) and np.ptp(values[0]) > 0 or mode == "per_set"
+    for value in values[1:]:
+        np.testing.assert_array_equal(value, values[0])
+    for copy in (ml3_tf.load_meta_loss(loss.export(tmp_path)), MetaLoss.from_config(loss.get_config())):
+        np.testing.assert_array_equal(copy.call(np.zeros((5, 0)), y_pred), values[0])
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    answer = served(y_true=tf.zeros((5, 1)), y_pred=tf.constant(y_pred))["loss"]
+    np.testing.assert_allclose(answer, values[0], rtol=1e-5)
+
+
+def test_a_model_adapts_to_examples_without_labels():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", loss=entropy_like("per_output", 3))
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    before = model.get_weights()[0].copy()
+    model.fit(x, np.zeros((16, 0)), verbose=0)
+    assert not np.array_equal(model.get_weights()[0], before)
+
+
+def test_a_label_free_loss_has_no_base():
+    with pytest.raises(ValueError, match="two first `features` of one width"):
+        MetaLoss.around("categorical_crossentropy", features={"y_pred": 3})
+
+
+def test_a_label_free_loss_is_learned_from_labelled_queries():
+    """The support has no targets; without a label-free loss that is refused."""
+    generator = np.random.default_rng(0)
+    x, y = (
+        generator.normal(size=(2, 8, 4)).astype("float32"),
+        np.eye(3, dtype="float32")[generator.integers(0, 3, (2, 8))],
+    )
+    build = lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    tasks = tf.data.Dataset.from_tensors({"support": (x,), "query": (x, y)})
+    for mode in ("per_sample", "per_output", "per_set"):
+        trainer = ml3_tf.MetaTrainer(build, entropy_like(mode, 3), inner_steps=2, seed=0)
+        trainer.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", keras.optimizers.SGD(0.5))
+        assert trainer.fit(tasks, epochs=2, verbose=0).history["meta_gradient_norm"][0] > 0
+        assert trainer.meta_loss.facts.targets is None
+    curve = ml3_tf.meta_test(build, trainer.meta_loss, "sgd", next(iter(tasks)), num_steps=2, task_loss="mse")
+    assert curve.shape == (3, 2) and np.isfinite(curve).all()
+    for loss in (MetaLoss.mlp(features={"p": 3, "t": 3}), "mse"):
+        with pytest.raises(ValueError, match="needs targets: expected examples \\(x, y\\). Received: inputs alone"):
+            ml3_tf.meta_test(build, loss, "sgd", next(iter(tasks)), num_steps=2)
