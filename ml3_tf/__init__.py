@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # At once: a saved model that was compiled with a learned loss needs the class.
-from ml3_tf.meta_loss import LearnedRate, MetaLoss, TrainingFacts, check_use
+from ml3_tf.meta_loss import LearnedRate, LossPerHead, MetaLoss, TrainingFacts, check_use
 
 if TYPE_CHECKING:
     from ml3_tf.arguments import LossInputs
@@ -28,6 +28,7 @@ __all__ = [
     "LearnedRate",
     "Learner",
     "LossInputs",
+    "LossPerHead",
     "MetaLoss",
     "MetaTrainer",
     "Parameters",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a learned loss runs on JAX and PyTorch, where there is no T
     import tensorflow as tf
 
     from ml3_tf.inner_optimizer import StopScaleGradient
+    from ml3_tf.meta_loss import LossPerHead
 
 Mode: TypeAlias = Literal["per_sample", "per_output", "per_set"]
 Reduction: TypeAlias = Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"] | None
@@ -25,6 +26,8 @@ Batch: TypeAlias = Mapping[str, Any]
 """One element of a dataset of tasks: structures of tensors `[N, ...]` by name, such as "support" and "query"."""
 ModelLike: TypeAlias = keras.Model | Callable[[], keras.Model]
 LossLike: TypeAlias = keras.losses.Loss | str | Callable[[Any, Any], Any]
+LossesLike: TypeAlias = "LossLike | LossPerHead | Mapping[str, LossLike | None] | Sequence[LossLike | None]"
+"""A loss, or one for each output of a model."""
 OptimizerLike: TypeAlias = keras.optimizers.Optimizer | str
 InnerOptimizerLike: TypeAlias = "keras.optimizers.Optimizer | str | StopScaleGradient"
 InitializerLike: TypeAlias = keras.initializers.Initializer | str

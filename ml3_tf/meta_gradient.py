@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import check_counts
-from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.meta_loss import LossPerHead, MetaLoss
 
 Carry: TypeAlias = Any
 """A structure of tensors: what a step changes."""
@@ -217,7 +217,7 @@ def count_kept(num_bytes: int, num_steps: int, recompute: int | Literal["auto"])
     return num_steps if length == 1 else math.ceil(num_steps / length) + length
 
 
-def complete_gradients(gradients: Sequence[tf.Tensor | None], meta_loss: MetaLoss) -> list[tf.Tensor]:
+def complete_gradients(gradients: Sequence[tf.Tensor | None], meta_loss: MetaLoss | LossPerHead) -> list[tf.Tensor]:
     """Returns a meta-gradient with zeros for the variables that nothing depends on, and warns of them.
 
     Args:

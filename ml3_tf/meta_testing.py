@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.arguments import Batch, LossLike, ModelLike, OptimizerLike, check_counts
+from ml3_tf.arguments import Batch, LossesLike, ModelLike, OptimizerLike, check_counts
 from ml3_tf.inner_loop import InnerLoop, LearnerState, are_finite, at_step, count_tasks
 from ml3_tf.learner import Learner, Parameters
+from ml3_tf.meta_loss import get_loss
 
 Metric: TypeAlias = Callable[[Parameters, Batch], Any]
 
@@ -20,12 +21,12 @@ Metric: TypeAlias = Callable[[Parameters, Batch], Any]
 @overload
 def meta_test(
     learner: ModelLike | Learner,
-    loss: LossLike,
+    loss: LossesLike,
     optimizer: OptimizerLike,
     tasks: Batch,
     *,
     num_steps: int,
-    task_loss: LossLike = "mse",
+    task_loss: LossesLike = "mse",
     metrics: None = None,
     parameters: keras.Model | Parameters | None = None,
     seed: int | None = None,
@@ -36,12 +37,12 @@ def meta_test(
 @overload
 def meta_test(
     learner: ModelLike | Learner,
-    loss: LossLike,
+    loss: LossesLike,
     optimizer: OptimizerLike,
     tasks: Batch,
     *,
     num_steps: int,
-    task_loss: LossLike = "mse",
+    task_loss: LossesLike = "mse",
     metrics: Mapping[str, Metric],
     parameters: keras.Model | Parameters | None = None,
     seed: int | None = None,
@@ -51,12 +52,12 @@ def meta_test(
 
 def meta_test(
     learner: ModelLike | Learner,
-    loss: LossLike,
+    loss: LossesLike,
     optimizer: OptimizerLike,
     tasks: Batch,
     *,
     num_steps: int,
-    task_loss: LossLike = "mse",
+    task_loss: LossesLike = "mse",
     metrics: Mapping[str, Metric] | None = None,
     parameters: keras.Model | Parameters | None = None,
     seed: int | None = None,
@@ -69,7 +70,8 @@ def meta_test(
     Args:
         learner: A function that builds a Keras model, a model, or a `Learner`. A `Learner` keeps what was compiled
             for it: with one, further calls with other rates, or other values of the tasks, start at once.
-        loss: A `MetaLoss`, any other `keras.losses.Loss`, or the name of one.
+        loss: A `MetaLoss`, any other `keras.losses.Loss`, or the name of one. For a model of several outputs it is a
+            `LossPerHead`, as is `task_loss`.
         optimizer: Any Keras optimizer, see `InnerOptimizer`.
         tasks: `{"support": (x, y), "query": (x, y)}` of N tasks, each `[N, B, ...]`; or with mini-batches.
         num_steps: Number of gradient steps.
@@ -102,6 +104,7 @@ def meta_test(
     """
     check_counts(num_steps=num_steps)
     learner = learner if isinstance(learner, Learner) else Learner(learner)
+    loss, task_loss = get_loss(loss), get_loss(task_loss)
     loop = InnerLoop(learner, loss, optimizer)
     if isinstance(tasks, Mapping):
         tasks = tf.nest.map_structure(tf.convert_to_tensor, dict(tasks))
@@ -117,7 +120,7 @@ def meta_test(
     functions = loss, getattr(loss, "reduction", None), task_loss, *(metrics or {}).items()
     key = "meta_test", loop.optimizer.signature, functions, num_steps, jit_compile
     if key not in learner.compiled:
-        train = _training_function(loop, keras.losses.get(task_loss), metrics or {}, num_steps)
+        train = _training_function(loop, task_loss, metrics or {}, num_steps)
         learner.compiled[key] = tf.function(loop.compile(train, jit_compile=jit_compile), autograph=False)
     curves = learner.compiled[key](loop.start(num_tasks, parameters), tasks)
     curves = {name: np.swapaxes(curve, 0, 1) for name, curve in curves.items()}

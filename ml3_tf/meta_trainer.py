@@ -11,11 +11,11 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from ml3_tf.arguments import Batch, InnerOptimizerLike, LossLike, ModelLike, OptimizerLike
+from ml3_tf.arguments import Batch, InnerOptimizerLike, LossesLike, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import MAX_TAPED_STEPS, LearnerState, at_step, count_tasks
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_gradient import count_kept
-from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.meta_loss import LossPerHead, MetaLoss, get_loss
 from ml3_tf.outer_loop import (
     EvolutionStrategies,
     ExtraLoss,
@@ -57,7 +57,7 @@ class MetaTrainer(OuterLoop):
     Args:
         learner: Function without arguments that builds the Keras model which the loss shall train, or such a model.
             It is rebuilt: each task gets parameters drawn by the learner's own initializers.
-        meta_loss: The `MetaLoss` to be learned.
+        meta_loss: The `MetaLoss` to be learned; for a learner of several outputs a `LossPerHead`.
         inner_steps: Number of steps that a step of `fit` trains learners for: without `lives`, their whole life.
         unroll: Number of steps that the outer gradient flows through; divides `inner_steps`. Default: all.
         lives: Learners live on from one step of `fit` to the next, until they have taken so many steps; of two numbers,
@@ -89,7 +89,7 @@ class MetaTrainer(OuterLoop):
     def __init__(
         self,
         learner: ModelLike,
-        meta_loss: MetaLoss,
+        meta_loss: MetaLoss | LossPerHead,
         *,
         inner_steps: int = 1,
         unroll: int | None = None,
@@ -123,7 +123,7 @@ class MetaTrainer(OuterLoop):
     def compile(
         self,
         optimizer: OptimizerLike = "adam",
-        loss: LossLike | TaskLoss = "mse",
+        loss: "LossesLike | TaskLoss" = "mse",
         inner_optimizer: InnerOptimizerLike = "sgd",
         *,
         metrics: Sequence[keras.metrics.Metric | str] | None = None,
@@ -159,7 +159,7 @@ class MetaTrainer(OuterLoop):
         objective.check_reachable(self._longest_life)
         super().compile(
             optimizer,
-            dataclasses.replace(objective, loss=keras.losses.get(objective.loss)),
+            dataclasses.replace(objective, loss=get_loss(objective.loss)),
             inner_optimizer,
             extra_loss=extra_loss,
             beta=beta,

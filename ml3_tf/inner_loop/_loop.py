@@ -9,12 +9,13 @@ from typing import Any, Literal, NamedTuple
 import keras
 import tensorflow as tf
 
-from ml3_tf.arguments import InnerOptimizerLike, LossLike
+from ml3_tf.arguments import InnerOptimizerLike, LossesLike
 from ml3_tf.inner_loop._shares import compile_in_shares
 from ml3_tf.inner_loop._tasks import expand_like, leave_out_masked, no_targets, per_task_loss
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters, map_over_tasks
 from ml3_tf.meta_gradient import Sweep, sweep
+from ml3_tf.meta_loss import LossPerHead, get_loss
 
 # So many last steps are recorded by one tape, which saves taking them twice; beyond, the graph would grow.
 MAX_TAPED_STEPS = 4
@@ -48,13 +49,13 @@ class InnerLoop:
 
     Args:
         learner: A `Learner`.
-        loss: A `MetaLoss`, any other `keras.losses.Loss`, or the name of one.
+        loss: A `MetaLoss`, any other `keras.losses.Loss`, or the name of one; for several outputs a `LossPerHead`.
         optimizer: The inner optimizer, see `InnerOptimizer`.
     """
 
-    def __init__(self, learner: Learner, loss: LossLike, optimizer: InnerOptimizerLike) -> None:
+    def __init__(self, learner: Learner, loss: LossesLike, optimizer: InnerOptimizerLike) -> None:
         self.learner: Learner = learner
-        self.loss: Any = keras.losses.get(loss)
+        self.loss: Any = get_loss(loss)
         self.optimizer: InnerOptimizer = InnerOptimizer(optimizer, learner.model.trainable_variables)
 
     def start(self, num_tasks: int, parameters: Parameters | None = None) -> LearnerState:
@@ -187,8 +188,9 @@ class InnerLoop:
         if not perturbation:
             return per_task_loss(self.loss, *examples)
         y, y_pred, *weights = examples
-        weight = leave_out_masked(y_pred, *weights, reduction=getattr(self.loss, "reduction", None))
-        examples = (y, y_pred) if weight is None else (y, y_pred, weight)
+        if not isinstance(self.loss, LossPerHead):
+            weight = leave_out_masked(y_pred, *weights, reduction=getattr(self.loss, "reduction", None))
+            examples = (y, y_pred) if weight is None else (y, y_pred, weight)
         variables = self.loss.trainable_variables
 
         def loss_and_slopes(inputs: Any) -> Any:
@@ -196,7 +198,8 @@ class InnerLoop:
             values = [(v, v.value + change) for v, change in zip(variables, perturbation, strict=True)]
             with keras.StatelessScope(state_mapping=values), tf.GradientTape() as tape:
                 tape.watch(_floats(examples))
-                loss = per_task_loss(self.loss, *(example[tf.newaxis] for example in examples))[0]
+                of_one_task = tf.nest.map_structure(lambda values: values[tf.newaxis], examples)
+                loss = per_task_loss(self.loss, *of_one_task)[0]
             return loss, tape.gradient(loss, _floats(examples), unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
         # The slopes are mapped with the loss: XLA compiles the slope of a mapped function anew at every step.
@@ -231,6 +234,11 @@ class InnerLoop:
         """Returns predictions `[N, B, ...]` on examples as in `evaluate`, and their weights, if they have any."""
         x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
         y_pred = self.predict(parameters, x)
+        if not tf.is_tensor(y_pred):
+            raise ValueError(
+                "`metrics` are for learners with one output; with several, override `compute_task_loss`, or evaluate "
+                f"models of `learner.build_model`. Received outputs: {[*y_pred]}"
+            )
         weights = leave_out_masked(y_pred, sample_weight)
         return y_pred, () if weights is None else (weights,)
 
@@ -240,8 +248,8 @@ class InnerLoop:
         return per_task_loss(loss, y, self.predict(parameters, x), sample_weight)
 
 
-def _floats(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    return [tensor for tensor in tensors if tensor.dtype.is_floating]
+def _floats(tensors: Any) -> list[tf.Tensor]:
+    return [tensor for tensor in tf.nest.flatten(tensors) if tensor.dtype.is_floating]
 
 
 def _no_score(learners: LearnerState) -> tf.Tensor:

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.keras_internals import get_loss_function, get_mask
+from ml3_tf.meta_loss import LossPerHead
 
 _MEAN = "sum_over_batch_size"  # Keras's default reduction
 # Losses of Keras whose targets have another shape than the predictions, by design.
@@ -17,14 +18,18 @@ _OF_OTHER_SHAPES = "sparse_categorical_crossentropy", "circle", "ctc"
 
 
 def per_task_loss(
-    loss: keras.losses.Loss | Callable[[Any, Any], Any], y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None
+    loss: keras.losses.Loss | Callable[[Any, Any], Any] | LossPerHead,
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any = None,
 ) -> tf.Tensor:
     """Reduces the values of a loss over the examples of each task, as Keras reduces a batch.
 
     What Keras's layers have masked in `y_pred` is left out, as in `fit`.
 
     Args:
-        loss: A `keras.losses.Loss`, or a function `(y_true, y_pred) -> values`.
+        loss: A `keras.losses.Loss`, a function `(y_true, y_pred) -> values`, or a `LossPerHead`, whose targets and
+            predictions are structures.
         y_true: `[N, B, ...]`.
         y_pred: `[N, B, ...]`.
         sample_weight: Optional, `[N, B]`, or one weight for each value: `[N, B, ...]`.
@@ -35,6 +40,11 @@ def per_task_loss(
     Raises:
         ValueError: Targets or weights that would be broadcast.
     """
+    if isinstance(loss, LossPerHead):
+        parts = [
+            weight * per_task_loss(part, *found) for weight, part, found in loss.match(y_true, y_pred, sample_weight)
+        ]
+        return tf.add_n([tf.cast(part, parts[0].dtype) for part in parts])
     _check_targets(loss, y_true, y_pred)
     sample_weight = leave_out_masked(y_pred, sample_weight, reduction=getattr(loss, "reduction", _MEAN))
     dtype = getattr(loss, "dtype", y_pred.dtype)

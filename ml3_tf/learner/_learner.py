@@ -43,7 +43,7 @@ class Learner:
     or a reduction. Such a learner is applied task by task in one graph, which gives the same values.
 
     Args:
-        build: A function without arguments that returns a built Keras model with one output, or such a model. It is
+        build: A function without arguments that returns a built Keras model, or such a model. It is
             called once for the model that all tasks share; a model is shared itself, and left alone.
         seed: Optional integer that determines all parameters drawn.
 
@@ -146,8 +146,8 @@ class Learner:
             training: Whether layers behave, and non-trainable variables move, as in `fit`.
 
         Returns:
-            `y_pred` `[N, B, ...]`, with the mask that the learner has left on it; the new `non_trainable`; and the
-            learner's own losses (regularizers) `[N]`.
+            `y_pred` `[N, B, ...]`, or a structure of them, with the masks that the learner has left on them; the new
+            `non_trainable`; and the learner's own losses (regularizers) `[N]`.
         """
 
         def apply_to_one_task(inputs: Any) -> Any:
@@ -157,14 +157,15 @@ class Learner:
                     list(trainable), list(non_trainable), x, return_losses=True, **_mode(self.model, training)
                 )
             y_pred, non_trainable, losses = outputs
-            mask = get_mask(y_pred)
-            losses = tf.add_n(losses) if losses else tf.zeros((), y_pred.dtype)
-            return y_pred, tuple(non_trainable), losses, () if mask is None else (mask,)
+            heads = tf.nest.flatten(y_pred)
+            masks = {str(i): mask for i, head in enumerate(heads) if (mask := get_mask(head)) is not None}
+            losses = tf.add_n(losses) if losses else tf.zeros((), heads[0].dtype)
+            return y_pred, tuple(non_trainable), losses, masks
 
         inputs = (tuple(parameters.trainable), tuple(parameters.non_trainable), x)
         y_pred, non_trainable, losses, masks = map_over_tasks(apply_to_one_task, inputs, vectorized=self.vectorized)
-        for mask in masks:
-            set_mask(y_pred, mask)
+        for i, mask in masks.items():
+            set_mask(tf.nest.flatten(y_pred)[int(i)], mask)
         return y_pred, list(non_trainable), losses
 
     def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:

@@ -15,7 +15,7 @@ from ml3_tf.arguments import Batch, InnerOptimizerLike, ModelLike, OptimizerLike
 from ml3_tf.inner_loop import InnerLoop, LearnerState, expand_like
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import Sweep, complete_gradients
-from ml3_tf.meta_loss import MetaLoss, TrainingFacts
+from ml3_tf.meta_loss import LossPerHead, MetaLoss, TrainingFacts, get_loss
 from ml3_tf.outer_loop._callback_state import describe
 from ml3_tf.outer_loop._checks import refuse_without_derivative
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
@@ -53,7 +53,7 @@ class OuterLoop(FittedOnTasks):
     def __init__(
         self,
         learner: ModelLike,
-        meta_loss: MetaLoss,
+        meta_loss: MetaLoss | LossPerHead,
         *,
         inner_steps: int,
         unroll: int | None,
@@ -80,14 +80,16 @@ class OuterLoop(FittedOnTasks):
             )
         self.learner: Learner = Learner(learner, seed=seed)
         self._evaluated_learner = Learner(learner, seed=seed)  # draws from a stream of its own: training is unmoved
-        self.meta_loss: MetaLoss = meta_loss
+        self.meta_loss: MetaLoss | LossPerHead = get_loss(meta_loss)
+        if not self.meta_loss.trainable_variables:
+            raise ValueError(f"`meta_loss` has nothing to learn: expected a `MetaLoss`. Received: {meta_loss!r}")
         self.seed: int | None = seed
         self.inner_steps: int = inner_steps
         self.unroll: int = unroll
         self.recompute: int | Literal["auto"] = recompute
         self.estimator: EvolutionStrategies | None = estimator
         # Phi is what this model trains. The learner's template is not a layer of it, so that its weights stay out.
-        self._phi_layers = meta_loss.layers
+        self._phi_layers = self.meta_loss.layers
         if start == "learned":
             self._learned_start = start = self.learner.build_model(self.learner.draw(1))
         self._get_start = lambda: start  # hidden from Keras, which would make a layer of a given model
@@ -221,7 +223,7 @@ class OuterLoop(FittedOnTasks):
     def see_targets(self, examples: Any) -> None:
         """Takes note of the range of targets, of examples `(x, y)` or `(x, y, sample_weight)`."""
         y = keras.utils.unpack_x_y_sample_weight(examples)[1]
-        if y is None:  # of a label-free loss
+        if not tf.is_tensor(y):  # a label-free loss has none, and several outputs have ranges of their own
             return
         y = tf.cast(y, tf.float32)
         self._lowest_target.assign(tf.minimum(self._lowest_target, tf.reduce_min(y)))

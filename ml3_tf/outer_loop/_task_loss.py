@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from ml3_tf.arguments import LossLike, check_counts
+from ml3_tf.arguments import LossesLike, check_counts
 
 SMALLEST = 1e-12  # keeps the logarithm of an error of zero finite
 
@@ -36,7 +36,7 @@ class TaskLoss:
     >>> history = trainer.fit(ml3_tf.sine_tasks(), steps_per_epoch=1, verbose=0)
     """
 
-    loss: LossLike
+    loss: LossesLike
     at: Literal["end", "mean"] | Sequence[int] = "end"
     logarithm: bool = False
 
