@@ -11,6 +11,7 @@ from ml3_tf.inspection.closed_form import Explanation, evaluate_on_plane, explai
 from ml3_tf.inspection.style import LINE_STYLES, NAMED_COLORS, TEXT_SIZE, style_axes
 
 if TYPE_CHECKING:
+    from ml3_tf.inspection.adaptation import plot_adaptation
     from ml3_tf.inspection.learning_curves import plot_learning_curve, plot_meta_learning, plot_sine_tasks
     from ml3_tf.inspection.loss_plots import plot_meta_loss
 
@@ -21,6 +22,7 @@ __all__ = [
     "Explanation",
     "evaluate_on_plane",
     "explain",
+    "plot_adaptation",
     "plot_learning_curve",
     "plot_meta_learning",
     "plot_meta_loss",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _NEED_MATPLOTLIB = {
+    "plot_adaptation": "adaptation",
     "plot_learning_curve": "learning_curves",
     "plot_meta_learning": "learning_curves",
     "plot_meta_loss": "loss_plots",

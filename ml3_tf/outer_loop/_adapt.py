@@ -89,8 +89,8 @@ class AdaptLoss(keras.callbacks.Callback):
             check_counts(patience=patience)
         if isinstance(meta, (int, float)):
             train, meta = _split(train, meta, seed)
-        self.train: Examples = train
-        self.meta: Examples = meta
+        self.train: Examples = _as_arrays(train)
+        self.meta: Examples = _as_arrays(meta)
         self.task_loss: Any = keras.losses.get(loss)
         self.optimizer: keras.optimizers.Optimizer = keras.optimizers.get(optimizer)
         self.every: int = every
@@ -166,7 +166,10 @@ class AdaptLoss(keras.callbacks.Callback):
         model: Any = self.model
         loss = self.task_loss if isinstance(self.task_loss, keras.losses.Loss) else _mean_of(self.task_loss)
         total, count = 0.0, 0
-        for batch in _as_dataset(self.meta, PREDICTED_AT_ONCE) if isinstance(self.meta, tuple) else self.meta:
+        is_dataset = isinstance(self.meta, tf.data.Dataset)
+        for batch in (
+            self.meta if is_dataset else tf.data.Dataset.from_tensor_slices(self.meta).batch(PREDICTED_AT_ONCE)
+        ):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
             value: Any = loss(y, tf.convert_to_tensor(model.predict_on_batch(x)), weights)
             size = tf.nest.flatten(y)[0].shape[0]
@@ -195,14 +198,11 @@ class AdaptLoss(keras.callbacks.Callback):
             )
             return complete_gradients(swept.gradients, self.meta_loss)
 
-        jit_compile = bool(model.jit_compile) and not loop.learner.has_loop
-        compiled = tf.function(meta_gradient, autograph=False, jit_compile=jit_compile)
-
-        @tf.function(autograph=False)
+        @tf.function(autograph=False)  # not by XLA: on a CPU it takes twice as long here
         def move(batch: Any) -> None:
             values = lambda variables: [tf.convert_to_tensor(variable) for variable in variables]
             parameters = values(model.trainable_variables), values(model.non_trainable_variables)
-            self._guard.apply(self.optimizer, compiled((parameters, values(optimizer.variables)), *batch))
+            self._guard.apply(self.optimizer, meta_gradient((parameters, values(optimizer.variables)), *batch))
 
         return move
 
@@ -210,21 +210,26 @@ class AdaptLoss(keras.callbacks.Callback):
     def _data(self) -> Iterator[Any]:
         """Endless batches `(examples of each virtual step [look_ahead, B, ...], examples of meta [B, ...])`."""
         if self._batches is None:
-            endless = lambda data: _as_dataset(data, self.batch_size, seed=self.seed).repeat()
-            support = endless(self.train).batch(self.look_ahead, drop_remainder=True)
-            self._batches = iter(tf.data.Dataset.zip(support, endless(self.meta)).prefetch(2))
+            generator = np.random.default_rng(self.seed)
+            support = _endless(self.train, self.batch_size, generator)
+            query = _endless(self.meta, self.batch_size, generator)
+            stack = lambda batches: tf.nest.map_structure(lambda *values: tf.stack(values), *batches)
+            self._batches = ((stack([next(support) for _ in range(self.look_ahead)]), batch) for batch in query)
         return self._batches
 
 
-def _as_dataset(examples: Examples, batch_size: int, **shuffled: int | None) -> tf.data.Dataset[Any]:
-    """Returns a dataset of batches, all of one size if they are to be shuffled."""
+def _endless(examples: Examples, batch_size: int, generator: np.random.Generator) -> Iterator[Any]:
+    """Yields random batches for ever; of a dataset, its examples in their order."""
     if isinstance(examples, tf.data.Dataset):
-        return examples.rebatch(batch_size, drop_remainder=True)
-    dataset = tf.data.Dataset.from_tensor_slices(tuple(examples))
-    size = int(dataset.cardinality())
-    if not shuffled:
-        return dataset.batch(batch_size)
-    return dataset.shuffle(size, seed=shuffled["seed"]).batch(min(batch_size, size), drop_remainder=True)
+        yield from examples.rebatch(batch_size, drop_remainder=True).repeat()
+    size = len(tf.nest.flatten(examples)[0])
+    while True:
+        rows = generator.choice(size, min(batch_size, size), replace=False)
+        yield tf.nest.map_structure(lambda values, rows=rows: values[rows], examples)
+
+
+def _as_arrays(examples: Examples) -> Examples:
+    return examples if isinstance(examples, tf.data.Dataset) else keras.tree.map_structure(np.asarray, tuple(examples))
 
 
 def _split(train: Examples, share: float, seed: int | None) -> tuple[Examples, Examples]:
