@@ -27,7 +27,8 @@ BASES: dict[str, dict[str, Any]] = {
     "sparse_categorical_crossentropy": {"from_logits": False},
     "categorical_generalized_cross_entropy": {"q": 0.5},
 }
-LEARNABLE = {"delta": (1e-3, math.inf), "label_smoothing": (0.0, 0.9), "q": (1e-2, 1.0)}  # with their ranges
+# With their ranges, whose ends every dtype holds exactly: a parameter that has reached one is not beyond it.
+LEARNABLE = {"delta": (2**-10, math.inf), "label_smoothing": (0.0, 0.875), "q": (2**-7, 1.0)}
 OF_CLASSES = (
     *("categorical_crossentropy", "sparse_categorical_crossentropy"),
     "categorical_generalized_cross_entropy",
