@@ -55,6 +55,18 @@ def test_the_serving_example_learns_the_same_from_the_export(tmp_path, capsys):
     np.testing.assert_allclose(errors[f"the server at {server.address}"], errors["learned loss"], rtol=1e-5)
 
 
+def test_the_example_of_one_data_set_trains_in_every_way(monkeypatch, capsys):
+    from examples import one_data_set
+
+    monkeypatch.setattr(one_data_set, "NUM_EPOCHS", 2)
+    monkeypatch.setattr(one_data_set, "NUM_CLASSIFIERS", 1)
+    accuracies = one_data_set.main()
+    expected = [line.rsplit(maxsplit=1)[0].strip() for line in _expected_output(one_data_set.__doc__)]
+    assert list(accuracies) == expected
+    assert [line.rsplit(maxsplit=1)[0].strip() for line in capsys.readouterr().out.splitlines()] == expected
+    assert min(accuracies.values()) > 0.5  # two epochs are too few for wrong labels to be learned
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_an_example_is_short_and_says_what_it_does(path):
     text = path.read_text()
@@ -67,7 +79,7 @@ def test_an_example_is_short_and_says_what_it_does(path):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_an_example_uses_public_names_alone(path):
-    assert path.stem == "serving" or path.stem in TOY_SIZES
+    assert path.stem in ("one_data_set", "serving") or path.stem in TOY_SIZES
     tree = ast.parse(path.read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     for node in imports:
