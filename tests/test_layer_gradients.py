@@ -17,7 +17,7 @@ from ml3_tf.learner._recurrent import rnn_by_scan
 
 # Classes of `keras.layers` that are in neither table.
 REFUSED = {"SpectralNormalization"}  # see `tests/learner/test_learner.py`
-PARTS_OF_OTHERS = {"InputLayer", "Wrapper", "SimpleRNNCell", "StackedRNNCells"}
+PARTS_OF_OTHERS = {"Layer", "InputLayer", "Wrapper", "SimpleRNNCell", "StackedRNNCells"}
 # TensorFlow has no kernels for float64.
 NOT_IN_FLOAT64 = {"AveragePooling3D", "MaxPooling3D", "AdaptiveAveragePooling3D", "AdaptiveMaxPooling3D"}
 OF_OTHER_FRAMEWORKS = {"FlaxLayer", "JaxLayer", "TorchModuleWrapper", "TFSMLayer"}
