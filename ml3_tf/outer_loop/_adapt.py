@@ -116,7 +116,7 @@ class AdaptLoss(keras.callbacks.Callback):
             self._trained, self._move = self.model, None
             self.meta_loss: MetaLoss = meta_loss
             self.snapshots, self.has_fallen_back = [], False
-            self._first = [np.array(variable) for variable in meta_loss.trainable_variables]
+            self._first = [np.asarray(variable).copy() for variable in meta_loss.trainable_variables]
             self._guard = FiniteGuard(meta_loss.trainable_variables)
             self.optimizer.build(meta_loss.trainable_variables)
         self._seen = 0
