@@ -117,7 +117,7 @@ def tasks_from_arrays(
     Raises:
         ValueError: Counts below 1, tables that do not fit together, too few classes, or a table of one example.
 
-    Example: tasks of two digits each, from scikit-learn's, with a fifth of the support labels swapped.
+    Example: tasks of two classes each, with a fifth of the support labels swapped.
 
     >>> x, y = np.random.default_rng(0).normal(size=(50, 4)), np.arange(50) % 10
     >>> def corrupt(y, seed):
@@ -193,7 +193,10 @@ class _Tables:
     """Tables one below the other, and which of their rows a task takes."""
 
     def __init__(self, x: Any, y: Any, num_classes: int | None) -> None:
-        several = isinstance(x, (list, tuple)) and isinstance(y, (list, tuple)) and np.ndim(x[0]) > 1
+        are_arrays = lambda v: (
+            isinstance(v, (list, tuple)) and all(np.ndim(part) and hasattr(part, "shape") for part in v)
+        )
+        several = are_arrays(x) and are_arrays(y)
         xs, ys = ([np.asarray(part) for part in (values if several else [values])] for values in (x, y))
         sizes = [len(part) for part in xs]
         if sizes != [len(part) for part in ys] or len({(a.shape[1:], b.shape[1:]) for a, b in zip(xs, ys)}) != 1:

@@ -45,7 +45,7 @@ class LossPerHead:
         self.losses: dict[str, Any] | list[Any] = _like(losses, [get(ordered[name]) for name in names])
         if not any(loss is not None for loss in self._values):
             raise ValueError(f"A model needs a loss for at least one of its outputs. Received: losses={losses!r}")
-        if weights is not None and (type(weights) is not type(self.losses) or len(weights) != len(names)):
+        if weights is not None and (type(weights) is not type(self.losses) or _keys(weights) != _keys(self.losses)):
             raise ValueError(f"`weights` needs a number for each of the losses {names}. Received: weights={weights!r}")
         self.weights: Any = _like(losses, [1.0] * len(names)) if weights is None else weights
         self.name: str = ", ".join(loss.name for loss in self.learned) or "loss"
@@ -103,7 +103,7 @@ class LossPerHead:
             is_one = not isinstance(sample_weight, (Mapping, list, tuple))
             parts.append(_like(self.losses, [sample_weight] * len(self._names)) if is_one else sample_weight)
         form = dict if isinstance(self.losses, dict) else (list, tuple)
-        if any(not isinstance(part, form) or len(part) != len(self._names) for part in parts[:2]):
+        if any(not isinstance(part, form) or _keys(part) != _keys(self.losses) for part in parts):
             received = [list(part) if isinstance(part, dict) else type(part).__name__ for part in parts]
             raise ValueError(
                 f"There are losses for the outputs {self._names}: expected targets and predictions in this form. "
@@ -128,6 +128,10 @@ def get_loss(loss: Any) -> Any:
         return loss
     is_several = isinstance(loss, (list, tuple)) or (isinstance(loss, Mapping) and "class_name" not in loss)
     return LossPerHead(loss) if is_several else keras.losses.get(loss)
+
+
+def _keys(values: Any) -> set[Any]:
+    return set(values) if isinstance(values, Mapping) else set(range(len(values)))
 
 
 def _like(losses: Any, values: list[Any]) -> Any:

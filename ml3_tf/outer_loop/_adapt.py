@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ml3_tf.arguments import LossLike, OptimizerLike, check_counts
-from ml3_tf.inner_loop import InnerLoop, LearnerState
+from ml3_tf.inner_loop import InnerLoop, LearnerState, per_task_loss
 from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import complete_gradients
 from ml3_tf.meta_loss import MetaLoss
@@ -130,10 +130,11 @@ class AdaptLoss(keras.callbacks.Callback):
         if self._seen < self.every or self.has_fallen_back:
             return
         self._seen = 0
+        examples = next(self._data)
         if self._move is None:
             self._move = self._compile()  # now model and optimizer are built
             self._record(-1)
-        self._move(next(self._data))
+        self._move(examples)
         self._guard.raise_if_in_a_row(self.optimizer)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -164,17 +165,16 @@ class AdaptLoss(keras.callbacks.Callback):
     def _score(self) -> float:
         """The task loss of the model on all of `meta`."""
         model: Any = self.model
-        loss = self.task_loss if isinstance(self.task_loss, keras.losses.Loss) else _mean_of(self.task_loss)
-        total, count = 0.0, 0
-        is_dataset = isinstance(self.meta, tf.data.Dataset)
-        for batch in (
-            self.meta if is_dataset else tf.data.Dataset.from_tensor_slices(self.meta).batch(PREDICTED_AT_ONCE)
-        ):
+        batches, total, count = self.meta, 0.0, 0
+        if not isinstance(batches, tf.data.Dataset):
+            batches = tf.data.Dataset.from_tensor_slices(batches).batch(PREDICTED_AT_ONCE)
+        for batch in batches:
             x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-            value: Any = loss(y, tf.convert_to_tensor(model.predict_on_batch(x)), weights)
-            size = tf.nest.flatten(y)[0].shape[0]
-            total += size * float(value)
-            count += size
+            scored = [
+                tf.convert_to_tensor(v)[tf.newaxis] for v in (y, model.predict_on_batch(x), weights) if v is not None
+            ]
+            total += scored[0].shape[1] * float(per_task_loss(self.task_loss, *scored)[0])
+            count += scored[0].shape[1]
         return total / count
 
     def _compile(self) -> Any:
@@ -221,7 +221,8 @@ class AdaptLoss(keras.callbacks.Callback):
 def _endless(examples: Examples, batch_size: int, generator: np.random.Generator) -> Iterator[Any]:
     """Yields random batches for ever; of a dataset, its examples in their order."""
     if isinstance(examples, tf.data.Dataset):
-        yield from examples.rebatch(batch_size, drop_remainder=True).repeat()
+        yield from examples.repeat().rebatch(batch_size)
+        raise ValueError("`train` and `meta` need at least one batch. Received: an empty dataset")
     size = len(tf.nest.flatten(examples)[0])
     while True:
         rows = generator.choice(size, min(batch_size, size), replace=False)
@@ -229,7 +230,16 @@ def _endless(examples: Examples, batch_size: int, generator: np.random.Generator
 
 
 def _as_arrays(examples: Examples) -> Examples:
-    return examples if isinstance(examples, tf.data.Dataset) else keras.tree.map_structure(np.asarray, tuple(examples))
+    if isinstance(examples, tf.data.Dataset):
+        return examples
+    arrays: Any = keras.tree.map_structure(np.asarray, tuple(examples))
+    sizes = {len(values) for values in tf.nest.flatten(arrays)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            "`train` and `meta` need arrays of one length each, at least 1. Received: the lengths "
+            f"{[len(values) for values in tf.nest.flatten(arrays)]}"
+        )
+    return arrays
 
 
 def _split(train: Examples, share: float, seed: int | None) -> tuple[Examples, Examples]:
@@ -243,11 +253,3 @@ def _split(train: Examples, share: float, seed: int | None) -> tuple[Examples, E
     number = max(1, round(share * size))
     take = lambda rows: tuple(keras.tree.map_structure(lambda values: np.asarray(values)[rows], part) for part in train)
     return take(order[number:]), take(order[:number])
-
-
-def _mean_of(function: Any) -> Any:
-    def mean(y_true: Any, y_pred: Any, weights: Any) -> Any:
-        values = function(tf.cast(y_true, y_pred.dtype), y_pred)
-        return tf.reduce_mean(values if weights is None else values * tf.cast(weights, values.dtype))
-
-    return mean

@@ -131,6 +131,11 @@ def test_losses_that_do_not_fit_are_refused():
         ValueError, match="`weights` needs a number for each of the losses .'a'.. Received: weights=.1.0."
     ):
         LossPerHead({"a": "mse"}, [1.0])
+    with pytest.raises(ValueError, match="`weights` needs a number"):
+        LossPerHead({"a": "mse"}, {"b": 1.0})
+    with pytest.raises(ValueError, match="expected targets and predictions in this form"):
+        other = LossPerHead({"number": "mse", "sort": "mse"})
+        ml3_tf.meta_test(build, other, "sgd", make_tasks(), num_steps=1, task_loss=other)
     with pytest.raises(ValueError, match="`meta_loss` has nothing to learn"):
         ml3_tf.MetaTrainer(build, {"number": "mse", "kind": "mse"})
     for losses in ({"number": "mse"}, ["mse", "mse"], {"number": "mse", "kind": "mse", "more": "mse"}):

@@ -232,6 +232,23 @@ def test_arguments_out_of_range_are_refused(arguments, message):
         adapt(**arguments)
 
 
+def test_examples_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="arrays of one length each.*Received: the lengths .32, 31."):
+        adapt(meta=(X[64:], Y[65:]))
+    empty = tf.data.Dataset.from_tensor_slices(CLEAN).batch(8).take(0)
+    with pytest.raises(ValueError, match="Received: an empty dataset"):
+        fit(build(), adapt(meta=empty))
+    with pytest.raises(ValueError, match="needs a target for each prediction"):  # not broadcast
+        fit(build(), adapt(meta=(X[64:], np.ones((32, 3), "float32"))))
+
+
+def test_a_dataset_may_be_smaller_than_a_batch():
+    small = tf.data.Dataset.from_tensor_slices((X[64:68], Y[64:68])).batch(3)
+    callback = adapt(meta=small, batch_size=32)
+    fit(build(), callback)
+    assert count_moves(callback) == 8
+
+
 def test_a_model_without_a_learned_loss_is_refused():
     with pytest.raises(ValueError, match="compile it with `loss=` a `MetaLoss`.*Received: loss='mse'"):
         fit(build(loss="mse"), adapt())
