@@ -90,14 +90,14 @@ def _read_images(folder: Path, part: str) -> Images:
     y = _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", num_axes=1)
     if x.shape != (len(y), SIDE, SIDE) or not len(y) or y.max() >= NUM_CLASSES:
         raise ValueError(
-            f"'{folder}': expected images [n, {SIDE}, {SIDE}] and classes [n] from 0 to {NUM_CLASSES - 1}. Received for "
-            f"'{part}': images {x.shape}, classes {y.shape} up to {y.max(initial=0)}"
+            f"'{folder}': expected images [n, {SIDE}, {SIDE}] and classes [n] from 0 to {NUM_CLASSES - 1}. Received "
+            f"for '{part}': images {x.shape}, classes {y.shape} up to {y.max(initial=0)}"
         )
     return Images(_scale(x), y.astype(int))
 
 
 def _read_idx(path: Path, num_axes: int) -> np.ndarray:
-    """The array of a file in LeCun's IDX format: two zeros, 8 for bytes, the number of axes, their lengths, the bytes."""
+    """The array of a file in LeCun's IDX format: two zeros, 8 for bytes, number of axes, their lengths, the bytes."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no file '{path}'. {HOW_TO_GET_FASHION}")
     try:
