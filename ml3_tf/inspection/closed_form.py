@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from ml3_tf.arguments import LossLike
-from ml3_tf.feature_layout import PER_OUTPUT, PER_SET
+from ml3_tf.feature_layout import PER_OUTPUT
 from ml3_tf.meta_loss import MetaLoss
 
 FixedFeatures: TypeAlias = Mapping[str, Sequence[float | None]]
@@ -168,7 +168,7 @@ def evaluate_on_plane(
         to the prediction. A loss around one of classes, such as categorical crossentropy, is that of the first of two.
 
     Raises:
-        ValueError: The loss is a per-set loss; `fixed` has an unknown feature or a wrong width, or does not leave one
+        ValueError: The loss scores examples together; `fixed` has an unknown feature or a wrong width, or does not leave one
             prediction and one target free.
 
     Example:
@@ -178,11 +178,11 @@ def evaluate_on_plane(
     ([9.0, 4.0], [6.0, 4.0])
     """
     keras_loss: Any = keras.losses.get(loss)
-    if isinstance(keras_loss, MetaLoss) and keras_loss.mode == PER_SET:
+    if isinstance(keras_loss, MetaLoss) and keras_loss.pools_examples:
         raise ValueError(
-            "A per-set loss scores examples together, so it has no value or gradient of one prediction and one target. "
-            f"Received: '{keras_loss.name}' with mode='{PER_SET}'. Draw it along a parameter of the learner instead, "
-            "as recipes/shaped_sine.py does."
+            "A loss that scores examples together has no value or gradient of one prediction and one target. "
+            f"Received: '{keras_loss.name}' with mode='{keras_loss.mode}'. Draw it along a parameter of the learner "
+            "instead, as recipes/shaped_sine.py does."
         )
     features = keras_loss.features if isinstance(keras_loss, MetaLoss) else {"y_pred": 1, "y_true": 1}
     y_true, y_pred = np.broadcast_arrays(np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float))

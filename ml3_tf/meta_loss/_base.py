@@ -1,4 +1,7 @@
-"""The losses of Keras that a meta-loss may start as, and a first layer that reads the error."""
+"""The losses that a meta-loss may start as, and a first layer that reads the error.
+
+Shape letters: B examples of a set, C classes, W width of a prediction; `...` any leading axes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from ml3_tf.arguments import LossLike
     from ml3_tf.meta_loss._meta_loss import MetaLoss
 
-# Functions of `keras.losses`, each with the arguments that are kept, and their defaults.
+# Functions of `keras.losses`, and one of our own, each with the arguments that are kept, and their defaults.
 BASES: dict[str, dict[str, Any]] = {
     "mean_squared_error": {},
     "mean_absolute_error": {},
@@ -26,12 +29,18 @@ BASES: dict[str, dict[str, Any]] = {
     "categorical_crossentropy": {"from_logits": False, "label_smoothing": 0.0},
     "sparse_categorical_crossentropy": {"from_logits": False},
     "categorical_generalized_cross_entropy": {"q": 0.5},
+    "forward_corrected_cross_entropy": {"q": 0.5, "prior_count": 5.0},
 }
 # With their ranges, whose ends every dtype holds exactly: a parameter that has reached one is not beyond it.
-LEARNABLE = {"delta": (2**-10, math.inf), "label_smoothing": (0.0, 0.875), "q": (2**-7, 1.0)}
+LEARNABLE = {
+    "delta": (2**-10, math.inf),
+    "label_smoothing": (0.0, 0.875),
+    "q": (2**-7, 1.0),
+    "prior_count": (2**-10, math.inf),
+}
 OF_CLASSES = (
     *("categorical_crossentropy", "sparse_categorical_crossentropy"),
-    "categorical_generalized_cross_entropy",
+    *("categorical_generalized_cross_entropy", "forward_corrected_cross_entropy"),
 )
 OF_LABELS = OF_CLASSES[1:]  # they take class indices, too
 SCALES = 0.3, 3.0  # of the first layer: errors between a third and three reach the bend of its activation
@@ -39,11 +48,11 @@ SCALES = 0.3, 3.0  # of the first layer: errors between a third and three reach 
 
 @keras.saving.register_keras_serializable("ml3_tf")
 class Base(keras.layers.Layer):
-    """A loss of Keras that a meta-loss adds to. Its own parameters, if it has any, are learned with the network.
+    """A loss that a meta-loss adds to. Its own parameters, if it has any, are learned with the network.
 
     Args:
         name: One of `BASES`.
-        arguments: Its arguments. A `delta`, `label_smoothing` or `q` is what the learned one starts from.
+        arguments: Its arguments. One of `LEARNABLE` is what the learned one starts from.
         **kwargs: Those of every Keras layer.
 
     Raises:
@@ -87,15 +96,22 @@ class Base(keras.layers.Layer):
         """Whether targets may be class indices."""
         return self.name in OF_LABELS
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    @property
+    def pools_examples(self) -> bool:
+        """Whether the value of an example depends on the others of its set."""
+        return self.name == "forward_corrected_cross_entropy"
+
+    def call(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Returns the loss of each example, as Keras computes it: `[..., W] -> [...]`.
 
-        Classes are one-hot. What follows the target in `y_true` is left out.
+        Classes are one-hot. What follows the target in `y_true` is left out. The weights are those of `MetaLoss.call`.
         """
         if self.is_of_classes and y_pred.shape[-1] == 1:
             raise ValueError(f"{self.name} needs a prediction for each class. Received: y_pred {tuple(y_pred.shape)}")
         y_true, arguments = y_true[..., : y_pred.shape[-1]], dict(self._arguments)
-        if self.name == "categorical_generalized_cross_entropy":
+        if self.pools_examples:
+            y_pred = correct_forward(y_true, y_pred, arguments["prior_count"], sample_weight)
+        if "q" in arguments:
             # As Keras's, but that probabilities stay above zero, where the slope would be infinite.
             q, p = arguments["q"], ops.maximum(ops.sum(y_true * y_pred, axis=-1), keras.config.epsilon())
             return (1 - ops.power(p, q)) / q  # pyright: ignore[reportOperatorIssue]
@@ -136,6 +152,31 @@ class Base(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Base:
         return get_base(config)
+
+
+def correct_forward(y_true: Any, y_pred: Any, prior_count: Any, sample_weight: Any = None) -> Any:
+    """Returns the probabilities of the labels that classes are given, where labels may be wrong.
+
+    `T[c, k]`, the share of examples of class c with the label k, is counted in the set itself, by the predicted
+    probabilities, next to `prior_count` right labels of each class. An example has the label k with the probability
+    `sum_c p[c] T[c, k]`. The gradient flows through T, too.
+
+    Args:
+        y_true: One-hot labels `[..., B, C]`.
+        y_pred: Probabilities `[..., B, C]`.
+        prior_count: Number of right labels of each class to add, a scalar.
+        sample_weight: Optional `[..., B]`: how much each example counts in its set.
+
+    Returns:
+        `[..., B, C]`.
+
+    Source: forward correction of Patrini et al., "Making Deep Neural Networks Robust to Label Noise", CVPR 2017; they
+    estimate T beforehand, with another network.
+    """
+    counted = y_pred if sample_weight is None else ops.expand_dims(sample_weight, -1) * y_pred
+    counts = ops.maximum(ops.matmul(ops.swapaxes(counted, -1, -2), y_true), 0.0)
+    per_count = y_pred / ops.expand_dims(prior_count + ops.sum(counts, axis=-1), -2)
+    return ops.matmul(per_count, counts) + prior_count * per_count
 
 
 def get_base(base: LossLike | Base | Mapping[str, Any], dtype: str | None = None) -> Base:
@@ -182,7 +223,7 @@ def check_base(meta_loss: MetaLoss) -> None:
         raise ValueError("With a `base`, `learning_rate` is None or a number. Received: learning_rate='network'")
 
 
-def add_base(base: LossLike, meta_loss: MetaLoss) -> MetaLoss:
+def add_base(base: LossLike | Mapping[str, Any], meta_loss: MetaLoss) -> MetaLoss:
     """Returns a loss after its network, whose last layer is zero, was put beside a base and made to read the error."""
     if len(meta_loss.network.layers) + meta_loss.pools_examples < 2:
         raise ValueError("A network beside a base needs a hidden layer. Received: hidden_units=()")

@@ -67,8 +67,9 @@ class MetaLoss(keras.losses.Loss):
             score, `-> [batch, 1]` (`[batch, 2]` with `learning_rate="network"`).
         base: Optional Keras loss, or its name, that the network adds to: "mse", "mae", "huber", "log_cosh",
             "binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy" or
-            "categorical_generalized_cross_entropy". It scores the prediction against the second feature. The last two
-            take class indices as Keras does, or one-hot vectors; `features` are as wide as the classes.
+            "categorical_generalized_cross_entropy"; or "forward_corrected_cross_entropy", which counts in each set how
+            labels are wrong (Patrini et al., 2017), also as `{"name": ..., "q": 0.8, "prior_count": 5.0}`. It scores
+            the prediction against the second feature. The last three take class indices, too, or one-hot vectors.
 
     Raises:
         ValueError: A mode, layout or scale that does not fit the network; at call time, shapes that do not fit the
@@ -95,7 +96,7 @@ class MetaLoss(keras.losses.Loss):
         name: str | None = "meta_loss",
         dtype: str | None = None,
         score_network: keras.Model | None = None,
-        base: LossLike | Base | None = None,
+        base: LossLike | Mapping[str, Any] | Base | None = None,
     ) -> None:
         super().__init__(name, reduction, dtype)  # pyright: ignore[reportArgumentType] - Keras takes None, too
         self.network: keras.Model = network
@@ -166,7 +167,7 @@ class MetaLoss(keras.losses.Loss):
     @classmethod
     def around(
         cls,
-        base: LossLike,
+        base: LossLike | Mapping[str, Any],
         hidden_units: Sequence[int] = (16,),
         *,
         activation: str = "silu",
@@ -213,7 +214,7 @@ class MetaLoss(keras.losses.Loss):
     @property
     def pools_examples(self) -> bool:
         """Whether the value of an example depends on the others, and on the weights that they have."""
-        return self.mode == PER_SET
+        return self.mode == PER_SET or (self.base is not None and self.base.pools_examples)
 
     def __call__(self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None) -> Any:
         """Returns the reduced loss, as Keras computes it; the weights of a per-set loss reach its sets as well."""
@@ -238,14 +239,14 @@ class MetaLoss(keras.losses.Loss):
         """
         y_true, y_pred = feature_layout.prepare(self, y_true, y_pred)
         parts = [y_pred, y_true][: len(self.features)]
+        weights = feature_layout.example_weights(y_pred, sample_weight) if self.pools_examples else None
         if self.mode == PER_OUTPUT:
             values = ops.mean(self._score(ops.stack(parts, axis=-1)), axis=-1)
         else:
-            weights = feature_layout.example_weights(y_pred, sample_weight) if self.pools_examples else None
             values = self._score(ops.concatenate(parts, axis=-1), weights)
             values = ops.broadcast_to(values, feature_layout.shape_of(y_pred)[:-1])
         if self.base is not None:
-            values = self.base.call(y_true, y_pred) + values
+            values = self.base.call(y_true, y_pred, weights) + values
         return values if self.learned_rate is None else self.learned_rate(values)
 
     def value_and_gradient(self, y_true: TensorLike, y_pred: TensorLike) -> tuple[np.ndarray, np.ndarray]:

@@ -63,6 +63,7 @@ _FACTS = {
 _BASE_FIELDS = {
     "name": _strict_json.one_of(*BASES),
     "delta": _strict_json.POSITIVE,
+    "prior_count": _strict_json.POSITIVE,
     "q": _strict_json.Field("a number from 0 to 1", lambda value: _strict_json.POSITIVE.accepts(value) and value <= 1),
     "from_logits": _strict_json.BOOLEAN,
     "label_smoothing": _strict_json.Field(

@@ -197,6 +197,12 @@ def _generalized_cross_entropy(y_true: Array, y_pred: Array, base: dict[str, Any
     return (1 - np.where(p.real > EPSILON, p, EPSILON) ** base["q"]) / base["q"]
 
 
+def _forward_corrected_cross_entropy(y_true: Array, y_pred: Array, base: dict[str, Any]) -> Array:
+    counts = y_pred.T @ y_true
+    counts = np.where(counts.real > 0, counts, 0) + base["prior_count"] * np.eye(counts.shape[0])
+    return _generalized_cross_entropy(y_true, y_pred @ (counts / np.sum(counts, axis=-1, keepdims=True)), base)
+
+
 EPSILON = 1e-7  # Keras's, which keeps logarithms of probabilities finite
 # Keras's losses that a meta-loss may start as; functions of y_true, y_pred and the description of the loss.
 BASES: dict[str, Callable[[Array, Array, dict[str, Any]], Array]] = {
@@ -210,4 +216,5 @@ BASES: dict[str, Callable[[Array, Array, dict[str, Any]], Array]] = {
     "categorical_crossentropy": _categorical_crossentropy,
     "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
     "categorical_generalized_cross_entropy": _generalized_cross_entropy,
+    "forward_corrected_cross_entropy": _forward_corrected_cross_entropy,
 }
