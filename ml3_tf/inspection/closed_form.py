@@ -168,8 +168,8 @@ def evaluate_on_plane(
         to the prediction. A loss around one of classes, such as categorical crossentropy, is that of the first of two.
 
     Raises:
-        ValueError: The loss scores examples together; `fixed` has an unknown feature or a wrong width, or does not leave one
-            prediction and one target free.
+        ValueError: The loss scores examples together; `fixed` has an unknown feature or a wrong width, or does not
+            leave one prediction and one target free.
 
     Example:
 
