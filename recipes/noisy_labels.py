@@ -1,0 +1,280 @@
+"""Learn a loss for wrong labels on digits, and train classifiers of clothes with it.
+
+    python recipes/noisy_labels.py                     one seed
+    python recipes/noisy_labels.py --seeds 10          the reported run
+
+TODO docstring
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import ml3_tf
+from ml3_tf.datasets import tasks_from_arrays, with_minibatches
+from parts.experiment import (
+    Metrics,
+    Result,
+    Seed,
+    export_seed_loss,
+    fill_in,
+    run_seeds,
+    save_figure,
+    seed_loss_folder,
+    training_folder,
+    write_history,
+    write_summary,
+)
+from parts.image_data import NUM_CLASSES, load_digits, load_fashion
+from parts.noisy_labels.figure import draw_figure
+from parts.noisy_labels.losses import Bootstrapping, SymmetricCrossEntropy, build_forward, build_generalized
+from parts.noisy_labels.noise import NOISES, corrupt_support
+from parts.noisy_labels.report import compute_metrics, history_rows, print_report
+from parts.noisy_labels.training import Data, Run, build_mlp, one_hot, train_classifiers
+from parts.settings import RecipeSettings, recorded_command, run_command
+
+CROSS_ENTROPY = "categorical_crossentropy"
+TUNED = ("cross_entropy", "label_smoothing", "generalized", "symmetric", "bootstrapping", "forward", "adapted")
+TUNING_NOISES = ("clean", "symmetric_40", "pairs_40")
+LENET_NOISES = TUNING_NOISES
+LENET_METHODS = ("learned", "cross_entropy", "generalized", "symmetric", "forward")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RecipeSettings):
+    data_path: Path | None = None
+    """Folder of the four files of Fashion-MNIST. None: where it is installed, or Keras fetches it."""
+    q: float = 0.5
+    """First value of the learned exponent of the loss."""
+    prior_count: float = 10.0
+    """First value of the learned number of right labels that a batch is taken to have, besides, of each class."""
+    num_tasks: int = 8
+    """Number of classifiers in an outer step."""
+    num_support: int = 2000
+    """Number of digits that each of them trains on."""
+    num_query: int = 300
+    """Number of digits, with right labels, that score it."""
+    meta_units: int = 64
+    """Hidden units of the classifiers of meta-training."""
+    inner_steps: int = 100
+    """Number of gradient steps in an outer step."""
+    lives: tuple[int, int] = (300, 1200)
+    """Range of the number of gradient steps that a classifier lives for."""
+    inner_rate: float = 1e-3
+    """Rate of Adam, in meta-training and later."""
+    outer_steps: int = 120
+    """Number of outer steps."""
+    outer_rate: float = 3e-3
+    """First rate of the outer Adam."""
+    num_train: int = 5000
+    """Number of clothes to train on."""
+    num_checked: int = 500
+    """Number of clothes whose labels were checked."""
+    epochs: int = 24
+    """Number of epochs of a classifier."""
+    batch_size: int = 100
+    """Number of images in a step of a classifier."""
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """The grid for the rate of Adam of each hand-made loss."""
+    tuning_seed: int = 100
+    """Seed of the digits that the hand-made losses are tuned on."""
+    tuned: tuple[tuple[float, float], ...] | None = None
+    """Rate and parameter of each hand-made loss, in the order of `TUNED`. None: tune them."""
+
+    def smoke(self) -> "Settings":
+        return self.replace(
+            num_tasks=2,
+            num_support=100,
+            num_query=20,
+            meta_units=4,
+            inner_steps=2,
+            lives=(2, 4),
+            outer_steps=2,
+            num_train=200,
+            num_checked=50,
+            epochs=1,
+            rates=self.rates[1:2],
+        )
+
+
+def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
+    """Returns the learned loss, and the task loss of each epoch of meta-training."""
+    keras.utils.set_random_seed(seed)
+    meta_loss = build_forward(settings.q, settings.prior_count)
+    digits = load_digits()
+    tasks = tasks_from_arrays(
+        digits.x,
+        digits.y,
+        settings.num_tasks,
+        num_support=settings.num_support,
+        num_query=settings.num_query,
+        num_classes=NUM_CLASSES,
+        corrupt=corrupt_support,
+        seed=seed,
+    )
+    trainer = ml3_tf.MetaTrainer(
+        lambda: build_mlp(settings.meta_units),
+        meta_loss,
+        inner_steps=settings.inner_steps,
+        lives=settings.lives,
+        seed=seed,
+    )
+    schedule = keras.optimizers.schedules.CosineDecay(settings.outer_rate, settings.outer_steps)
+    trainer.compile(
+        keras.optimizers.Adam(schedule, global_clipnorm=1.0),
+        loss=build_generalized(0.7),  # a few surely wrong images would rule cross-entropy
+        inner_optimizer=keras.optimizers.Adam(settings.inner_rate),
+    )
+    epochs = min(12, settings.outer_steps)
+    history = trainer.fit(
+        with_minibatches(tasks, min(settings.batch_size, settings.num_support), seed=seed),
+        steps_per_epoch=settings.outer_steps // epochs,
+        epochs=epochs,
+        verbose=verbose,
+        resume=folder,
+    )
+    return meta_loss, history.history["loss"]
+
+
+def hand_made(method: str, rate: float, parameter: float, settings: Settings, seed: int) -> Run:
+    """Returns how a method of `TUNED` trains with a rate and its own parameter."""
+    losses: dict[str, Callable[[], Any]] = {
+        "cross_entropy": lambda: CROSS_ENTROPY,
+        "label_smoothing": lambda: keras.losses.CategoricalCrossentropy(label_smoothing=parameter),
+        "generalized": lambda: build_generalized(parameter),
+        "symmetric": lambda: SymmetricCrossEntropy(parameter),
+        "bootstrapping": lambda: Bootstrapping(parameter),
+        "forward": lambda: build_forward(parameter, settings.prior_count),
+        "adapted": lambda: ml3_tf.MetaLoss.around(CROSS_ENTROPY, mode="per_output"),
+    }
+
+    def adapt(x: np.ndarray, y: np.ndarray, checked: Any) -> list[keras.callbacks.Callback]:
+        clean, optimizer = (checked.x, one_hot(checked.y)), keras.optimizers.Adam(parameter)
+        size = settings.batch_size
+        return [
+            ml3_tf.AdaptLoss(
+                (x, y), clean, loss=CROSS_ENTROPY, optimizer=optimizer, every=5, batch_size=size, seed=seed
+            )
+        ]
+
+    return Run(losses[method], rate, adapt if method == "adapted" else None)
+
+
+PARAMETERS = {
+    "cross_entropy": (0.0,),  # it has none
+    "label_smoothing": (0.1, 0.3, 0.5),
+    "generalized": (0.5, 0.7, 0.9),
+    "symmetric": (0.01, 0.1, 1.0),  # alpha
+    "bootstrapping": (0.5, 0.7, 0.9),  # beta
+    "forward": (2**-7, 0.5, 0.8),  # q
+    "adapted": (0.02, 0.1),  # rate of the Adam that moves the loss
+}
+"""The grids for the parameters of the hand-made losses."""
+
+
+def tune(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Returns the rate and the parameter with which each method is best on digits, the same for all seeds.
+
+    The score is the accuracy of the last epoch, mean over three kinds of noise.
+    """
+    seed, digits = settings.tuning_seed, load_digits()
+    parts = np.split(np.random.default_rng(seed).permutation(len(digits.y)), [3500, 4000])
+    data = Data(*(digits.take(rows) for rows in parts))
+    best, scores = [], {}
+    for method in TUNED:
+        for parameter in PARAMETERS[method]:
+            for rate in settings.rates:
+                run = hand_made(method, rate, parameter, settings, seed)
+                curves = train(run, "mlp", data, TUNING_NOISES, settings, seed)
+                scores[method, rate, parameter] = float(np.mean([curve["test"][-1] for curve in curves.values()]))
+        of_method = {key[1:]: score for key, score in scores.items() if key[0] == method}
+        best.append(max(of_method, key=of_method.get))
+        print(f"{method}: rate and parameter {best[-1]}, accuracy {of_method[best[-1]]:.3f}", flush=True)
+    return {"tuned": best, "scores": [[*key, score] for key, score in scores.items()]}
+
+
+def train(run: Run, network: str, data: Data, noises: Any, settings: Settings, seed: int) -> Any:
+    return train_classifiers(
+        network, run, data, noises, epochs=settings.epochs, batch_size=settings.batch_size, seed=seed
+    )
+
+
+def draw_data(settings: Settings, seed: int) -> Data:
+    """Returns clothes to train on, checked ones, and those for the test."""
+    images, test = load_fashion(settings.data_path)
+    rows = np.random.default_rng(seed).permutation(len(images.y))[: settings.num_train + settings.num_checked]
+    return Data(images.take(rows[settings.num_checked :]), images.take(rows[: settings.num_checked]), test)
+
+
+def runs(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int) -> dict[str, Run]:
+    """Returns how each method trains."""
+    tuned = {
+        method: hand_made(method, *values, settings, seed) for method, values in zip(TUNED, settings.tuned, strict=True)
+    }
+    cross_entropy = tuned["cross_entropy"]
+    return {
+        "learned": Run(lambda: meta_loss, settings.inner_rate),
+        **tuned,
+        "with_checked": cross_entropy._replace(with_checked=True),
+        "right_only": cross_entropy._replace(right_only=True),
+    }
+
+
+def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    meta_loss, meta_losses = meta_train(settings, seed, training_folder(seed, output_dir), verbose)
+    meta_loss.export(seed_loss_folder(seed, output_dir))
+    data, methods = draw_data(settings, seed), runs(meta_loss, settings, seed)
+    curves = {
+        "mlp": {method: train(run, "mlp", data, list(NOISES), settings, seed) for method, run in methods.items()},
+        "lenet": {
+            method: train(methods[method], "lenet", data, LENET_NOISES, settings, seed) for method in LENET_METHODS
+        },
+    }
+    metrics = compute_metrics(curves)
+    learned = {f"learned_{name}": value for name, value in meta_loss.base.get_config().items() if name != "name"}
+    return {"metrics": {**metrics, **learned}, "curves": curves, "meta_train": meta_losses}
+
+
+def main(
+    settings: Settings = Settings(),
+    *,
+    seeds: int = 1,
+    first_seed: int = 0,
+    smoke: bool = False,
+    jobs: int = 1,
+    output_dir: Path = Path("runs/noisy_labels"),
+) -> Metrics:
+    """Learns a loss for wrong labels on digits and compares it on clothes.
+
+    Args:
+        settings: The settings.
+        seeds: Number of seeds.
+        first_seed: The first seed.
+        smoke: Run a few steps only, to see that everything works.
+        jobs: Number of processes; each takes seeds of its own.
+        output_dir: Folder for the results. An interrupted run resumes from it.
+
+    Returns:
+        The metrics, name -> one value for each seed.
+    """
+    command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
+    settings = settings.smoke() if smoke else settings
+    draw_data(settings, first_seed)  # fails before anything is written
+    settings = fill_in(tune, ("tuned",), settings, output_dir)
+    numbers = range(first_seed, first_seed + seeds)
+    results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
+    metrics = write_summary("noisy_labels", command, numbers, results, settings, output_dir)
+    write_history(history_rows(numbers, results), output_dir)
+    figure_path = save_figure(draw_figure(results), output_dir)
+    loss_path = export_seed_loss(first_seed, output_dir)
+    print_report(metrics, results[0]["curves"])
+    print(f"\nFigure: {figure_path}\nLearned loss: {loss_path}")
+    return metrics
+
+
+if __name__ == "__main__":
+    run_command(main, description=__doc__)
