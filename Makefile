@@ -61,7 +61,7 @@ format: venv ## ruff, fixing what it can
 
 cards: venv ## renew the figures and numbers of the model cards, and the tables of results
 	@PYTHONPATH=recipes $(BIN)/python tools/model_cards.py --figures
-	@$(BIN)/python tools/results_table.py
+	@PYTHONPATH=recipes $(BIN)/python tools/results_table.py
 
 bench: venv ## time and memory of one outer step (BENCH_ARGS="--workloads dense --steps 3" for a part)
 	@$(BIN)/python benchmarks/meta_step.py $(BENCH_ARGS)

@@ -1,6 +1,6 @@
 """Write the tables of results in README.md and docs/results.md from the committed results.
 
-python tools/results_table.py
+PYTHONPATH=recipes python tools/results_table.py
 """
 
 import json
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from parts.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 ROOT = Path(__file__).parents[1]
 MARKERS = "<!-- results -->\n", "<!-- /results -->"
@@ -135,7 +137,12 @@ README_ROWS = (
 
 
 def results_table():
-    """Returns the table of all results in Markdown: mean and deviation over seeds, and on how many of them it wins."""
+    """Returns the table of all results in Markdown.
+
+    A cell has the mean and the deviation over seeds, and below the interquartile mean with its bootstrap interval of
+    95 %; the last cells have the number of seeds on which the learned loss is better, and below the probability of
+    improvement, likewise.
+    """
     head = "| experiment | learned loss | task loss, same rate | task loss, best rate | better than same | than best |"
     rows = [_cells(row) for row in ROWS]
     lines = [f"| [{row.label}](../results/{row.folder}) | {' | '.join(cells)} |" for row, cells in zip(ROWS, rows)]
@@ -154,23 +161,28 @@ def readme_table():
 
 
 def _cells(row):
-    """Three values, then on how many seeds the learned loss is better than each of the others."""
+    """Three values, then how often the learned loss is better than each of the others."""
     metrics = json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["metrics"]
-    learned, *others = [name and metrics[name] for name in (row.learned, row.same_rate, row.tuned)]
+    learned, *others = [name and np.array(metrics[name]) for name in (row.learned, row.same_rate, row.tuned)]
     sign = 1 if row.higher_is_better else -1
-    wins = [_wins(sign * np.array(learned), values and sign * np.array(values)) for values in others]
-    return [_mean_and_deviation(values) for values in (learned, *others)] + wins
+    wins = [values is not None and _wins(sign * learned, sign * values) or "-" for values in others]
+    return [_values(values) for values in (learned, *others)] + wins
 
 
-def _mean_and_deviation(values):
+def _values(values):
     if values is None:
         return "-"
     mean, deviation = np.mean(values), np.std(values)
-    return f"{mean:,.0f} ± {deviation:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g} ± {deviation:.2g}"
+    interval = bootstrap_interval(interquartile_mean, values[:, np.newaxis])
+    if abs(mean) >= 1000:
+        return f"{mean:,.0f} ± {deviation:,.0f}<br>" + "{:,.0f} [{:,.0f}, {:,.0f}]".format(*interval)
+    return f"{mean:.3g} ± {deviation:.2g}<br>" + "{:.3g} [{:.3g}, {:.3g}]".format(*interval)
 
 
 def _wins(learned, others):
-    return "-" if others is None else f"{np.sum(learned > others)} of {len(learned)}"
+    """Pairs of one seed have a count, and all pairs a probability: one seed's tasks may be harder than another's."""
+    interval = bootstrap_interval(probability_of_improvement, learned[:, np.newaxis], others[:, np.newaxis])
+    return f"{np.sum(learned > others)} of {len(learned)}<br>" + "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
 
 
 def with_table(text, table):

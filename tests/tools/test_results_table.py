@@ -30,5 +30,9 @@ def test_a_row_is_the_mean_over_seeds():
     metrics = json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["metrics"]
     learned, tuned = np.array(metrics[row.learned]), np.array(metrics[row.tuned])
     cells = results_table._cells(row)
-    assert cells[0] == f"{learned.mean():.3g} ± {learned.std():.2g}"
-    assert cells[4] == f"{np.sum(learned < tuned)} of 10"
+    middle = np.sort(learned)[2:8].mean()  # a quarter of ten values, rounded down, is left out at each end
+    assert cells[0].startswith(f"{learned.mean():.3g} ± {learned.std():.2g}<br>{middle:.3g} [")
+    better = np.mean(learned[:, None] < tuned)
+    assert cells[4].startswith(f"{np.sum(learned < tuned)} of 10<br>{better:.2f} [")
+    low, high = map(float, cells[4].split("[")[1].rstrip("]").split(", "))
+    assert 0 <= low < better < high <= 1
