@@ -5,7 +5,7 @@ Shape letters: N tasks, B examples of a task.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -19,13 +19,14 @@ from ml3_tf.meta_loss import LossPerHead, MetaLoss, get_loss
 from ml3_tf.outer_loop import (
     EvolutionStrategies,
     ExtraLoss,
+    MetricsLike,
     OuterLoop,
     Population,
+    QueryMetrics,
     Start,
     TaskLoss,
     as_task_loss,
     estimate_memory,
-    get_metric,
 )
 
 
@@ -111,7 +112,7 @@ class MetaTrainer(OuterLoop):
             seed=seed,
             name=name,
         )
-        self._query_metrics: list[keras.metrics.Metric] = []
+        self._query_metrics = QueryMetrics()
         self._population: Population | None = None
         self.lives: int | tuple[int, int] | None = lives
         self._longest_life = inner_steps
@@ -126,7 +127,7 @@ class MetaTrainer(OuterLoop):
         loss: "LossesLike | TaskLoss" = "mse",
         inner_optimizer: InnerOptimizerLike = "sgd",
         *,
-        metrics: Sequence[keras.metrics.Metric | str] | None = None,
+        metrics: MetricsLike | None = None,
         extra_loss: ExtraLoss | None = None,
         beta: float = 1.0,
         gamma: float = 1.0,
@@ -141,7 +142,8 @@ class MetaTrainer(OuterLoop):
             loss: Task loss `L_T`, needed only while the loss is learned; a `TaskLoss` says when and how it counts.
             inner_optimizer: Inner optimizer, moves the learners, differentiated through; see `InnerOptimizer` and
                 `StopScaleGradient`.
-            metrics: Further metrics of the learners' predictions on the query points, after training.
+            metrics: Further metrics of the learners' predictions on the query points, after training: a list; for
+                learners with several outputs a mapping from their names to lists, as Keras takes it.
             extra_loss: Optional function `(parameters, batch) -> [N]`, `L_extra` of each task: `parameters` are the
                 `Parameters` of the trained learners.
             beta: Weight of `loss`. 0 leaves the extra loss alone.
@@ -168,7 +170,7 @@ class MetaTrainer(OuterLoop):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
-        self._query_metrics = [get_metric(metric) for metric in metrics or []]
+        self._query_metrics = QueryMetrics(metrics)
         self._meta_gradient = self._compile_meta_gradient(self.meta_gradient)
         self._take_steps = self._in_shards(functools.partial(self._score_steps, num_steps=self.unroll))
         self._live = self._in_shards(functools.partial(self._score_steps, num_steps=self._longest_life))
@@ -176,7 +178,7 @@ class MetaTrainer(OuterLoop):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return [*super().metrics, *self._query_metrics]
+        return [*super().metrics, *self._query_metrics.metrics]
 
     @property
     def training_state(self) -> dict[str, Any]:
@@ -291,10 +293,6 @@ class MetaTrainer(OuterLoop):
         )
 
     def _update_query_metrics(self, learners: LearnerState, batch: Batch) -> None:
-        if not self._query_metrics:
-            return
-        y = keras.utils.unpack_x_y_sample_weight(batch["query"])[1]
-        y_pred, weights = self._predict(learners.parameters, batch["query"])
-        merge_tasks = lambda values: tf.reshape(values, [-1, *values.shape[2:]])  # [N, B, ...] -> [N * B, ...]
-        for metric in self._query_metrics:
-            metric.update_state(*map(merge_tasks, (y, y_pred, *weights)))
+        if self._query_metrics.metrics:
+            y = keras.utils.unpack_x_y_sample_weight(batch["query"])[1]
+            self._query_metrics.update(y, *self._predict(learners.parameters, batch["query"]))

@@ -38,9 +38,16 @@ from parts.noisy_labels.training import Data, Run, build_mlp, one_hot, train_cla
 from parts.settings import RecipeSettings, recorded_command, run_command
 
 CROSS_ENTROPY = "categorical_crossentropy"
-TUNED = ("cross_entropy", "label_smoothing", "generalized", "symmetric", "bootstrapping", "forward", "adapted")
-TUNING_NOISES = ("clean", "symmetric_40", "pairs_40")
-LENET_NOISES = TUNING_NOISES
+TUNED = {
+    "cross_entropy": (0.0,),  # it has none
+    "label_smoothing": (0.1, 0.3, 0.5),
+    "generalized": (0.5, 0.7, 0.9),  # q
+    "symmetric": (0.01, 0.1, 1.0),  # alpha
+    "bootstrapping": (0.5, 0.7, 0.9),  # beta
+    "forward": (2**-7, 0.5, 0.8),  # q
+    "adapted": (0.02, 0.1),  # rate of the Adam that moves the loss
+}
+"""The methods that are tuned, each with the grid of its own parameter."""
 LENET_METHODS = ("learned", "cross_entropy", "generalized", "symmetric", "forward")
 
 
@@ -80,6 +87,10 @@ class Settings(RecipeSettings):
     """Number of images in a step of a classifier."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """The grid for the rate of Adam of each hand-made loss."""
+    noises: tuple[str, ...] = tuple(NOISES)
+    """Kinds of wrong labels that are tested."""
+    fewer_noises: tuple[str, ...] = ("clean", "symmetric_40", "pairs_40")
+    """Those of the tuning, and of LeNet."""
     tuning_seed: int = 100
     """Seed of the digits that the hand-made losses are tuned on."""
     tuned: tuple[tuple[float, float], ...] | None = None
@@ -97,7 +108,9 @@ class Settings(RecipeSettings):
             num_train=200,
             num_checked=50,
             epochs=1,
-            rates=self.rates[1:2],
+            noises=("clean", "pairs_40"),
+            fewer_noises=("pairs_40",),
+            tuned=((1e-3, 0.5),) * len(TUNED),
         )
 
 
@@ -164,18 +177,6 @@ def hand_made(method: str, rate: float, parameter: float, settings: Settings, se
     return Run(losses[method], rate, adapt if method == "adapted" else None)
 
 
-PARAMETERS = {
-    "cross_entropy": (0.0,),  # it has none
-    "label_smoothing": (0.1, 0.3, 0.5),
-    "generalized": (0.5, 0.7, 0.9),
-    "symmetric": (0.01, 0.1, 1.0),  # alpha
-    "bootstrapping": (0.5, 0.7, 0.9),  # beta
-    "forward": (2**-7, 0.5, 0.8),  # q
-    "adapted": (0.02, 0.1),  # rate of the Adam that moves the loss
-}
-"""The grids for the parameters of the hand-made losses."""
-
-
 def tune(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
     """Returns the rate and the parameter with which each method is best on digits, the same for all seeds.
 
@@ -185,11 +186,11 @@ def tune(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
     parts = np.split(np.random.default_rng(seed).permutation(len(digits.y)), [3500, 4000])
     data = Data(*(digits.take(rows) for rows in parts))
     best, scores = [], {}
-    for method in TUNED:
-        for parameter in PARAMETERS[method]:
+    for method, parameters in TUNED.items():
+        for parameter in parameters:
             for rate in settings.rates:
                 run = hand_made(method, rate, parameter, settings, seed)
-                curves = train(run, "mlp", data, TUNING_NOISES, settings, seed)
+                curves = train(run, "mlp", data, settings.fewer_noises, settings, seed)
                 scores[method, rate, parameter] = float(np.mean([curve["test"][-1] for curve in curves.values()]))
         of_method = {key[1:]: score for key, score in scores.items() if key[0] == method}
         best.append(max(of_method, key=of_method.get))
@@ -229,9 +230,10 @@ def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> R
     meta_loss.export(seed_loss_folder(seed, output_dir))
     data, methods = draw_data(settings, seed), runs(meta_loss, settings, seed)
     curves = {
-        "mlp": {method: train(run, "mlp", data, list(NOISES), settings, seed) for method, run in methods.items()},
+        "mlp": {method: train(run, "mlp", data, settings.noises, settings, seed) for method, run in methods.items()},
         "lenet": {
-            method: train(methods[method], "lenet", data, LENET_NOISES, settings, seed) for method in LENET_METHODS
+            method: train(methods[method], "lenet", data, settings.fewer_noises, settings, seed)
+            for method in LENET_METHODS
         },
     }
     metrics = compute_metrics(curves)

@@ -230,17 +230,24 @@ class InnerLoop:
         """Returns predictions `[N, B, ...]` of learners that are not training."""
         return self.learner.predict(parameters, x)
 
-    def predict_weighted(self, parameters: Parameters, examples: Any) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        """Returns predictions `[N, B, ...]` on examples as in `evaluate`, and their weights, if they have any."""
+    def predict_weighted(self, parameters: Parameters, examples: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Returns predictions `[N, B, ...]` on examples as in `evaluate`, and their weights, if they have any.
+
+        Of learners with several outputs, structures of both; every output has weights then.
+        """
         x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
         y_pred = self.predict(parameters, x)
-        if not tf.is_tensor(y_pred):
-            raise ValueError(
-                "`metrics` are for learners with one output; with several, override `compute_task_loss`, or evaluate "
-                f"models of `learner.build_model`. Received outputs: {[*y_pred]}"
-            )
-        weights = leave_out_masked(y_pred, sample_weight)
-        return y_pred, () if weights is None else (weights,)
+        if tf.is_tensor(y_pred):
+            weights = leave_out_masked(y_pred, sample_weight)
+            return y_pred, () if weights is None else (weights,)
+        is_one = tf.is_tensor(sample_weight) or sample_weight is None
+        given = tf.nest.map_structure(lambda _: sample_weight, y_pred) if is_one else sample_weight
+
+        def weights_of(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+            weights = leave_out_masked(values, weights)
+            return tf.ones(values.shape[:2], values.dtype) if weights is None else weights
+
+        return y_pred, (tf.nest.map_structure(weights_of, y_pred, given),)
 
     def evaluate(self, loss: Any, parameters: Parameters, examples: Any) -> tf.Tensor:
         """Returns a Keras loss `[N]` of learners that are not training, on `(x, y)` or `(x, y, sample_weight)`."""

@@ -2,12 +2,12 @@
 
 from ml3_tf.outer_loop._adapt import AdaptLoss
 from ml3_tf.outer_loop._checkpoint import Checkpoint
-from ml3_tf.outer_loop._checks import get_metric
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._guard import FiniteGuard
 from ml3_tf.outer_loop._loop import ExtraLoss, OuterLoop, Start
 from ml3_tf.outer_loop._memory import estimate_memory
 from ml3_tf.outer_loop._population import Kept, Population
+from ml3_tf.outer_loop._query_metrics import MetricsLike, QueryMetrics
 from ml3_tf.outer_loop._task_loss import TaskLoss, as_task_loss
 
 __all__ = [
@@ -17,11 +17,12 @@ __all__ = [
     "ExtraLoss",
     "FiniteGuard",
     "Kept",
+    "MetricsLike",
     "OuterLoop",
     "Population",
+    "QueryMetrics",
     "Start",
     "TaskLoss",
     "as_task_loss",
     "estimate_memory",
-    "get_metric",
 ]

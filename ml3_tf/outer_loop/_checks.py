@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -42,13 +42,3 @@ def refuse_without_derivative(optimizer: InnerOptimizerLike) -> None:
             "derivative is zero, so nothing can be learned through it. Use SGD, Adam or another smooth optimizer, or "
             "`MetaTrainer(estimator=EvolutionStrategies())`."
         )
-
-
-def get_metric(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
-    """Returns a metric by its name, unless that is ambiguous."""
-    if metric in ("accuracy", "acc"):
-        raise ValueError(
-            f"Which accuracy? Received: metrics=[{metric!r}]. Expected 'binary_accuracy', 'categorical_accuracy' or "
-            "'sparse_categorical_accuracy'."
-        )
-    return cast(keras.metrics.Metric, keras.metrics.get(metric))

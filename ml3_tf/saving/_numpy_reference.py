@@ -198,8 +198,7 @@ def _generalized_cross_entropy(y_true: Array, y_pred: Array, base: dict[str, Any
 
 
 def _forward_corrected_cross_entropy(y_true: Array, y_pred: Array, base: dict[str, Any]) -> Array:
-    counts = y_pred.T @ y_true
-    counts = np.where(counts.real > 0, counts, 0) + base["prior_count"] * np.eye(counts.shape[0])
+    counts = np.maximum(y_pred.real.T @ y_true, 0) + base["prior_count"] * np.eye(y_true.shape[1])
     return _generalized_cross_entropy(y_true, y_pred @ (counts / np.sum(counts, axis=-1, keepdims=True)), base)
 
 

@@ -288,3 +288,11 @@ def test_forward_correction_finds_flipped_pairs_where_cross_entropy_learns_them(
     corrected = {"name": "forward_corrected_cross_entropy", "q": 0.0078125, "prior_count": 1.0}
     assert of("sparse_categorical_crossentropy", right) > 2 * of("sparse_categorical_crossentropy", as_labeled)
     assert of(corrected, right) < of(corrected, as_labeled)
+
+
+def test_no_gradient_flows_through_the_counts():
+    _, slope = ml3_tf.MetaLoss.around(LOSSES["forward"], features=CLASSES).value_and_gradient(Y_TRUE, Y_PRED)
+    counts = Y_PRED.T @ Y_TRUE + 2 * np.eye(3)
+    noise = counts / counts.sum(axis=1, keepdims=True)
+    seen = np.sum((Y_PRED @ noise) * Y_TRUE, axis=1, keepdims=True)
+    np.testing.assert_allclose(slope, -(seen**-0.3) * noise[:, LABELS].T, rtol=1e-5)

@@ -143,9 +143,17 @@ def test_losses_that_do_not_fit_are_refused():
             ValueError, match="expected targets and predictions in this form. Received: .*'number', 'kind'"
         ):
             ml3_tf.meta_test(build, losses, "sgd", make_tasks(), num_steps=1, task_loss=LossPerHead(losses))
-    trainer = ml3_tf.MetaTrainer(build, make_losses(), seed=0)
+
+
+@pytest.mark.parametrize("weights", [(), (np.array([[1, 0, 1, 1, 1, 2]] * 2, "float32"),)])
+def test_metrics_of_each_output_are_those_of_the_trained_learners(weights):
+    trainer = ml3_tf.MetaTrainer(build, make_losses(), inner_steps=2, seed=0)
+    metrics = {"number": ["mse"], "kind": ["mse", "categorical_accuracy"]}
+    trainer.compile(loss={"number": "mse", "kind": "mse"}, metrics=metrics, jit_compile=False)
+    logs = trainer.evaluate(tf.data.Dataset.from_tensors(make_tasks(dict, *weights)), return_dict=True, verbose=0)
+    assert set(logs) == {"loss", "number_mean_squared_error", "kind_mean_squared_error", "kind_categorical_accuracy"}
+    if not weights:  # the task loss is the sum of both
+        assert logs["loss"] == pytest.approx(logs["number_mean_squared_error"] + logs["kind_mean_squared_error"])
     trainer.compile(loss={"number": "mse", "kind": "mse"}, metrics=["mae"], jit_compile=False)
-    with pytest.raises(
-        ValueError, match="`metrics` are for learners with one output.*Received outputs: .'number', 'kind'"
-    ):
+    with pytest.raises(ValueError, match="with several, a mapping from their names.*outputs .'number', 'kind'"):
         trainer.fit(tf.data.Dataset.from_tensors(make_tasks()), verbose=0)

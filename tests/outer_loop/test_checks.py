@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from ml3_tf import MetaLoss, MetaTrainer, sine_tasks
-from ml3_tf.outer_loop import get_metric
 from ml3_tf.outer_loop._checks import check_length, refuse_without_derivative
 
 layers = keras.layers
@@ -58,9 +57,3 @@ def test_an_optimizer_that_steps_by_a_sign_is_refused():
     refuse_without_derivative("adam")
     with pytest.raises(ValueError, match="Lion cannot be the `inner_optimizer`"):
         refuse_without_derivative(keras.optimizers.Lion())
-
-
-def test_a_metric_is_found_by_a_name_that_is_not_ambiguous():
-    assert isinstance(get_metric("mse"), keras.metrics.MeanSquaredError)
-    with pytest.raises(ValueError, match="Which accuracy"):
-        get_metric("accuracy")

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from parts.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 from scipy import stats
+
+from parts.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end():

