@@ -173,7 +173,7 @@ def correct_forward(y_true: Any, y_pred: Any, prior_count: Any, sample_weight: A
     Source: forward correction of Patrini et al., "Making Deep Neural Networks Robust to Label Noise", CVPR 2017; they
     estimate T beforehand, with another network.
     """
-    counted = ops.stop_gradient(y_pred)
+    counted: Any = ops.stop_gradient(y_pred)
     counted = counted if sample_weight is None else ops.expand_dims(sample_weight, -1) * counted
     counts = ops.maximum(ops.matmul(ops.swapaxes(counted, -1, -2), y_true), 0.0)
     per_count = y_pred / ops.expand_dims(prior_count + ops.sum(counts, axis=-1), -2)
