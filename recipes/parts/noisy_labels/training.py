@@ -57,11 +57,11 @@ class Scores(keras.callbacks.Callback):
                 self.curves[name].append(float(np.mean(predicted == images.y)))
 
 
-def build_mlp(hidden_units: int = 128) -> keras.Model:
+def build_mlp(hidden_units: int = 128, side: int = SIDE) -> keras.Model:
     layers = keras.layers
     return keras.Sequential(
         [
-            keras.Input((SIDE, SIDE)),
+            keras.Input((side, side)),
             layers.Flatten(),
             layers.Dense(hidden_units, "relu"),
             layers.Dense(NUM_CLASSES, "softmax"),
