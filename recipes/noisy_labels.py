@@ -11,7 +11,7 @@ its q, its prior count and a small network beside it. Classifiers live for 1,000
 100, and the meta-gradient flows through 100 of them. Their digits have half the size, which costs a quarter.
 
 Then it is used as it is on Fashion-MNIST: 5,000 of the 60,000 images (two cores would need days for all), 24 epochs,
-batches of 100, Adam, an MLP with 128 hidden units and LeNet, scored on all 10,000 test images. Wrong labels: 20, 40 and
+batches of 100, Adam, an MLP with 64 hidden units and LeNet, scored on all 10,000 test images. Wrong labels: 20, 40 and
 60 % of any other class, 40 % of the next one, and 40 % that depend on the image (Xia et al., 2020). All methods start
 from the same weights and see the same batches; the settings of the others are tuned on digits, by the accuracy of the
 last epoch over clean labels and 40 % of both kinds:

@@ -57,7 +57,7 @@ class Scores(keras.callbacks.Callback):
                 self.curves[name].append(float(np.mean(predicted == images.y)))
 
 
-def build_mlp(hidden_units: int = 128, side: int = SIDE) -> keras.Model:
+def build_mlp(hidden_units: int = 64, side: int = SIDE) -> keras.Model:
     layers = keras.layers
     return keras.Sequential(
         [
