@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-long test-backends lint format bench cards lock clean
+.PHONY: help venv demo test test-long test-backends lint format bench cards docs docs-serve lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,14 @@ format: venv ## ruff, fixing what it can
 cards: venv ## renew the figures and numbers of the model cards, and the tables of results
 	@PYTHONPATH=recipes $(BIN)/python tools/model_cards.py --figures
 	@PYTHONPATH=recipes $(BIN)/python tools/results_table.py
+
+# The theme's notice of its successor is hidden.
+docs: venv ## build the site into build/site, with all links and references checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python tools/quiet.py $(BIN)/python -m mkdocs build --quiet
+	@echo "build/site/index.html"
+
+docs-serve: venv ## show the site at http://localhost:8000, renewed as you write
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python tools/quiet.py $(BIN)/python -m mkdocs serve --watch recipes --watch ml3_tf
 
 bench: venv ## time and memory of one outer step (BENCH_ARGS="--workloads dense --steps 3" for a part)
 	@$(BIN)/python benchmarks/meta_step.py $(BENCH_ARGS)

@@ -1,4 +1,4 @@
-"""Write the tables of results in README.md and docs/results.md from the committed results.
+"""Write the tables of results in README.md and docs/ from the committed results.
 
 PYTHONPATH=recipes python tools/results_table.py
 """
@@ -49,7 +49,7 @@ ROWS = [
     Row(folder, f"{label}, error after {steps} steps ↓", *(f"test_mse_{method}{suffix}" for method in methods))
     for folder, label in (
         ("sine_regression", "sine regression"),
-        ("sine_regression_paper", "the same, setting of the paper"),
+        ("sine_regression_paper", "sine regression, setting of the paper"),
     )
     for steps, suffix, methods in (
         ("100", "", ("learned", "same_rate", "tuned")),
@@ -64,14 +64,17 @@ ROWS += [
         None,
         f"test_mse_best_{steps}",
     )
-    for optimizer, label in (("sgd", "sines, learned for lives of 1,000 steps"), ("adam", "the same with Adam"))
+    for optimizer, label in (
+        ("sgd", "sines, learned for lives of 1,000 steps"),
+        ("adam", "sines, learned for lives of 1,000 steps of Adam"),
+    )
     for steps in (100, 1000)
 ]
 ROWS += [
     Row("digits", "unseen pairs of digits, steps to 90 % accuracy ↓", *_methods("steps_to_90_{}")),
-    Row("digits", "the same, accuracy after 100 steps ↑", *_methods("accuracy_{}_100"), True),
+    Row("digits", "unseen pairs of digits, accuracy after 100 steps ↑", *_methods("accuracy_{}_100"), True),
     Row("digits", "all ten digits, steps to 90 % accuracy ↓", *_methods("ten_class_steps_to_90_{}")),
-    Row("digits", "the same, accuracy after 100 steps ↑", *_methods("ten_class_accuracy_{}_100"), True),
+    Row("digits", "all ten digits, accuracy after 100 steps ↑", *_methods("ten_class_accuracy_{}_100"), True),
     Row("keras_fit", "a CNN in `fit`, ten digits, test accuracy ↑", *_methods("digits_accuracy_{}"), True),
     Row("keras_fit", "a regressor in `fit`, diabetes, test RMSE ↓", *_methods("diabetes_rmse_{}")),
     Row(
@@ -85,17 +88,28 @@ ROWS += [
         for robot in ("reacher", "sawyer")
     ),
     Row("mountain_car", "mountain car, share of policies at the goal ↑", "strict_rate_shaped", None, None, True),
-    Row("mountain_car", "the same after three times as many updates ↑", "later_strict_rate_shaped", None, None, True),
+    Row(
+        "mountain_car",
+        "mountain car, after three times as many updates ↑",
+        "later_strict_rate_shaped",
+        None,
+        None,
+        True,
+    ),
     *(
         row
         for folder, label in (
-            ("pointmass", "point mass, other half-plane, final distance (m) ↓"),
-            ("reacher_model_based", "arm, other side, final distance (rad) ↓"),
+            ("pointmass", "point mass, other half-plane, final distance{} (m) ↓"),
+            ("reacher_model_based", "arm, other side, final distance{} (rad) ↓"),
         )
         for row in (
-            Row(folder, label, *_methods("final_distance_{}")),
+            Row(folder, label.format(""), *_methods("final_distance_{}")),
             Row(
-                folder, "the same against the squared distance", LEARNED_DISTANCE, None, "final_distance_tuned_squared"
+                folder,
+                label.format(" against the squared distance"),
+                LEARNED_DISTANCE,
+                None,
+                "final_distance_tuned_squared",
             ),
         )
     ),
@@ -103,18 +117,18 @@ ROWS += [
         Row(folder, f"{label}, after 20 updates ↓", *_methods(f"{side}later_final_distance_{{}}"))
         for folder, label, side in (
             ("pointmass", "point mass, trained half-plane", "trained_side_"),
-            ("pointmass_lives", "the same, learned for lives of up to 300 updates", "trained_side_"),
+            ("pointmass_lives", "point mass, trained half-plane, long lives", "trained_side_"),
             ("pointmass", "point mass, other half-plane", ""),
-            ("pointmass_lives", "the same, learned for lives of up to 300 updates", ""),
+            ("pointmass_lives", "point mass, other half-plane, long lives", ""),
         )
     ),
     Row(
         "reacher_model_free", "arm, without a model, samples to 80 % of the way ↓", *_against_ppo("samples_to_level_{}")
     ),
-    Row("reacher_model_free", "the same, return after learning ↑", *_against_ppo("final_return_{}"), True),
+    Row("reacher_model_free", "arm, without a model, return after learning ↑", *_against_ppo("final_return_{}"), True),
     Row(
         "reacher_model_free",
-        "the same, motors reversed, reward-aware loss ↑",
+        "arm, motors reversed, return of a reward-aware loss ↑",
         *("reversed_final_return_learned_rewards", None, "reversed_final_return_ppo"),
         True,
     ),
@@ -160,13 +174,45 @@ def readme_table():
     return "\n".join([head, "|---|---|---|---|---|", *lines]) + "\n"
 
 
+def verdict_tables():
+    """Returns three tables, after what the probability of improvement over the best rate says with its interval."""
+    groups = {"The learned loss is better": [], "No sure difference": [], "The learned loss is worse": []}
+    better, unsure, worse = groups.values()
+    for row in ROWS:
+        metrics = _metrics(row)
+        if row.tuned is None:
+            continue
+        learned, _, tuned, _, wins = _cells(row)
+        interval = _improvement(row, metrics, row.tuned)
+        group = better if interval.low > 0.5 else worse if interval.high < 0.5 else unsure
+        cells = [f"[{row.label}](../results/{row.folder})", *(cell.split("<br>")[0] for cell in (learned, tuned))]
+        group.append((interval.value, " | ".join([*cells, wins.split("<br>")[1]])))
+    head = (
+        "| experiment | learned loss | task loss (or PPO), best rate | probability of improvement |\n|---|---|---|---|"
+    )
+    sections = [
+        "\n".join([f"### {title}\n", head, *(f"| {line} |" for _, line in sorted(lines, reverse=True))])
+        for title, lines in groups.items()
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _metrics(row):
+    return json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["metrics"]
+
+
+def _improvement(row, metrics, other):
+    """The probability that the learned loss is better than another, with its interval."""
+    sign = 1 if row.higher_is_better else -1
+    scores = [sign * np.array(metrics[name])[:, np.newaxis] for name in (row.learned, other)]
+    return bootstrap_interval(probability_of_improvement, *scores)
+
+
 def _cells(row):
     """Three values, then how often the learned loss is better than each of the others."""
-    metrics = json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["metrics"]
-    learned, *others = [name and np.array(metrics[name]) for name in (row.learned, row.same_rate, row.tuned)]
-    sign = 1 if row.higher_is_better else -1
-    wins = [values is not None and _wins(sign * learned, sign * values) or "-" for values in others]
-    return [_values(values) for values in (learned, *others)] + wins
+    metrics = _metrics(row)
+    values = [name and np.array(metrics[name]) for name in (row.learned, row.same_rate, row.tuned)]
+    return [*map(_values, values), _wins(row, metrics, row.same_rate), _wins(row, metrics, row.tuned)]
 
 
 def _values(values):
@@ -179,10 +225,13 @@ def _values(values):
     return f"{mean:.3g} ± {deviation:.2g}<br>" + "{:.3g} [{:.3g}, {:.3g}]".format(*interval)
 
 
-def _wins(learned, others):
+def _wins(row, metrics, other):
     """Pairs of one seed have a count, and all pairs a probability: one seed's tasks may be harder than another's."""
-    interval = bootstrap_interval(probability_of_improvement, learned[:, np.newaxis], others[:, np.newaxis])
-    return f"{np.sum(learned > others)} of {len(learned)}<br>" + "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
+    if other is None:
+        return "-"
+    learned, others = np.array(metrics[row.learned]), np.array(metrics[other])
+    wins = np.sum(learned > others if row.higher_is_better else learned < others)
+    return f"{wins} of {len(learned)}<br>" + "{:.2f} [{:.2f}, {:.2f}]".format(*_improvement(row, metrics, other))
 
 
 def with_table(text, table):
@@ -191,10 +240,15 @@ def with_table(text, table):
     return before + MARKERS[0] + table + MARKERS[1] + rest.split(MARKERS[1])[1]
 
 
+TABLES = {"README.md": readme_table, "docs/results.md": results_table, "docs/is_it_for_me.md": verdict_tables}
+"""Page -> the function that makes what is between its markers."""
+
+
 def main():
-    """Writes both tables."""
-    for path, table in ((ROOT / "README.md", readme_table()), (ROOT / "docs" / "results.md", results_table())):
-        path.write_text(with_table(path.read_text(encoding="utf-8"), table), encoding="utf-8")
+    """Writes all tables."""
+    for page, make in TABLES.items():
+        path = ROOT / page
+        path.write_text(with_table(path.read_text(encoding="utf-8"), make()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tests of `tools/results_table.py`: the tables are those of the committed results."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,24 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_tables_are_those_of_the_results():
-    for page, table in (
-        ("README.md", results_table.readme_table()),
-        ("docs/results.md", results_table.results_table()),
-    ):
+    for page, make in results_table.TABLES.items():
         text = (ROOT / page).read_text(encoding="utf-8")
-        assert results_table.with_table(text, table) == text
+        assert results_table.with_table(text, make()) == text
+
+
+def test_each_comparison_has_a_verdict():
+    sections = results_table.verdict_tables().split("### ")[1:]
+    assert [section.splitlines()[0] for section in sections] == [
+        "The learned loss is better",
+        "No sure difference",
+        "The learned loss is worse",
+    ]
+    lines = [re.findall(r"\d\.\d\d \[.*\]", section) for section in sections]
+    assert sum(map(len, lines)) == sum(row.tuned is not None for row in results_table.ROWS)
+    for verdict, intervals in zip((1, 0, -1), lines, strict=True):
+        for interval in intervals:
+            low, high = map(float, interval.split("[")[1].rstrip("]").split(", "))
+            assert (low > 0.495) - (high < 0.505) == verdict or 0.49 < low < 0.51 or 0.49 < high < 0.51
 
 
 def test_the_readme_shows_few_rows_and_losses_among_them():
