@@ -14,7 +14,7 @@ HEADING = re.compile(r"^( *)Example:(?: (.+))?$", re.MULTILINE)
 def with_examples(docstring: str) -> str:
     r"""Returns a docstring with its examples in the section that Griffe knows.
 
-    >>> print(with_examples("Example: two of them.\\n\\n>>> f(2)"))
+    >>> print(with_examples("Example: two of them.\n\n>>> f(2)"))
     Examples:
         two of them.
     <BLANKLINE>
