@@ -12,14 +12,7 @@ HEADING = re.compile(r"^( *)Example:(?: (.+))?$", re.MULTILINE)
 
 
 def with_examples(docstring: str) -> str:
-    r"""Returns a docstring with its examples in the section that Griffe knows.
-
-    >>> print(with_examples("Example: two of them.\n\n>>> f(2)"))
-    Examples:
-        two of them.
-    <BLANKLINE>
-        >>> f(2)
-    """
+    """Returns a docstring with its examples in the section that Griffe knows, "Examples:"."""
     found = HEADING.search(docstring)
     if found is None:
         return docstring if ">>>" not in docstring else with_examples(docstring.replace(">>>", "Example:\n\n>>>", 1))
