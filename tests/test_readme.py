@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/*.md", "recipes/*.md", "serving/*.md", "savedmodels/*/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "recipes/*.md", "serving/*.md", "savedmodels/*/README.md")
     for page in ROOT.glob(pattern)
 )
 
@@ -47,13 +47,35 @@ def test_the_twenty_lines_run(tmp_path, monkeypatch):
 
 
 def test_the_guide_makes_tasks_and_adapts_a_loss():
-    _, of_tasks, of_one_data_set, _ = blocks_of("docs/guide.md")
+    [of_tasks] = blocks_of("docs/guides/own_tables.md")
+    [of_one_data_set] = blocks_of("docs/guides/one_data_set.md")
     names = {}
     exec(of_tasks, names)
     assert tuple(next(iter(names["tasks"]))["minibatches"].shape) == (8, 40, 50)
     exec(of_one_data_set, names)
     scores = [snapshot["meta_loss"] for snapshot in names["adapt"].snapshots]
     assert scores[-1] < scores[0]
+
+
+def test_the_guide_to_wrong_labels_learns_a_loss():
+    [code] = blocks_of("docs/guides/wrong_labels.md")
+    assert "steps_per_epoch=10, epochs=10)" in code
+    names = {}
+    exec(code.replace("steps_per_epoch=10, epochs=10)", "steps_per_epoch=2, epochs=1, verbose=0)"), names)
+    y = np.eye(5, dtype="float32")[names["labels"]]
+    before = names["loss"].base.get_config()
+    assert before["q"] != 0.8 and before["prior_count"] != 5.0  # they are learned
+    history = names["model"].fit(names["x"], y, batch_size=100, epochs=2, verbose=0).history["loss"]
+    assert history[1] < history[0]
+
+
+def test_the_guide_looks_inside_a_loss(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    [code] = blocks_of("docs/guides/look_inside.md")
+    exec(code, {})
+    assert "loss ≈ 1580·log cosh(e/4)" in capsys.readouterr().out
+    assert "loss ≈ 1580·log cosh(e/4)" in (ROOT / "docs/guides/use_a_loss.md").read_text(encoding="utf-8")
+    assert (tmp_path / "loss.png").stat().st_size > 10_000
 
 
 def test_tensorflow_alone_trains_as_the_loss_does(tmp_path):
@@ -66,7 +88,7 @@ sys.modules["ml3_tf"] = None
 import keras, numpy as np
 keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1)])
-{blocks_of("docs/guide.md")[-1]}
+{blocks_of("docs/guides/save_and_serve.md")[-1]}
 x = np.linspace(-1, 1, 20).reshape(-1, 1)
 model.fit(x, np.sin(x), epochs=2, shuffle=False, batch_size=5, verbose=0)
 print([float(v) for w in model.get_weights() for v in w.ravel()])
@@ -85,7 +107,7 @@ print([float(v) for w in model.get_weights() for v in w.ravel()])
 def test_the_policy_learns_to_climb_the_hill(capsys):
     """Step by step with Keras alone, then the same by `meta_test_in_env` for four policies at once."""
     keras.utils.set_random_seed(0)
-    by_hand, by_function = blocks_of("docs/policies.md")
+    by_hand, by_function = blocks_of("docs/guides/policies.md")
     names = {}
     exec(by_hand, names)
     distances = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[-10:]]

@@ -39,8 +39,8 @@ def test_the_gallery_shows_every_reported_run_with_its_command():
 @pytest.mark.parametrize(
     ("link", "source", "page", "expected"),
     [
-        ("../examples/regression.py", "docs/guide.md", "guide.md", "examples/regression.md"),
-        ("docs/guide.md", "README.md", "index.md", "guide.md"),
+        ("../../examples/serving.py", "docs/guides/steps.md", "guides/steps.md", "../examples/serving.md"),
+        ("docs/guides/steps.md", "README.md", "index.md", "guides/steps.md"),
         ("results/digits", "README.md", "index.md", "recipes/digits.md"),
         ("../results/pointmass_lives", "docs/results.md", "results.md", "recipes/pointmass.md"),
         ("../results/digits/figure.png", "docs/results.md", "results.md", "pictures/results/digits/figure.png"),
