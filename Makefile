@@ -9,6 +9,8 @@ ON_BACKENDS := keras==3.15.1 numpy==2.4.6 safetensors==0.8.0
 JAX ?= jax==0.10.2
 TORCH ?= torch==2.13.0
 
+FOR_RELEASE := build==1.6.1 check-wheel-contents==0.6.3 cyclonedx-bom==7.5.0 pip-audit==2.10.1 twine==7.0.0
+
 # TensorFlow's start-up notices are hidden; TF_CPP_MIN_LOG_LEVEL=0 shows them.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -21,7 +23,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-long test-backends lint format bench cards docs docs-serve lock clean
+.PHONY: help venv demo test test-long test-backends lint format bench cards docs docs-serve dist sbom audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,8 +81,24 @@ lock: ## renew requirements.lock (needs uv; UPGRADE=1 takes the newest versions)
 		--universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
+# What checks a release is installed apart: it is not needed to work on the code.
+dist: .venv-release/.installed ## wheel and source package in dist/, checked
+	@rm -rf dist build/lib
+	@mkdir -p build
+	@.venv-release/bin/python -m build --outdir dist . > build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	@.venv-release/bin/python -m twine check --strict dist/*
+	@.venv-release/bin/check-wheel-contents dist/*.whl
+
+sbom: .venv-release/.installed ## what requirements.lock holds, in the form of CycloneDX, as build/sbom.json
+	@mkdir -p build
+	@.venv-release/bin/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml --output-file build/sbom.json
+	@echo build/sbom.json
+
+audit: .venv-release/.installed ## known vulnerabilities of what requirements.lock holds (asks pypi.org)
+	@.venv-release/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
 clean: ## remove .venv, builds and caches
-	@rm -rf .venv .venv-jax .venv-torch build dist *.egg-info .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-jax .venv-torch .venv-release build dist *.egg-info .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is written last: an interrupted install leaves none, and the next make starts again from an empty .venv.
@@ -95,6 +113,12 @@ clean: ## remove .venv, builds and caches
 
 .venv/.installed: .venv/.locked setup.py pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-release/.installed: Makefile
+	@echo "Installing the tools of a release into .venv-release ..."
+	@$(PYTHON) -m venv --clear .venv-release
+	@.venv-release/bin/python -m pip install --quiet --quiet --disable-pip-version-check $(FOR_RELEASE)
 	@touch $@
 
 .venv-jax/.installed .venv-torch/.installed: .venv-%/.installed: Makefile
