@@ -6,10 +6,14 @@ they cannot age. Links of the pages in `docs/` to files of the checkout lead to 
 
 import ast
 import importlib
+import inspect
 import json
 import posixpath
+import pydoc
 import re
+import textwrap
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -27,6 +31,7 @@ MOVED = {
     "recipes/README.md": "recipes/index.md",
 }
 """File of the checkout -> page of the site."""
+CODE = re.compile(r"^Code: `([\w.]+)`$", re.MULTILINE)
 LINK = re.compile(r"(\]\()(?!https?://|#|mailto:)([^)\s#]+)(#[^)\s]*)?(\))")
 
 
@@ -53,7 +58,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Leads links to files of the checkout to the pages that show them."""
+    """Leads links to files of the checkout to the pages that show them, and puts code where a page names it."""
+    markdown = CODE.sub(lambda match: source_block(match[1]), markdown)
     source = source_of(page.file.src_uri)
     to_page = lambda match: match[1] + lead(match[2], source, page.file.src_uri) + (match[3] or "") + match[4]
     return LINK.sub(to_page, markdown)
@@ -111,6 +117,20 @@ def reference_page(module: str) -> str:
     summary = (found.__doc__ or "").strip()
     entries = [f"::: {module}.{name}" for name in sorted(names, key=str.lower) if not name.startswith("__")]
     return "\n\n".join([f"# {module}", summary, *entries]) + "\n"
+
+
+def source_block(name: str) -> str:
+    """Returns the code of a function, without its docstring, under the name of its file."""
+    found: Any = pydoc.locate(name)
+    if found is None:
+        raise ValueError(f"A page names code that is not there: `{name}`")
+    found = inspect.unwrap(found)
+    path = Path(inspect.getsourcefile(found)).relative_to(ROOT)
+    lines = textwrap.dedent(inspect.getsource(found)).splitlines()
+    [function] = ast.parse("\n".join(lines)).body
+    docstring = function.body[0] if ast.get_docstring(function) else None
+    kept = lines if docstring is None else lines[: docstring.lineno - 1] + lines[docstring.end_lineno :]
+    return "\n".join([f"`{path}`, `{found.__qualname__}`:\n", "```python", *kept, "```"])
 
 
 def figure_of(run: Path, animations: bool = False) -> str:

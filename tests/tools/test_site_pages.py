@@ -5,7 +5,20 @@ from pathlib import Path
 
 import pytest
 from site_docstrings import with_examples
-from site_pages import LINK, ROOT, as_markdown, gallery, lead, page_of, pages, reference_page, runs_of, source_of
+from site_pages import (
+    CODE,
+    LINK,
+    ROOT,
+    as_markdown,
+    gallery,
+    lead,
+    page_of,
+    pages,
+    reference_page,
+    runs_of,
+    source_block,
+    source_of,
+)
 
 import ml3_tf
 
@@ -60,6 +73,20 @@ def test_links_elsewhere_stay_as_they_are():
         assert LINK.search(text) is None
     assert LINK.search("[a](guide.md#part)").groups() == ("](", "guide.md", "#part", ")")
     assert page_of("Makefile") is None
+
+
+def test_the_paper_is_beside_the_code_that_holds_it():
+    names = CODE.findall((ROOT / "docs" / "paper.md").read_text(encoding="utf-8"))
+    assert len(names) > 10
+    blocks = {name: source_block(name) for name in names}
+    assert "if num_steps" not in blocks["ml3_tf.MetaLoss.call"]
+    assert "self.base.call(y_true, y_pred, weights) + values" in blocks["ml3_tf.MetaLoss.call"]
+    assert blocks["ml3_tf.meta_gradient.sweep"].startswith(
+        "`ml3_tf/meta_gradient.py`, `sweep`:\n\n```python\ndef sweep("
+    )
+    assert all(block.endswith("\n```") and '"""' not in block for block in blocks.values())
+    with pytest.raises(ValueError, match="A page names code that is not there: `ml3_tf.gone`"):
+        source_block("ml3_tf.gone")
 
 
 def test_what_is_indented_in_a_docstring_is_kept():
