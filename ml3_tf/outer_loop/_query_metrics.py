@@ -30,7 +30,7 @@ class QueryMetrics:
     Example:
 
     >>> [metric.name for metric in QueryMetrics({"kind": "categorical_accuracy", "box": ["mse", "mae"]}).metrics]
-    ['kind_categorical_accuracy', 'box_mse', 'box_mae']
+    ['kind_categorical_accuracy', 'box_mean_squared_error', 'box_mean_absolute_error']
     """
 
     def __init__(self, metrics: MetricsLike | None = None) -> None:
