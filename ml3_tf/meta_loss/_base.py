@@ -1,7 +1,4 @@
-"""The losses that a meta-loss may start as, and a first layer that reads the error.
-
-Shape letters: B examples of a set, C classes, W width of a prediction; `...` any leading axes.
-"""
+"""The losses that a meta-loss may start as, and a first layer that reads the error."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, shape_of
+from ml3_tf.meta_loss._forward_correction import correct_forward
 
 if TYPE_CHECKING:
     from ml3_tf.arguments import LossLike
@@ -152,32 +150,6 @@ class Base(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Base:
         return get_base(config)
-
-
-def correct_forward(y_true: Any, y_pred: Any, prior_count: Any, sample_weight: Any = None) -> Any:
-    """Returns the probabilities of the labels that classes are given, where labels may be wrong.
-
-    `T[c, k]`, the share of examples of class c with the label k, is counted in the set itself, by the predicted
-    probabilities, next to `prior_count` right labels of each class. An example has the label k with the probability
-    `sum_c p[c] T[c, k]`. No gradient flows through T.
-
-    Args:
-        y_true: One-hot labels `[..., B, C]`.
-        y_pred: Probabilities `[..., B, C]`.
-        prior_count: Number of right labels of each class to add, a scalar.
-        sample_weight: Optional `[..., B]`: how much each example counts in its set.
-
-    Returns:
-        `[..., B, C]`.
-
-    Source: forward correction of Patrini et al., "Making Deep Neural Networks Robust to Label Noise", CVPR 2017; they
-    estimate T beforehand, with another network.
-    """
-    counted: Any = ops.stop_gradient(y_pred)
-    counted = counted if sample_weight is None else ops.expand_dims(sample_weight, -1) * counted
-    counts = ops.maximum(ops.matmul(ops.swapaxes(counted, -1, -2), y_true), 0.0)
-    per_count = y_pred / ops.expand_dims(prior_count + ops.sum(counts, axis=-1), -2)
-    return ops.matmul(per_count, counts) + prior_count * per_count
 
 
 def get_base(base: LossLike | Base | Mapping[str, Any], dtype: str | None = None) -> Base:
