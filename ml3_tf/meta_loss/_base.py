@@ -115,10 +115,17 @@ class Base(keras.layers.Layer):
             return (1 - ops.power(p, q)) / q  # pyright: ignore[reportOperatorIssue]
         if self.takes_labels:
             y_true = ops.argmax(y_true, axis=-1)
-        if (smoothing := arguments.pop("label_smoothing", None)) is not None:
-            num_classes = shape_of(y_pred)[-1] if self.is_of_classes else 2
-            y_true = y_true * (1.0 - smoothing) + smoothing / ops.cast(num_classes, y_pred.dtype)
-        return getattr(keras.losses, self.name)(y_true, y_pred, **arguments)
+        smoothing = arguments.pop("label_smoothing", None)
+        score = lambda targets: getattr(keras.losses, self.name)(targets, y_pred, **arguments)
+        if smoothing is None:
+            return score(y_true)
+        num_classes = ops.cast(shape_of(y_pred)[-1] if self.is_of_classes else 2, y_pred.dtype)
+        # The loss is linear in the smoothing: its derivative is a difference, and the value is that of Keras.
+        # TensorFlow's softmax cross-entropy has no second derivative with respect to targets: it would be zero.
+        smoothing = ops.convert_to_tensor(smoothing)
+        fixed = ops.stop_gradient(smoothing)
+        slope = score(ops.ones_like(y_true) / num_classes) - score(y_true)
+        return score(y_true * (1.0 - fixed) + fixed / num_classes) + (smoothing - fixed) * slope
 
     def one_hot(self, y_true: Any, y_pred: Any, further: int = 0) -> Any:
         """Returns `y_true` with class indices, if it has such, as one-hot vectors; an index out of range as NaN.

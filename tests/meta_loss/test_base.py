@@ -174,6 +174,34 @@ def test_its_parameters_are_learned_within_their_range(base, name, low, high, tm
     assert ml3_tf.MetaLoss.from_config(loss.get_config()).base.get_config()[name] == 0.25
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", ["categorical logits", "categorical", "binary logits"])
+def test_a_meta_gradient_moves_its_smoothing(name, compiled):
+    """TensorFlow's softmax cross-entropy has no second derivative with respect to targets."""
+    loss, logits = around(name), tf.constant(4 * Y_PRED - 1)
+    [smoothing] = loss.base.trainable_variables
+    outputs = {"categorical": tf.nn.softmax}.get(name, tf.identity)
+
+    def step():  # one of SGD at the rate 1 on logits, and the error of where it ends
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            total = tf.reduce_sum(loss.call(Y_TRUE, outputs(logits)))
+        return tf.reduce_sum((logits - tape.gradient(total, logits)) ** 3)
+
+    def differentiate():
+        with tf.GradientTape() as tape:
+            error = step()
+        return tape.gradient(error, smoothing.value)
+
+    smoothing.assign(0.2)
+    gradient = (tf.function(differentiate) if compiled else differentiate)()
+    errors = []
+    for value in (0.21, 0.19):
+        smoothing.assign(value)
+        errors.append(float(step()))
+    np.testing.assert_allclose(gradient, (errors[0] - errors[1]) / 2e-2, rtol=2e-2)
+
+
 def test_a_parameter_outside_of_its_range_is_refused():
     with pytest.raises(
         ValueError, match="`q` of 'categorical_generalized_cross_entropy' must be from 0.0078125 to 1. Rec"
