@@ -72,7 +72,8 @@ class Base(keras.layers.Layer):
             )
         super().__init__(name=name, **kwargs)
         self._arguments = dict(arguments)
-        for parameter in LEARNABLE.keys() & arguments.keys():
+        # In this order in every process, for runs that are resumed.
+        for parameter in (key for key in BASES[name] if key in LEARNABLE):
             low, high = LEARNABLE[parameter]
             if not low <= (initial := float(arguments[parameter])) <= high:
                 raise ValueError(f"`{parameter}` of '{name}' must be from {low:g} to {high:g}. Received: {initial}")
@@ -115,15 +116,15 @@ class Base(keras.layers.Layer):
             return (1 - ops.power(p, q)) / q  # pyright: ignore[reportOperatorIssue]
         if self.takes_labels:
             y_true = ops.argmax(y_true, axis=-1)
-        smoothing = arguments.pop("label_smoothing", None)
+        smoothing: Any = arguments.pop("label_smoothing", None)
         score = lambda targets: getattr(keras.losses, self.name)(targets, y_pred, **arguments)
         if smoothing is None:
             return score(y_true)
-        num_classes = ops.cast(shape_of(y_pred)[-1] if self.is_of_classes else 2, y_pred.dtype)
+        num_classes: Any = ops.cast(shape_of(y_pred)[-1] if self.is_of_classes else 2, y_pred.dtype)
         # The loss is linear in the smoothing: its derivative is a difference, and the value is that of Keras.
         # TensorFlow's softmax cross-entropy has no second derivative with respect to targets: it would be zero.
         smoothing = ops.convert_to_tensor(smoothing)
-        fixed = ops.stop_gradient(smoothing)
+        fixed: Any = ops.stop_gradient(smoothing)
         slope = score(ops.ones_like(y_true) / num_classes) - score(y_true)
         return score(y_true * (1.0 - fixed) + fixed / num_classes) + (smoothing - fixed) * slope
 

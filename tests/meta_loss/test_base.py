@@ -202,6 +202,11 @@ def test_a_meta_gradient_moves_its_smoothing(name, compiled):
     np.testing.assert_allclose(gradient, (errors[0] - errors[1]) / 2e-2, rtol=2e-2)
 
 
+def test_parameters_stand_in_one_order_in_every_process():
+    """Sets of names do not: their order hangs on a hash that Python draws anew."""
+    assert [variable.name for variable in get_base(LOSSES["forward"]).variables] == ["q", "prior_count"]
+
+
 def test_a_parameter_outside_of_its_range_is_refused():
     with pytest.raises(
         ValueError, match="`q` of 'categorical_generalized_cross_entropy' must be from 0.0078125 to 1. Rec"
