@@ -1,0 +1,269 @@
+"""Doc."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+import ml3_tf
+from parts.experiment import (
+    Metrics,
+    Result,
+    Seed,
+    export_seed_loss,
+    run_seeds,
+    save_figure,
+    seed_loss_folder,
+    training_folder,
+    write_history,
+    write_summary,
+)
+from parts.image_data import Images, load_digits, load_fashion
+from parts.label_free.corruptions import SEEN, UNSEEN
+from parts.label_free.losses import Entropy, build_loss
+from parts.label_free.figure import draw_figure
+from parts.label_free.report import compute_metrics, history_rows, print_report
+from parts.label_free.tasks import (
+    Normalization,
+    Tasks,
+    adapt,
+    as_inputs,
+    build_classifier,
+    draw_tasks,
+    load_parts,
+    meta_train_tasks,
+    one_hot,
+    train_classifier,
+)
+from parts.settings import RecipeSettings, recorded_command, run_command
+
+NUM_EPOCHS = 10  # points of the meta-training curve
+ENTROPY, INFORMATION = Entropy(), Entropy(diversity=1.0, name="information_maximization")
+
+
+class Method(NamedTuple):
+    """A way to adapt; `loss=None` is the learned loss."""
+
+    loss: Any
+    affine_only: bool = False
+    has_labels: bool = False
+
+
+METHODS = {
+    "learned": Method(None),
+    "entropy": Method(ENTROPY),
+    "affine": Method(ENTROPY, affine_only=True),
+    "information": Method(INFORMATION),
+    "labels": Method("categorical_crossentropy", has_labels=True),
+}
+TRANSFER_METHODS = ("learned", "entropy", "information")
+
+
+class Target(NamedTuple):
+    """A classifier to adapt: its data, its normalization, and the methods that are compared on it."""
+
+    data: str
+    normalization: Normalization
+    methods: tuple[str, ...]
+
+
+TARGETS = {
+    "": Target("digits", "layer", tuple(METHODS)),
+    "fashion_": Target("fashion", "layer", TRANSFER_METHODS),
+    "batch_norm_": Target("digits", "batch", TRANSFER_METHODS),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RecipeSettings):
+    data_path: Path | None = None
+    """Folder of the files of Fashion-MNIST. None: where its package puts them, or Keras's cache."""
+    classifier_epochs: int = 15
+    """Number of epochs of a classifier on clean images."""
+    batch_size: int = 100
+    """Number of images without labels that a classifier adapts to."""
+    num_query: int = 200
+    """Number of other images of the same corruption that it is tested on."""
+    meta_query: int = 100
+    """The same in meta-training, with labels."""
+    num_batches: int = 2
+    """Number of batches of each size of a corruption, to tune rates on and to test on."""
+    hidden_units: tuple[int, ...] = (8, 8)
+    """Widths of the loss's layers in front of the pooling over the batch, for each class."""
+    score_units: tuple[int, ...] = (8,)
+    """The same behind the pooling."""
+    input_gain: float = 3.0
+    """Factor of the loss's first kernel."""
+    output_stddev: float = 0.3
+    """Spread of the loss's first output weights."""
+    learned_rate: float = 10.0
+    """First value of the rate that the loss learns."""
+    inner_rate: float = 0.03
+    """Rate of SGD in meta-training."""
+    inner_steps: int = 10
+    """Number of gradient steps in meta-training."""
+    outer_steps: int = 300
+    """Number of outer steps."""
+    outer_rate: float = 1e-2
+    """First rate of the outer Adam; it decays to zero."""
+    clip_norm: float = 3.0
+    """Largest norm of the outer gradient."""
+    num_tasks: int = 8
+    """Number of tasks in an outer step."""
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    """The grid for the rate of SGD, for every loss that is not learned."""
+    learned_rates: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    """The grid for the learned loss, as shares of the rate that it was learned at."""
+    tuned_steps: int = 20
+    """Number of steps that rates are tuned for."""
+    test_steps: int = 100
+    """Number of steps at meta-test."""
+
+    def smoke(self) -> "Settings":
+        return self.replace(
+            classifier_epochs=2,
+            batch_size=10,
+            num_query=20,
+            meta_query=10,
+            num_batches=1,
+            inner_steps=2,
+            outer_steps=NUM_EPOCHS,
+            num_tasks=2,
+            rates=self.rates[3:4],
+            learned_rates=self.learned_rates[2:3],
+            tuned_steps=2,
+            test_steps=4,
+        )
+
+
+def meta_train(
+    model: keras.Model, images: Images, settings: Settings, seed: int, folder: Path, verbose: int
+) -> tuple[ml3_tf.MetaLoss, list[float]]:
+    """Returns the learned loss, and the accuracy of the adapted classifiers for each epoch of meta-training."""
+    keras.utils.set_random_seed(seed)
+    meta_loss = build_loss(
+        settings.hidden_units,
+        settings.score_units,
+        output_stddev=settings.output_stddev,
+        input_gain=settings.input_gain,
+        rate=settings.learned_rate,
+    )
+    trainer = ml3_tf.MetaTrainer(build_classifier, meta_loss, inner_steps=settings.inner_steps, start=model, seed=seed)
+    schedule = keras.optimizers.schedules.CosineDecay(settings.outer_rate, settings.outer_steps)
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(schedule, global_clipnorm=settings.clip_norm),
+        loss=ml3_tf.TaskLoss("categorical_crossentropy", at="mean"),
+        inner_optimizer=keras.optimizers.SGD(settings.inner_rate),
+        metrics=["categorical_accuracy"],
+        jit_compile=False,  # XLA takes as long to compile as it saves
+    )
+    tasks = meta_train_tasks(images, SEEN, settings.num_tasks, settings.batch_size, settings.meta_query, seed)
+    history = trainer.fit(
+        tasks,
+        steps_per_epoch=settings.outer_steps // NUM_EPOCHS,
+        epochs=NUM_EPOCHS,
+        verbose=verbose,
+        resume=folder,
+    )
+    return meta_loss, history.history["categorical_accuracy"]
+
+
+def tune_rate(name: str, target: Target, model: keras.Model, loss: Any, tasks: Tasks, settings: Settings) -> float:
+    """Returns the rate of the grid at which a method is best on the corruptions of meta-training."""
+    grid = settings.rates
+    if name == "learned":
+        grid = [settings.inner_rate * share for share in settings.learned_rates]
+    curves = [run_method(name, target, model, loss, rate, tasks, settings.tuned_steps) for rate in grid]
+    return grid[int(np.argmax([np.nan_to_num(curve[-1]).mean() for curve in curves]))]
+
+
+def run_method(
+    name: str, target: Target, model: keras.Model, loss: Any, rate: float, tasks: Tasks, num_steps: int
+) -> np.ndarray:
+    """Returns the accuracy of the adapted classifiers, `[num_steps + 1, N]`."""
+    options = {"affine_only": METHODS[name].affine_only, "has_labels": METHODS[name].has_labels}
+    return adapt(model, target.normalization, loss, rate, tasks, num_steps, **options)
+
+
+def compare(
+    target: Target, model: keras.Model, parts: Mapping[str, Images], meta_loss: Any, settings: Settings, seed: int
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
+    """Adapts a classifier with every method: method -> corruption -> accuracy after each step, and the tuned rates."""
+    sizes = settings.num_batches, settings.batch_size, settings.num_query
+    tuning = draw_tasks(parts["tune"], SEEN, *sizes, seed=[seed, 2])
+    test = draw_tasks(parts["test"], UNSEEN, *sizes, seed=[seed, 3])
+    losses = {name: METHODS[name].loss or meta_loss for name in target.methods}
+    rates = {name: tune_rate(name, target, model, loss, tuning, settings) for name, loss in losses.items()}
+    curves = {
+        name: run_method(name, target, model, loss, rates[name], test, settings.test_steps)
+        for name, loss in losses.items()
+    }
+    curves["same_rate"] = run_method("entropy", target, model, ENTROPY, rates["learned"], test, settings.test_steps)
+    families = np.array(test.families)
+    by_family = lambda curve: {name: curve[:, families == name].mean(axis=1).tolist() for name in UNSEEN}
+    return {name: by_family(curve) for name, curve in curves.items()}, rates
+
+
+def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    results, meta_loss, meta_train_curve = {}, None, []
+    for prefix, target in TARGETS.items():
+        parts = load_parts(target.data, settings.data_path, seed)
+        model = train_classifier(parts["train"], target.normalization, settings.classifier_epochs, seed)
+        if meta_loss is None:  # it is learned with the first classifier
+            folder = training_folder(seed, output_dir)
+            meta_loss, meta_train_curve = meta_train(model, parts["meta_train"], settings, seed, folder, verbose)
+            meta_loss.export(seed_loss_folder(seed, output_dir))
+        curves, rates = compare(target, model, parts, meta_loss, settings, seed)
+        clean = model.evaluate(as_inputs(parts["test"].x), one_hot(parts["test"].y), verbose=0, return_dict=True)
+        results[prefix] = {"curves": curves, "rates": rates, "clean_accuracy": clean["accuracy"]}
+    return {
+        "metrics": compute_metrics(results, settings.tuned_steps, settings.test_steps),
+        "meta_train": meta_train_curve,
+        "meta_test": {prefix: result["curves"] for prefix, result in results.items()},
+    }
+
+
+def main(
+    settings: Settings = Settings(),
+    *,
+    seeds: int = 1,
+    first_seed: int = 0,
+    smoke: bool = False,
+    jobs: int = 1,
+    output_dir: Path = Path("runs/label_free"),
+) -> Metrics:
+    """Learns a loss without labels that adapts a classifier, and compares it on other corruptions.
+
+    Args:
+        settings: The settings.
+        seeds: Number of seeds.
+        first_seed: The first seed.
+        smoke: Run a few steps only, to see that everything works.
+        jobs: Number of processes; each takes seeds of its own.
+        output_dir: Folder for the results. An interrupted run resumes from it.
+
+    Returns:
+        The metrics, name -> one value for each seed.
+    """
+    command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
+    load_digits(), load_fashion(settings.data_path)  # fails before anything is written
+    settings = settings.smoke() if smoke else settings
+    numbers = range(first_seed, first_seed + seeds)
+    results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
+    corruptions = {name: list(sizes) for families in (SEEN, UNSEEN) for name, (_, sizes) in families.items()}
+    metrics = write_summary(
+        "label_free", command, numbers, results, settings, output_dir, further_config={"corruptions": corruptions}
+    )
+    write_history(history_rows(numbers, results), output_dir)
+    loss_path = export_seed_loss(first_seed, output_dir)
+    figure_path = save_figure(draw_figure(results, settings, ml3_tf.load_meta_loss(loss_path)), output_dir)
+    print_report(metrics, settings)
+    print(f"\nFigure: {figure_path}\nLearned loss: {loss_path}")
+    return metrics
+
+
+if __name__ == "__main__":
+    run_command(main, description=__doc__)
