@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +12,6 @@ import ml3_tf
 from parts.experiment import (
     Metrics,
     Result,
-    Seed,
     export_seed_loss,
     run_seeds,
     save_figure,
@@ -23,11 +22,11 @@ from parts.experiment import (
 )
 from parts.image_data import Images, load_digits, load_fashion
 from parts.label_free.corruptions import SEEN, UNSEEN
-from parts.label_free.losses import Entropy, build_loss
 from parts.label_free.figure import draw_figure
+from parts.label_free.losses import build_loss, start_as
+from parts.label_free.methods import ENTROPY, METHODS, TARGETS, Target
 from parts.label_free.report import compute_metrics, history_rows, print_report
 from parts.label_free.tasks import (
-    Normalization,
     Tasks,
     adapt,
     as_inputs,
@@ -41,40 +40,6 @@ from parts.label_free.tasks import (
 from parts.settings import RecipeSettings, recorded_command, run_command
 
 NUM_EPOCHS = 10  # points of the meta-training curve
-ENTROPY, INFORMATION = Entropy(), Entropy(diversity=1.0, name="information_maximization")
-
-
-class Method(NamedTuple):
-    """A way to adapt; `loss=None` is the learned loss."""
-
-    loss: Any
-    affine_only: bool = False
-    has_labels: bool = False
-
-
-METHODS = {
-    "learned": Method(None),
-    "entropy": Method(ENTROPY),
-    "affine": Method(ENTROPY, affine_only=True),
-    "information": Method(INFORMATION),
-    "labels": Method("categorical_crossentropy", has_labels=True),
-}
-TRANSFER_METHODS = ("learned", "entropy", "information")
-
-
-class Target(NamedTuple):
-    """A classifier to adapt: its data, its normalization, and the methods that are compared on it."""
-
-    data: str
-    normalization: Normalization
-    methods: tuple[str, ...]
-
-
-TARGETS = {
-    "": Target("digits", "layer", tuple(METHODS)),
-    "fashion_": Target("fashion", "layer", TRANSFER_METHODS),
-    "batch_norm_": Target("digits", "batch", TRANSFER_METHODS),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +64,19 @@ class Settings(RecipeSettings):
     """Factor of the loss's first kernel."""
     output_stddev: float = 0.3
     """Spread of the loss's first output weights."""
-    learned_rate: float = 10.0
+    learned_rate: float = 1.0
     """First value of the rate that the loss learns."""
+    start_steps: int = 500
+    """Number of steps in which the loss is fitted to information maximization, as which it starts."""
     inner_rate: float = 0.03
     """Rate of SGD in meta-training."""
     inner_steps: int = 10
     """Number of gradient steps in meta-training."""
     outer_steps: int = 300
     """Number of outer steps."""
-    outer_rate: float = 1e-2
+    outer_rate: float = 3e-3
     """First rate of the outer Adam; it decays to zero."""
-    clip_norm: float = 3.0
+    clip_norm: float = 1.0
     """Largest norm of the outer gradient."""
     num_tasks: int = 8
     """Number of tasks in an outer step."""
@@ -129,6 +96,7 @@ class Settings(RecipeSettings):
             num_query=20,
             meta_query=10,
             num_batches=1,
+            start_steps=5,
             inner_steps=2,
             outer_steps=NUM_EPOCHS,
             num_tasks=2,
@@ -151,6 +119,7 @@ def meta_train(
         input_gain=settings.input_gain,
         rate=settings.learned_rate,
     )
+    start_as(meta_loss, METHODS["information"].loss, num_steps=settings.start_steps, seed=seed)
     trainer = ml3_tf.MetaTrainer(build_classifier, meta_loss, inner_steps=settings.inner_steps, start=model, seed=seed)
     schedule = keras.optimizers.schedules.CosineDecay(settings.outer_rate, settings.outer_steps)
     trainer.compile(

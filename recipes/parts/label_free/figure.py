@@ -22,6 +22,7 @@ LABELS = {
     "same_rate": "entropy, same rate",
     "affine": "entropy, normalization alone",
     "information": "information maximization",
+    "statistics": "new statistics alone",
     "labels": "cross-entropy, with the labels",
 }
 LOOKS = {
@@ -30,6 +31,7 @@ LOOKS = {
     "same_rate": (NAMED_COLORS["same rate"], "--"),
     "affine": ("C4", (0, (5, 1, 1, 1, 1, 1))),
     "information": ("C3", ":"),
+    "statistics": ("C5", (0, (3, 1))),
     "labels": ("0.5", (0, (1, 1))),
 }
 TITLES = {"": "digits", "fashion_": "Fashion-MNIST", "batch_norm_": "batch normalization"}
@@ -55,8 +57,10 @@ def draw_figure(results: Sequence[Result], settings: "Settings", meta_loss: ml3_
     style_axes(axes.flat)
     for ax in (axes[0, 0], axes[1, 0], axes[1, 2]):
         ax.set_ylabel("accuracy", fontsize=TEXT_SIZE)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=TEXT_SIZE, frameon=False)
+    drawn = {label: line for ax in (axes[0, 0], axes[1, 1]) for line, label in zip(*ax.get_legend_handles_labels())}
+    figure.legend(
+        drawn.values(), drawn, loc="outside lower center", ncols=len(drawn), fontsize=TEXT_SIZE - 1, frameon=False
+    )
     return figure
 
 
