@@ -72,7 +72,7 @@ class Settings(RecipeSettings):
     """Rate of SGD in meta-training."""
     inner_steps: int = 10
     """Number of gradient steps in meta-training."""
-    outer_steps: int = 300
+    outer_steps: int = 200
     """Number of outer steps."""
     outer_rate: float = 3e-3
     """First rate of the outer Adam; it decays to zero."""

@@ -13,7 +13,7 @@ import ml3_tf
 from parts.image_data import Images, load_digits
 from parts.label_free import corruptions, report, tasks
 from parts.label_free.figure import pull
-from parts.label_free.losses import Entropy, NoLoss, SameForAllClasses, build_loss
+from parts.label_free.losses import Entropy, NoLoss, SameForAllClasses, build_loss, start_as
 from parts.label_free.methods import METHODS, TARGETS
 
 LN_2 = np.log(2)
@@ -200,6 +200,14 @@ def test_the_constraint_gives_the_nearest_weights():
         assert np.sum(projected * (weights - projected)) == pytest.approx(
             0, abs=1e-6
         )  # what was left out is orthogonal
+
+
+def test_a_loss_starts_as_information_maximization():
+    keras.utils.set_random_seed(0)
+    fitted = build_loss((8, 8), (8,), output_stddev=0.3, input_gain=3.0, rate=1.0)
+    errors = start_as(fitted, Entropy(diversity=1.0), num_steps=500, seed=0)
+    assert np.mean(errors[:5]) > 0.5 and np.mean(errors[-20:]) < 0.1
+    assert pull(fitted, 0.3, 0.5) < 0 < pull(fitted, 0.6, 0.1)  # as the pulls of information maximization
 
 
 def test_meta_training_keeps_the_classes_alike(loss):
