@@ -70,19 +70,19 @@ def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[
 
 def print_report(metrics: Metrics, settings: "Settings") -> None:
     """Prints the table, and on how many seeds the learned loss is two points ahead of entropy minimization."""
-    rows = []
+    rows, reported = [], sorted({settings.tuned_steps, settings.test_steps})
     for prefix, title in TITLES.items():
         rows.append((f"{title}: accuracy without adaptation", f"{prefix}accuracy_none"))
         rows += [
             (f"{title}, {label}: after {steps} steps", f"{prefix}accuracy_{method}_{steps}")
-            for steps in (settings.tuned_steps, settings.test_steps)
+            for steps in reported
             for method, label in LABELS.items()
             if f"{prefix}accuracy_{method}_{steps}" in metrics
         ]
     print_table(metrics, rows)
     seeds = len(metrics["accuracy_none"])
     for prefix, title in TITLES.items():
-        for steps in (settings.tuned_steps, settings.test_steps):
+        for steps in reported:
             learned = f"{prefix}accuracy_learned_{steps}"
             ahead = count_wins(metrics, learned, f"{prefix}accuracy_entropy_{steps}", margin=0.02)
             level = count_wins(metrics, learned, f"{prefix}accuracy_information_{steps}")

@@ -38,10 +38,16 @@ class Tasks(NamedTuple):
 
 def load_parts(data: Literal["digits", "fashion"], data_path: Path | None, seed: int) -> dict[str, Images]:
     """Returns 5,000 images in the `PARTS`, which share none; the seed divides them."""
-    images = load_digits() if data == "digits" else load_fashion(data_path)[0]
+    images = load_images(data, data_path)
     order = np.random.default_rng(seed).permutation(len(images.y))[:NUM_IMAGES]
     ends = np.cumsum([*PARTS.values()])
     return {name: images.take(rows) for name, rows in zip(PARTS, np.split(order, ends[:-1]))}
+
+
+@functools.cache
+def load_images(data: Literal["digits", "fashion"], data_path: Path | None) -> Images:
+    """Returns all digits, or the training images of Fashion-MNIST; they are read once."""
+    return load_digits() if data == "digits" else load_fashion(data_path)[0]
 
 
 def build_classifier(normalization: Normalization = "layer", *, affine_only: bool = False) -> keras.Model:
