@@ -36,6 +36,7 @@ LOOKS = {
 }
 TITLES = {"": "digits", "fashion_": "Fashion-MNIST", "batch_norm_": "batch normalization"}
 SHARE_OF_CLASS = {"balanced batch": 0.1, "half the batch in this class": 0.5}
+RENEWED = 5  # steps after which the statistics of batch normalization are those of the batch, to 3 %
 CONFIDENCE = 0.9  # of the other images of the batch that is drawn
 
 
@@ -48,7 +49,8 @@ def draw_figure(results: Sequence[Result], settings: "Settings", meta_loss: ml3_
         draw_methods(results, "", [family], ax)
         ax.set_title(f"({letter}) {family.replace('_', ' ')}")
     for letter, prefix, ax in zip("ef", ("fashion_", "batch_norm_"), axes[1]):
-        draw_methods(results, prefix, [*results[0]["meta_test"][prefix]["learned"]], ax)
+        first = RENEWED if prefix == "batch_norm_" else 0
+        draw_methods(results, prefix, [*results[0]["meta_test"][prefix]["learned"]], ax, first=first)
         ax.set_title(f"({letter}) {TITLES[prefix]}, all four")
     for ax in (*axes[0], *axes[1, :2]):
         ax.axvline(settings.tuned_steps, color="0.5", linewidth=1, linestyle=(0, (1, 4)))
@@ -58,14 +60,12 @@ def draw_figure(results: Sequence[Result], settings: "Settings", meta_loss: ml3_
     for ax in (axes[0, 0], axes[1, 0], axes[1, 2]):
         ax.set_ylabel("accuracy", fontsize=TEXT_SIZE)
     drawn = {label: line for ax in (axes[0, 0], axes[1, 1]) for line, label in zip(*ax.get_legend_handles_labels())}
-    figure.legend(
-        drawn.values(), drawn, loc="outside lower center", ncols=len(drawn), fontsize=TEXT_SIZE - 1, frameon=False
-    )
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=4, fontsize=TEXT_SIZE, frameon=False)
     return figure
 
 
-def draw_methods(results: Sequence[Result], prefix: str, families: Sequence[str], ax: Axes) -> None:
-    """Draws one curve for each method over the gradient steps, the mean over some corruptions."""
+def draw_methods(results: Sequence[Result], prefix: str, families: Sequence[str], ax: Axes, *, first: int = 0) -> None:
+    """Draws one curve for each method over the gradient steps from the `first` on, the mean over some corruptions."""
     for method, label in LABELS.items():
         if method not in results[0]["meta_test"][prefix]:
             continue
@@ -73,11 +73,13 @@ def draw_methods(results: Sequence[Result], prefix: str, families: Sequence[str]
             np.mean([result["meta_test"][prefix][method][family] for family in families], axis=0) for result in results
         ]
         color, style = LOOKS[method]
-        plot_learning_curve(curves, ax, label=label, color=color)
+        steps = np.arange(len(curves[0]))
+        first = min(first, steps[-1] - 1)
+        plot_learning_curve(np.array(curves)[:, first:], ax, label=label, color=color, steps=steps[first:])
         ax.lines[-1].set_linestyle(style)
     ax.set(xlabel="gradient steps", xscale="symlog")
-    ax.set_xlim(0, len(curves[0]) - 1)
-    ticks = [tick for tick in (0, 1, 3, 10, 30, 100) if tick < len(curves[0])]
+    ax.set_xlim(first, steps[-1])
+    ticks = [tick for tick in (0, 1, 3, 5, 10, 30, 100) if tick in steps[first:] and (tick != 5 or first)]
     ax.set_xticks(ticks, labels=map(str, ticks))
     ax.minorticks_off()
 
@@ -99,14 +101,16 @@ def draw_pull(meta_loss: ml3_tf.MetaLoss, ax: Axes) -> None:
     confidences = np.linspace(0.15, 0.99, 60)
     for method, loss in losses.items():
         scale = None
-        for (batch, share), style in zip(SHARE_OF_CLASS.items(), ("-", "--")):
+        for share, style in zip(SHARE_OF_CLASS.values(), ("-", "--")):
             pulls = np.array([pull(loss, confidence, share) for confidence in confidences])
             scale = np.abs(pulls).max() if scale is None else scale
-            label = batch if method == "learned" else None
-            ax.plot(confidences, pulls / scale, color=LOOKS[method][0], linestyle=style, linewidth=2, label=label)
+            ax.plot(confidences, pulls / scale, color=LOOKS[method][0], linestyle=style, linewidth=2)
     ax.axhline(0, color="0.5", linewidth=1)
+    for batch, style in zip(SHARE_OF_CLASS, ("-", "--")):
+        ax.plot([], [], color="black", linestyle=style, label=batch)
     ax.set(title="(h) pull to the likeliest class", xlabel="its probability", ylabel="pull (own unit)")
-    ax.legend(fontsize=TEXT_SIZE - 2, frameon=False)
+    ax.set_ylim(bottom=ax.get_ylim()[0] - 0.6)  # room for the legend
+    ax.legend(loc="lower right", fontsize=TEXT_SIZE - 2, frameon=False)
 
 
 def pull(loss: Any, confidence: float, share: float, batch_size: int = 100) -> float:
