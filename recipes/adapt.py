@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,41 +90,43 @@ def tune_all(settings: Settings, output_dir: Path, jobs: int) -> Settings:
 
 
 def tune(name: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    """Tunes all arms of one setting and optimizer: the rate first, then the parameter; the steps with each."""
+    """Tunes all arms of one setting and optimizer."""
     setting, optimizer = name.removeprefix("tuning_").split("-")
     tuned = {}
     for kind in sorted({KINDS[table] for table in SETTINGS[setting]}):
         for arm in ARMS[setting]:
-            grid = settings.parameters(setting, arm)
-            middle = grid[len(grid) // 2]
-            best = best_of([(rate, middle) for rate in settings.rates], setting, kind, optimizer, arm, settings)
-            candidates = [(best.rate, parameter) for parameter in grid]
-            best = best_of(candidates, setting, kind, optimizer, arm, settings)
-            tuned[f"{setting}/{kind}/{optimizer}/{arm}"] = best
-            print(f"{setting}, {kind}, {optimizer}, {arm}: {best}", flush=True)
+            run = f"{setting}/{kind}/{optimizer}/{arm}"
+            tuned[run] = tune_arm(setting, kind, optimizer, arm, settings)
+            print(f"{run}: {tuned[run]}", flush=True)
     return {"tuned": tuned}
 
 
-def best_of(
-    candidates: Sequence[tuple[float, float]], setting: str, kind: str, optimizer: str, arm: str, settings: Settings
-) -> Choice:
-    """Returns the rate, the parameter and the number of steps with the best mean score."""
-    if len(candidates) == 1 and settings.num_steps == CHECKED_STEPS:
-        return Choice(*candidates[0], settings.num_steps)
+def tune_arm(setting: str, kind: str, optimizer: str, arm: str, settings: Settings) -> Choice:
+    """Returns the best rate, then the best parameter, and the best number of steps with them."""
+    grid = settings.parameters(setting, arm)
+    middle = grid[len(grid) // 2]
     examples = [
         (draw_parts(name, setting, seed), seed) for name in TUNING_TABLES[kind] for seed in settings.tuning_seeds
     ]
-    num_outputs = examples[0][0].train.y.shape[1]
-    scores, trainers = {}, {}
-    for rate, parameter in candidates:
-        built = parameter if arm == "robust" else 0.0
-        if built not in trainers:
-            trainers[built] = Trainer(setting, arm, optimizer, num_outputs, built, seed=settings.tuning_seeds[0])
+    num_outputs, trainers, scores = examples[0][0].train.y.shape[1], {}, {}
+
+    def try_out(rate: float, parameter: float) -> None:
+        key = parameter if arm == "robust" else None  # a robust loss has its parameter compiled in
+        if key not in trainers:
+            trainers[key] = Trainer(setting, arm, optimizer, num_outputs, parameter, seed=settings.tuning_seeds[0])
         choice = Choice(rate, parameter, settings.num_steps)
-        curves = [trainers[built].fit(parts, choice, seed) for parts, seed in examples]
-        means = np.mean([[score.normalized for score in curve] for curve in curves], axis=0)
-        best = int(np.argmax(means))
-        scores[choice._replace(num_steps=CHECKED_STEPS * (best + 1))] = means[best]
+        curves = [[s.normalized for s in trainers[key].fit(parts, choice, seed)] for parts, seed in examples]
+        for number, mean in enumerate(np.mean(curves, axis=0), start=1):
+            scores[Choice(rate, parameter, number * CHECKED_STEPS)] = mean
+
+    if len(settings.rates) == len(grid) == 1 and settings.num_steps == CHECKED_STEPS:
+        return Choice(settings.rates[0], middle, settings.num_steps)
+    for rate in settings.rates:
+        try_out(rate, middle)
+    best = max(scores, key=scores.get)
+    for parameter in grid:
+        if parameter != middle:
+            try_out(best.rate, parameter)
     return max(scores, key=scores.get)
 
 
@@ -146,7 +147,7 @@ def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> R
 
 
 def run_optimizer(setting: str, optimizer: str, seed: int, settings: Settings) -> dict[str, list[Score]]:
-    """Returns "setting/optimizer/arm/table" -> the scores after each 60 steps, up to the tuned number."""
+    """Returns "setting/optimizer/arm/table" -> the scores after each 100 steps, up to the tuned number."""
     curves, trainers = {}, {}
     for name in tables_of(setting, settings):
         parts = draw_parts(name, setting, seed)
@@ -207,7 +208,7 @@ def main(
     settings = tune_all(settings, Path(output_dir), jobs)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
-    statistics = compute_statistics(results)
+    statistics = compute_statistics(results, num_samples=50 if smoke else 2000)
     further: dict[str, Any] = {"statistics": statistics}
     metrics = write_summary("adapt", command, numbers, results, settings, output_dir, further_config=further)
     write_history(history_rows(numbers, results), output_dir)

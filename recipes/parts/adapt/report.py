@@ -8,7 +8,7 @@ import numpy as np
 from parts.adapt.scoring import Score
 from parts.adapt.training import CHECKED_STEPS
 from parts.experiment import Result, Seed
-from parts.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
+from parts.statistics import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
 MEAN = "mean"  # over the optimizers
 WORSE = -0.005  # of R^2, accuracy or balanced accuracy
@@ -53,7 +53,7 @@ def last_scores(results: Sequence[Result], field: str) -> dict[str, dict[str, di
     return values
 
 
-def compute_statistics(results: Sequence[Result]) -> dict[str, Any]:
+def compute_statistics(results: Sequence[Result], num_samples: int = 2000) -> dict[str, Any]:
     """Returns setting -> optimizer -> arm -> statistics over seeds and tables, each with its interval of 95 %.
 
     "interquartile_mean" of the normalized scores; "difference" of it to the base; "improvement", the probability that
@@ -66,7 +66,10 @@ def compute_statistics(results: Sequence[Result]) -> dict[str, Any]:
         tables = [name[3] for name in names if name[0] == setting and name[2] == "boosting"]
         statistics[setting] = {}
         for optimizer, arms in optimizers.items():
-            rows = statistics[setting][optimizer] = {arm: compare(arms[arm], arms["base"]) for arm in arms}
+            rows = statistics[setting][optimizer] = {
+                arm: compare(scores, None if arm == "base" else arms["base"], num_samples)
+                for arm, scores in arms.items()
+            }
             pair = values[setting][optimizer]
             differences = (pair["adapt"] - pair["base"]).mean(axis=0)
             rows["adapt"]["table_differences"] = dict(zip(tables, differences.tolist(), strict=True))
@@ -74,18 +77,18 @@ def compute_statistics(results: Sequence[Result]) -> dict[str, Any]:
     return statistics
 
 
-def compare(scores: np.ndarray, base: np.ndarray) -> dict[str, Any]:
-    """Returns the statistics of one arm, `[seeds, tables]`, beside the base."""
-    difference = lambda ours, theirs: interquartile_mean(ours) - interquartile_mean(theirs)
-    return {
-        "interquartile_mean": bootstrap_interval(interquartile_mean, scores),
-        "difference": bootstrap_interval(difference, scores, base),
-        "improvement": bootstrap_interval(probability_of_improvement, scores, base),
-    }
+def compare(scores: np.ndarray, base: np.ndarray | None, num_samples: int) -> dict[str, Any]:
+    """Returns the statistics of one arm, `[seeds, tables]`, beside those of the base, if there are any."""
+    above = lambda ours, theirs: interquartile_mean(ours) - interquartile_mean(theirs)
+    rows = {"interquartile_mean": bootstrap_interval(interquartile_mean, scores, num_samples=num_samples)}
+    if base is not None:
+        rows["difference"] = bootstrap_interval(above, scores, base, num_samples=num_samples)
+        rows["improvement"] = bootstrap_interval(probability_of_improvement, scores, base, num_samples=num_samples)
+    return rows
 
 
 def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Returns the scores of each run after each 60 steps."""
+    """Returns the scores of each run after each 100 steps."""
     return [
         dict(zip(("setting", "optimizer", "arm", "table"), run.split("/"), strict=True))
         | {"seed": seed, "step": "" if "/boosting/" in run else CHECKED_STEPS * number}
@@ -97,19 +100,20 @@ def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[
 
 
 def print_report(statistics: Mapping[str, Any]) -> None:
-    """Prints the table."""
-    print(f"\n{'':36}  {'score':>6}  {'interval of 95 %':>16}  {'above the base by':>26}  {'better with':>11}")
+    """Prints the table, with intervals of 95 %."""
+    print(f"\n{'':32}  {'score, interquartile mean':>25}  {'above the base by':>25}  {'probability of that':>22}")
     for setting, optimizers in statistics.items():
         for optimizer, arms in optimizers.items():
             for arm, row in arms.items():
-                mean, difference, improvement = (
-                    row[name] for name in ("interquartile_mean", "difference", "improvement")
-                )
-                interval = f"{mean.low:7.3f} to {mean.high:.3f}"
-                above = f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
-                print(
-                    f"{f'{setting}, {optimizer}, {arm}':36}  {mean.value:6.3f}  {interval:>16}  {above:>26}  "
-                    f"{improvement.value:11.2f}"
-                )
+                columns = [
+                    _with_interval(row[name], sign) if name in row else ""
+                    for name, sign in (("interquartile_mean", ""), ("difference", "+"), ("improvement", ""))
+                ]
+                print(f"{f'{setting}, {optimizer}, {arm}':32}  {columns[0]:>25}  {columns[1]:>25}  {columns[2]:>22}")
             worse = arms["adapt"]["tables_worse"]
-            print(f"{'':38}adapt is more than 0.005 below the base on {len(worse)} tables: {', '.join(worse) or '-'}")
+            print(f"    adapt is more than {-WORSE} below the base on {len(worse)} tables: {', '.join(worse) or '-'}")
+
+
+def _with_interval(interval: Interval, sign: str) -> str:
+    value, low, high = interval
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"

@@ -18,7 +18,7 @@ from parts.adapt.tables import META_SHARE, MOST_ROWS, TEST_SHARE, Parts, Rows
 NUM_FEATURES = 64  # at most; the others are zero
 NUM_UNITS = 64
 BATCH_SIZE = 64
-CHECKED_STEPS = 60  # the test rows are scored after so many
+CHECKED_STEPS = 100  # the test rows are scored after so many
 EVERY = 10  # steps from one move of the loss to the next
 OUTER_BATCH_SIZE = 128
 META_ROWS = round(META_SHARE * MOST_ROWS)  # `AdaptLoss` sees rows repeated up to these numbers
@@ -92,7 +92,7 @@ class Trainer:
         )
 
     def fit(self, parts: Parts, choice: Choice, seed: int) -> list[Score]:
-        """Trains a new model on the rows that train and on the meta rows; returns its score after each 60 steps."""
+        """Trains a new model on the rows that train and on the meta rows; returns its score after each 100 steps."""
         rows, test, scores = parts.train.join(parts.meta), pad(parts.test.x), []
         for variable, value in self._first:
             variable.assign(value)
