@@ -114,6 +114,7 @@ class Trainer:
             epochs=choice.num_steps // CHECKED_STEPS,
             steps_per_epoch=CHECKED_STEPS,
             callbacks=callbacks,
+            shuffle=False,  # it is
             verbose=0,
         )
         return scores

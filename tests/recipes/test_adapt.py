@@ -1,0 +1,230 @@
+"""The recipe of thirty tables at toy size, its tables, its scores, and the training that all arms share."""
+
+import csv
+import json
+
+import adapt
+import keras
+import numpy as np
+import pytest
+
+from parts.adapt import report, tables, training
+from parts.adapt.scoring import Score, balanced_weights, measure
+from parts.adapt.tables import Parts, Rows
+from parts.adapt.training import Choice, Trainer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapt")
+    return folder, adapt.main(first_seed=1, smoke=True, output_dir=folder)
+
+
+def test_it_writes_what_a_recipe_writes(run):
+    folder, metrics = run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["recipe"] == "adapt"
+    assert summary["command"] == "python recipes/adapt.py --first-seed 1 --smoke"
+    assert summary["metrics"] == metrics
+    assert {"clean_score_adapt_adam", "outliers_loss_robust_adam", "imbalance_score_boosting"} <= set(metrics)
+    assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
+    assert summary["config"]["tuned"]["clean/regression/adam/adapt"] == [1e-3, 0.1, 100]
+    statistics = summary["config"]["statistics"]
+    assert set(statistics) == set(tables.SETTINGS)
+    assert set(statistics["clean"]["adam"]["adapt"]["table_differences"]) == {"autoMPG6", "australian"}
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    last = [row for row in rows if (row["setting"], row["arm"], row["table"]) == ("outliers", "adapt", "autoMPG6")]
+    assert float(last[-1]["normalized"]) == metrics["outliers_score_adapt_adam"][0]
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_metric_is_explained(run):
+    for name in run[1]:
+        setting = next(setting for setting in tables.SETTINGS if name.startswith(f"{setting}_"))
+        kind, arm, *optimizer = name.removeprefix(f"{setting}_").split("_")
+        assert f"SETTING_{kind}_{'boosting' if arm == 'boosting' else 'ARM_OPTIMIZER'}" in adapt.__doc__
+        assert all(f"`{word}`" in adapt.__doc__ for word in (setting, arm, *optimizer) if arm != "boosting")
+
+
+def test_other_settings_do_not_mix(run):
+    with pytest.raises(ValueError, match="made with other settings .*num_tables.* Choose another --output-dir"):
+        adapt.main(adapt.Settings(optimizers=("adam",)), output_dir=run[0])
+
+
+def test_an_interrupted_seed_goes_on(tmp_path, monkeypatch):
+    settings, ran = adapt.Settings(optimizers=("adam",), num_tables=1), []
+
+    def run_one(setting, optimizer, *_):
+        ran.append((setting, optimizer))
+        if ran == [("clean", "adam"), ("clean", "boosting"), ("label_noise", "adam")]:
+            raise KeyboardInterrupt
+        return {f"{setting}/{optimizer}/base/wdbc": [Score(0.9, 0.8, 0.1)]}
+
+    monkeypatch.setattr(adapt, "run_optimizer", run_one)
+    monkeypatch.setattr(adapt, "run_boosting", run_one)
+    adapt.training_folder(3, tmp_path).mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        adapt.run_seed(3, settings, tmp_path, verbose=0)
+    result = adapt.run_seed(3, settings, tmp_path, verbose=1)
+    assert len(ran) == 3 + 6  # what was done is not done again
+    assert result["curves"]["clean/adam/base/wdbc"] == [[0.9, 0.8, 0.1]]
+    assert result["metrics"]["imbalance_score_base_adam"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizers": ("sgd",)}, r"Expected `optimizers` among \['adam', 'adamw', 'muon'\]. Received: \('sgd',\)"),
+        ({"num_steps": 150}, "Expected `num_steps` as a multiple of 100. Received: 150"),
+        ({"num_tables": 0}, "Expected `num_tables` of at least 1. Received: 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        adapt.main(adapt.Settings(**changes), output_dir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_tuning_takes_the_best_rate_then_the_best_parameter(monkeypatch):
+    class Fake:
+        def __init__(self, *arguments, seed):
+            pass
+
+        def fit(self, parts, choice, seed):
+            first = 1 - abs(np.log10(choice.rate) + 2) / 10 - abs(choice.parameter - 0.3)
+            return [Score(first, first, 0), Score(first - 0.01, first - 0.01, 0)]  # the first is better
+
+    monkeypatch.setattr(adapt, "Trainer", Fake)
+    settings = adapt.Settings(num_steps=200, tuning_seeds=(100,))
+    assert adapt.tune_arm("outliers", "regression", "adam", "adapt", settings) == (1e-2, 0.3, 100)
+
+
+def test_thirty_tables_are_reported_and_others_tune():
+    reported = tables.REGRESSION + tables.CLASSIFICATION
+    tuning = tables.TUNING_REGRESSION + tables.TUNING_CLASSIFICATION
+    assert len(tables.REGRESSION) == len(tables.CLASSIFICATION) == 15
+    assert len({*reported, *tuning}) == len(reported) + len(tuning) == len(tables.KINDS)
+    in_order = lambda *names: sorted(names, key=str.lower)
+    regression = in_order(*tables.REGRESSION, *tables.TUNING_REGRESSION)
+    classification = in_order(*tables.CLASSIFICATION, *tables.TUNING_CLASSIFICATION)
+    assert regression[::5] == [*tables.TUNING_REGRESSION]
+    assert classification[::4] == [*tables.TUNING_CLASSIFICATION]
+
+
+@pytest.mark.parametrize("name", tables.KINDS)
+def test_a_table_loads(name):
+    x, y = tables.load_table(name)
+    assert len(x) == len(y) and 200 <= len(x) <= 10_000 and x.shape[1] <= training.NUM_FEATURES
+    assert np.isfinite(x).all() and np.isfinite(y).all()
+    if tables.KINDS[name] == "classification":
+        counts = np.bincount(y)
+        assert counts.min() > 0 and counts.max() <= 7 * counts.min()
+
+
+def test_an_unknown_table_or_setting_is_refused():
+    with pytest.raises(ValueError, match="Unknown table. Expected one of .*'wdbc'.* Received: 'iris'"):
+        tables.load_table("iris")
+    with pytest.raises(ValueError, match="Unknown setting. Expected one of .*'outliers'.* Received: 'noise'"):
+        tables.draw_parts("wdbc", "noise", seed=0)
+
+
+def test_the_parts_of_a_table_are_apart_and_only_what_trains_is_spoiled():
+    clean, noisy = (tables.draw_parts("wdbc", setting, seed=0) for setting in ("clean", "label_noise"))
+    assert [len(rows.x) for rows in clean] == [313, 85, 171]  # 55, 15 and 30 % of 569
+    assert len(np.unique(np.concatenate([rows.x for rows in clean]), axis=0)) == 569
+    assert np.allclose(clean.train.x.mean(axis=0), 0, atol=1e-2)  # but for features that are clipped
+    assert np.array_equal(clean.meta.y, noisy.meta.y) and np.array_equal(clean.test.y, noisy.test.y)
+    assert np.array_equal(clean.train.x, noisy.train.x)
+    assert np.sum(clean.train.y[:, 0] != noisy.train.y[:, 0]) == round(0.2 * 313)
+    assert len(tables.draw_parts("ccpp", "clean", seed=0).train.x) == training.TRAIN_ROWS
+    assert len(tables.draw_parts("ccpp", "clean", seed=0).meta.x) == training.META_ROWS
+
+
+def test_spoiled_targets():
+    generator = np.random.default_rng(0)
+    y = np.eye(4, dtype="float32")[np.arange(100) % 4]
+    moved = tables.move_labels(y, generator)
+    assert np.sum(moved.argmax(1) != y.argmax(1)) == 20 and np.array_equal(moved.sum(1), np.ones(100))
+    targets = np.zeros((200, 1), "float32")
+    outliers = tables.add_outliers(targets, generator)
+    sizes = np.abs(outliers[outliers != 0])
+    assert len(sizes) == 10 and sizes.min() >= 5 and sizes.max() <= 15
+    assert (outliers > 0).any() and (outliers < 0).any() and not targets.any()
+    labels = np.repeat([0, 1, 2], [30, 100, 4])
+    kept = tables.imbalanced_rows(np.eye(3)[labels], generator)
+    assert np.bincount(labels[kept]).tolist() == [10, 100, 4]
+
+
+def one_table(y_test, num_train=4):
+    rows = Rows(np.zeros((num_train, 2), "float32"), np.asarray(y_test, "float32")[:num_train])
+    return Parts(rows, rows, Rows(np.zeros((len(y_test), 2), "float32"), np.asarray(y_test, "float32")))
+
+
+def test_scores():
+    regression = one_table([[-1.0], [1.0], [-1.0], [1.0]])
+    assert measure("clean", regression, regression.test.y / 2) == (0.75, 0.75, 0.25)
+    assert measure("clean", regression, -regression.test.y) == (-3.0, 0.0, 4.0)
+    classes = one_table(np.eye(2)[[0, 0, 0, 1]])
+    accuracy = measure("clean", classes, np.array([[0.5, 0.5], [0.5, 0.5], [0.1, 0.9], [0.1, 0.9]]))
+    assert accuracy.value == 0.75 and accuracy.normalized == 0.0  # as always the first class
+    assert accuracy.loss == pytest.approx(-np.log([0.5, 0.5, 0.1, 0.9]).mean())
+    balanced = measure("imbalance", classes, np.eye(2)[[0, 0, 1, 1]])
+    assert balanced.value == pytest.approx(5 / 6) and balanced.normalized == pytest.approx(2 / 3)
+    diverged = measure("clean", classes, np.full((4, 2), np.nan))
+    assert diverged == (0.75, 0.0, np.inf)
+    assert balanced_weights(classes.test.y).tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_features_that_are_zero_change_nothing(optimizer):
+    """The model of a `Trainer`, which is used again, is that of a plain model with the table's own features."""
+    parts, choice = tables.draw_parts("real_estate_valuation", "clean", seed=0), Choice(3e-3, 0.0, 100)
+    trainer = Trainer("clean", "base", optimizer, 1, 0.0, seed=0)
+    first = trainer.fit(parts, choice, seed=0)
+    trainer.fit(tables.draw_parts("airfoil", "clean", seed=0), choice, seed=1)
+    assert trainer.fit(parts, choice, seed=0) == first
+
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(64, "relu"), layers.Dense(1, name="output")])
+    rows = parts.train.join(parts.meta)
+    hidden, *others = training.fresh_weights(rows, seed=0)
+    model.set_weights([hidden[:6], *others])
+    model.compile(training.OPTIMIZERS[optimizer](), loss="mse")
+    model.optimizer.learning_rate = 3e-3
+    batches = training.draw_batches(rows, None, 100, seed=0).map(lambda x, y: (x[:, :6], y))
+    model.fit(batches, verbose=0)
+    [plain] = [measure("clean", parts, model.predict(parts.test.x, verbose=0))]
+    assert first[0].value == pytest.approx(plain.value, abs=1e-3)
+
+
+def test_a_loss_that_does_not_move_is_the_base():
+    parts, choice = tables.draw_parts("vehicle0", "imbalance", seed=0), Choice(3e-3, 0.0, 100)
+    scores = {arm: Trainer("imbalance", arm, "adam", 2, 0.0, seed=0) for arm in ("base", "adapt")}
+    base, still = (trainer.fit(parts, choice, seed=0) for trainer in scores.values())
+    assert still[0].loss == pytest.approx(base[0].loss, rel=1e-4)
+    moved = scores["adapt"].fit(parts, choice._replace(parameter=0.1), seed=0)
+    assert moved[0].value > base[0].value  # balanced accuracy
+    assert np.array_equal(scores["adapt"].adapt.meta[0][:3, :18], parts.meta.x[:3])
+
+
+def test_the_arms_made_for_a_setting():
+    huber = training.build_loss("outliers", "robust", 1, 0.5)
+    assert float(huber([[0.0]], [[2.0]])) == pytest.approx(0.5 * (2 - 0.25))
+    assert training.build_loss("label_noise", "robust", 2, 0.7).base.get_config()["q"] == pytest.approx(0.7)
+    assert training.build_loss("imbalance", "robust", 2, 0.0) == "categorical_crossentropy"  # with weights of the rows
+
+
+def test_statistics_of_tables():
+    results = [
+        {"curves": {f"clean/{optimizer}/{arm}/{table}": [[value + seed / 100, value, 0.0]]
+                    for optimizer, arm, value in (("adam", "base", 0.5), ("adam", "adapt", 0.6), ("muon", "base", 0.5),
+                                                  ("muon", "adapt", 0.4), ("boosting", "boosting", 0.7))
+                    for table in ("first", "second")}}
+        for seed in range(3)
+    ]  # fmt: skip
+    clean = report.compute_statistics(results, num_samples=10)["clean"]
+    assert set(clean) == {"adam", "muon", "mean"} and "difference" not in clean["adam"]["base"]
+    assert clean["adam"]["adapt"]["difference"] == pytest.approx((0.1, 0.1, 0.1))
+    assert clean["muon"]["adapt"]["tables_worse"] == ["first", "second"]
+    assert clean["mean"]["adapt"]["table_differences"] == pytest.approx({"first": 0.0, "second": 0.0}, abs=1e-9)
+    assert clean["mean"]["boosting"]["improvement"].value == 1.0
