@@ -78,4 +78,4 @@ def draw_tables(differences: Mapping[str, float], ax: Axes) -> None:
     ax.axhline(0, color="0.3", linewidth=1)
     ax.axhline(WORSE, color="0.3", linewidth=1, linestyle=":")
     ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set(title="(f) clean tables, AdaptLoss minus base loss", ylabel="accuracy or $R^2$")
+    ax.set(title="(f) clean tables, AdaptLoss minus base loss", ylabel="accuracy or R²")
