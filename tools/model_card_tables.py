@@ -91,6 +91,25 @@ TABLES = {
     ),
     "inverse_dynamics_reacher": _inverse_dynamics("reacher", "0.3", "0.03"),
     "inverse_dynamics_sawyer": _inverse_dynamics("sawyer", "0.03", "0.003"),
+    "label_free": Table(
+        "label_free",
+        "deviation",
+        {
+            "learned loss": "learned",
+            "entropy, best rate": "entropy",
+            "information maximization": "information",
+            "with labels": "labels",
+        },
+        {
+            f"{classifier}, {steps} steps": f"{prefix}accuracy_{{}}_{steps} .1%"
+            for classifier, prefix in {
+                "digits": "",
+                "Fashion-MNIST": "fashion_",
+                "digits, batch norm": "batch_norm_",
+            }.items()
+            for steps in (20, 100)
+        },
+    ),
     "mountain_car": Table(
         "mountain_car",
         "quartiles",

@@ -44,6 +44,7 @@ FIGURES: dict[str, Callable[[ml3_tf.MetaLoss], Figure]] = {
     "inverse_dynamics_sawyer": functools.partial(
         plot_meta_loss, title=TITLE.format("inverse_dynamics_sawyer"), **ROBOT
     ),
+    "label_free": _by_recipe("label_free.figure"),
     "mountain_car": _by_recipe("mountain_car.figure"),
     "pointmass": _by_recipe("pointmass.figure"),
     "reacher_demonstrations": _by_recipe("reacher_demonstrations.figure"),

@@ -92,6 +92,19 @@ def draw_meta_training(results: Sequence[Result], settings: "Settings", ax: Axes
     ax.set(title="(g) meta-training, seen corruptions", xlabel="outer steps")
 
 
+def draw_loss(meta_loss: ml3_tf.MetaLoss) -> Figure:
+    """Draws the last panel alone, for the card of the loss."""
+    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
+    ax = figure.add_subplot()
+    draw_pull(meta_loss, ax)
+    for method in ("learned", "entropy", "information"):
+        ax.plot([], [], color=LOOKS[method][0], label=LABELS[method])
+    ax.legend(loc="lower left", fontsize=TEXT_SIZE - 2, frameon=False)
+    ax.set_title("label_free: what the loss has learned")
+    style_axes([ax])
+    return figure
+
+
 def draw_pull(meta_loss: ml3_tf.MetaLoss, ax: Axes) -> None:
     """Draws how an image's most likely class is pulled up, for two batches that it may be in.
 
