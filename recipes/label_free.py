@@ -1,6 +1,6 @@
 """Learn a loss without labels that adapts a classifier to shifted images (beyond ML3).
 
-    python recipes/label_free.py                 one seed, about MINUTES
+    python recipes/label_free.py                 one seed, two minutes or more
     python recipes/label_free.py --seeds 10      the reported run
 
 A classifier was trained on 2,500 clean digits. Then it meets batches of 100 images that are corrupted, and have no
@@ -28,17 +28,24 @@ same_rate: entropy minimization at the rate of the learned loss.
 affine: entropy minimization at its best rate; gains and offsets of the normalization alone move, as in TENT.
 information: information maximization (SHOT-IM by Liang et al., 2020) at its best rate: the entropy of each prediction,
     minus that of their mean over the batch.
-statistics: new statistics of batch normalization, and no loss (for that classifier alone).
+statistics: new statistics of batch normalization, and no loss, so that its rate means nothing (that classifier alone).
 labels: cross-entropy with the labels of the batch at its best rate, which the others do not have (digits alone).
 
-Expected result (10 seeds): RESULT
+Expected result (10 seeds): the aim of two points over entropy minimization is met on all seeds with layer
+normalization, where entropy minimization does not help at its best rate: accuracy 0.66 after 20 steps and 0.71 after
+100; it has 0.52 and 0.51, and no adaptation has 0.53. But information maximization, as which the loss starts, has 0.66
+and 0.69: no gain after 20 steps (ahead on 4 seeds). After 100 it is ahead on 9, by 5.6 points on the three whose tuned
+rate is 0.1 and by 0.8 on the others. Rotation gains little (0.56 to 0.57). On Fashion-MNIST 0.61, where entropy has
+0.47 and information 0.61. With batch normalization the aim is missed on all seeds (0.726, 0.719 and 0.723): new
+statistics alone give 0.715.
 
-Departures from the paper: all of it; ML3 has no such experiment. That the best loss for adaptation may be learned, and
-looks like an entropy, was shown by Goyal et al. ("Test-time adaptation via conjugate pseudo-labels", 2022), for single
-examples. Settings were chosen on seeds from 100 on, in view of both kinds of corruptions. What did not help there: a
-loss of single outputs (no batch: 0.57 after 10 steps, where no adaptation has 0.55); networks that can tell classes
-apart (0.65, then collapse within 50 steps: they learn which classes this classifier neglects); random first weights
-(meta-training explodes on some seeds); the accuracy after the last step alone as the aim (meta-gradients explode).
+Departures from the paper: all of it; ML3 has no such experiment. Goyal et al. ("Test-time adaptation via conjugate
+pseudo-labels", 2022) learned losses of single examples, which came out like entropies. Settings were chosen on seeds
+from 100 on, in view of both kinds of corruptions; so were the sizes of these, and layer normalization, once batch
+normalization had left entropy minimization and the others level. The best rate of entropy minimization is mostly the
+lowest of the grid, that of the learned loss the highest. What did not help, on one seed: a loss of single outputs (0.57
+after 10 steps, where no adaptation has 0.55); networks that tell classes apart (0.65, then they collapse within 50
+steps); random first weights, and cross-entropy after the last step alone as the aim (meta-gradients explode).
 
 Metrics (`summary.json`, one value per seed; METHOD is a method from above; STEPS is 20 or 100 gradient steps). A prefix
 names the classifier: none, `fashion_` or `batch_norm_`; or for the first one, the test corruption, e.g. `rotation_`:
