@@ -101,7 +101,7 @@ TABLES = {
             "with labels": "labels",
         },
         {
-            f"{classifier}, {steps} steps": f"{prefix}accuracy_{{}}_{steps} .1%"
+            f"{classifier}, {steps} steps (%)": f"{prefix}accuracy_{{}}_{steps} .1%"
             for classifier, prefix in {
                 "digits": "",
                 "Fashion-MNIST": "fashion_",

@@ -133,6 +133,31 @@ ROWS += [
         True,
     ),
     Row("ant_model_free", "ant (3 seeds), return after learning ↑", *_against_ppo("final_return_{}"), True),
+    Row(
+        "label_free",
+        "digits, unseen corruptions, adapted without labels, accuracy ↑",
+        *("accuracy_learned_20", "accuracy_same_rate_20", "accuracy_entropy_20"),
+        True,
+    ),
+    Row(
+        "label_free",
+        "digits, unseen corruptions, against information maximization ↑",
+        *("accuracy_learned_20", None, "accuracy_information_20"),
+        True,
+    ),
+    *(
+        Row("adapt", f"AdaptLoss on tables, {label}, score ↑", f"{name}_score_adapt_adam", None, other, True)
+        for name, label in {
+            "clean": "clean",
+            "label_noise": "20 % wrong labels",
+            "outliers": "5 % outliers",
+            "imbalance": "imbalance of 10",
+        }.items()
+        for label, other in (
+            (label, f"{name}_score_base_adam"),
+            *([] if name == "clean" else [(f"{label}, against a loss made for it", f"{name}_score_robust_adam")]),
+        )
+    ),
     Row("reacher_demonstrations", "arm, unseen targets, final distance (rad) ↓", LEARNED_DISTANCE, None, None),
 ]
 
@@ -143,6 +168,8 @@ README_ROWS = (
     "sines, learned for lives of 1,000 steps, error after 1,000 steps ↓",
     "all ten digits, steps to 90 % accuracy ↓",
     "shaped sine, share of frequencies recovered in 10 steps ↑",
+    "digits, unseen corruptions, adapted without labels, accuracy ↑",
+    "AdaptLoss on tables, 5 % outliers, score ↑",
     "inverse dynamics, sawyer, torque error (N m) ↓",
     "point mass, other half-plane, final distance (m) ↓",
     "arm, without a model, samples to 80 % of the way ↓",

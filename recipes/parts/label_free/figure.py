@@ -99,6 +99,7 @@ def draw_loss(meta_loss: ml3_tf.MetaLoss) -> Figure:
     draw_pull(meta_loss, ax)
     for method in ("learned", "entropy", "information"):
         ax.plot([], [], color=LOOKS[method][0], label=LABELS[method])
+    ax.set_ylim(bottom=-2.6)  # room for the legend
     ax.legend(loc="lower left", fontsize=TEXT_SIZE - 2, frameon=False)
     ax.set_title("label_free: what the loss has learned")
     style_axes([ax])
