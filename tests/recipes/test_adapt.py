@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import adapt
 import keras
@@ -228,3 +229,16 @@ def test_statistics_of_tables():
     assert clean["muon"]["adapt"]["tables_worse"] == ["first", "second"]
     assert clean["mean"]["adapt"]["table_differences"] == pytest.approx({"first": 0.0, "second": 0.0}, abs=1e-9)
     assert clean["mean"]["boosting"]["improvement"].value == 1.0
+
+
+def test_the_results_hold_what_is_promised():
+    """With outliers and imbalance surely better than the base, with each optimizer; with wrong labels more often."""
+    summary = json.loads((Path(__file__).parents[2] / "results" / "adapt" / "summary.json").read_text())
+    statistics = summary["config"]["statistics"]
+    assert summary["command"].startswith("python recipes/adapt.py --seeds 10")
+    for setting in ("outliers", "imbalance"):
+        for optimizer in (*adapt.OPTIMIZERS, report.MEAN):
+            _, low, _ = statistics[setting][optimizer]["adapt"]["difference"]
+            assert low > 0
+    _, low, _ = statistics["label_noise"][report.MEAN]["adapt"]["improvement"]
+    assert low > 0.5
