@@ -64,7 +64,7 @@ def test_the_learned_loss_scores_any_number_of_classes(run):
 def test_every_metric_is_explained(run):
     for name in run[1]:
         words = name.removeprefix("other_weights_").replace("_10", "_STEPS")
-        for method in METHODS:
+        for method in sorted(METHODS, key=len, reverse=True):  # adamw before adam
             words = words.replace(f"_{method}", "_METHOD")
         assert words in fine_tune.__doc__
     for word in ("other_weights_...", "after 10, 30, 100 or 300 steps (STEPS)", *METHODS):
