@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
 from ml3_tf.inspection import LINE_STYLES, NAMED_COLORS, TEXT_SIZE, plot_learning_curve, style_axes
 from parts.experiment import Result
@@ -23,12 +24,13 @@ STYLES = {  # of each method: color and line
     "adamw": (NAMED_COLORS["tuned"], LINE_STYLES[2]),
     "smoothing": ("C3", LINE_STYLES[3]),
 }
+FIRST_STEP = 10  # before it, all methods are far from where they end
 GROUPS = {"pretrain_classes": "pre-\ntraining", "meta_train_classes": "meta-\ntraining", "test_classes": "test"}
 
 
 def draw_figure(results: Sequence[Result], settings: "Settings", images: np.ndarray) -> Figure:
     """Draws the classes, what the loss has learned, and fine-tuning from these weights and from others."""
-    figure = Figure(figsize=(14, 7.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(14, 7.8), dpi=150, layout="constrained")
     figure.get_layout_engine().set(wspace=0.05, hspace=0.05)
     (classes, *accuracies), (added, *cross_entropies) = figure.subplots(2, 3)
     draw_classes(settings.groups, images, classes)
@@ -44,7 +46,7 @@ def draw_figure(results: Sequence[Result], settings: "Settings", images: np.ndar
     classes.grid(False)
     classes.tick_params(length=0)
     handles, labels = accuracies[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=TEXT_SIZE - 1, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=TEXT_SIZE, frameon=False)
     return figure
 
 
@@ -66,20 +68,26 @@ def draw_classes(groups: Mapping[str, Sequence[int]], images: np.ndarray, ax: Ax
 def draw_added(results: Sequence[Result], ax: Axes) -> None:
     """Draws what the loss's network adds to the gradient of cross-entropy, over the logit."""
     ax.axhline(0.0, color="0.6", linewidth=0.8)
-    added = np.array([result["added"] for result in results])
-    for row, (label, style) in enumerate(zip(("true class", "another class"), LINE_STYLES)):
-        plot_learning_curve(added[:, row], ax, label=label, color=NAMED_COLORS["learned"], steps=LOGITS)
-        ax.lines[-1].set_linestyle(style)
-    ax.set(title="(d) what the loss adds", xlabel="logit", ylabel="added to the gradient")
+    color = NAMED_COLORS["learned"]
+    for result in results:  # a line for each: seeds differ more in height than in form
+        for curve, style in zip(result["added"], LINE_STYLES):
+            ax.plot(LOGITS, curve, color=color, linestyle=style, linewidth=1.2, alpha=0.7)
+    for label, style in zip(("true class", "another class"), LINE_STYLES):
+        ax.plot([], [], color=color, linestyle=style, linewidth=2, label=label)
+    ax.set(title="(d) what the loss adds, each seed", xlabel="logit", ylabel="added to the gradient")
     ax.legend(fontsize=TEXT_SIZE - 1, frameon=False)
 
 
 def draw_methods(results: Sequence[Result], prefix: str, quantity: str, ax: Axes) -> None:
     """Draws one curve for each method over the steps of fine-tuning: what is best for the quantity."""
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator([10, 30, 100, 300]))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
     for name, (color, style) in STYLES.items():
         curves = [result["meta_test"][prefix + name][quantity][QUANTITIES.index(quantity)] for result in results]
-        curves = np.array(curves)[:, 1:]  # a logarithmic axis has no step 0, which is the same for all
-        plot_learning_curve(curves, ax, label=LABELS[name], color=color, steps=np.arange(1, curves.shape[1] + 1))
+        curves = np.array(curves)
+        steps = np.arange(min(FIRST_STEP, curves.shape[1] - 1), curves.shape[1])
+        plot_learning_curve(curves[:, steps], ax, label=LABELS[name], color=color, steps=steps)
         ax.lines[-1].set_linestyle(style)
     ax.set_xlabel("gradient steps")
