@@ -1,6 +1,6 @@
 """Learn a loss for fine-tuning one pretrained Keras model on five images of a class (beyond ML3).
 
-    python recipes/fine_tune.py                    one seed, about four minutes
+    python recipes/fine_tune.py                    one seed, about two minutes
     python recipes/fine_tune.py --seeds 10         the reported run
 
 A convolutional network learns eight classes, four digits of MNIST and four kinds of clothes of Fashion-MNIST. It is
@@ -27,14 +27,30 @@ smoothing: cross-entropy with label smoothing and the AdamW of `learned`; choose
 
 The same choices are then scored from *other weights*: the same network, pretrained with another seed.
 
-Expected result (10 seeds): TODO
+Expected result (10 seeds): a lower cross-entropy than all others, a higher accuracy than all but label smoothing. The
+numbers in brackets say on how many seeds the learned loss is better:
+
+    learned: cross-entropy 0.629, accuracy 0.789.
+    same_rate: 0.675 (10), 0.781 (8).
+    adam: 0.796 (10), 0.750 (10).
+    adamw: 0.660 (8), 0.777 (9).
+    smoothing: 0.643 (8), 0.795 (3).
+
+At the choice for accuracy, the learned loss still has a cross-entropy of 0.629; label smoothing has 0.687 (10), AdamW
+0.703 (9). In the first 30 steps AdamW at its best rate is faster. The loss is not tied to the weights: from others it
+has 0.632 and 0.789, and AdamW has 0.656 (8) and 0.774 (9). The gradient that it adds is larger for logits above zero
+than for those below, by about the same amount at all distances: this draws logits together (panel d).
 
 Departures from the paper: all of it; ML3 fine-tunes nothing. The head of zeros is that of Kolesnikov et al. (2020, Big
 Transfer), AdamW is that of Loshchilov and Hutter (2019), and label smoothing that of Szegedy et al. (2016). The
-settings were chosen on the tuning tasks of seed 100. Tried, too: Adam instead of AdamW in meta-training (the loss then
-beats cross-entropy with Adam by far, and loses to cross-entropy with AdamW); a loss that reads all logits together (no
-better than a smoothed cross-entropy); a rate of 3e-3 and lives of 200 steps (the meta-gradient explodes); a penalty on
-the squares of logits instead of a learned loss (a little better than label smoothing with Adam).
+settings were chosen on the tuning tasks of seed 100. Tried there, too, one run each: Adam instead of AdamW in
+meta-training (much better than cross-entropy with Adam, but a higher cross-entropy than AdamW); a loss that reads all
+logits together (no gain over label smoothing); a rate of 3e-3, and with Adam 200 steps (the meta-gradient explodes);
+with Adam, a penalty on the squares of logits instead of a learned loss (near label smoothing).
+
+Limits: label smoothing has no grid for the weight decay, and mostly chooses 0.2 for accuracy, the end of its grid.
+AdamW chooses 0.01 for cross-entropy, the end of its grid; at 0.03 it is not better on seeds 100 to 102. The smoothing
+that the loss may learn stays at zero.
 
 Metrics (`summary.json`, one value per seed; METHOD is one of the above; all on unseen images, mean over test tasks):
     accuracy_METHOD: share of correct classes, at the choice for accuracy.

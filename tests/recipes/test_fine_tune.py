@@ -219,3 +219,15 @@ def test_a_candidate_that_is_best_for_both_is_scored_once(monkeypatch):
     assert set(methods.score(both, None, {}, 2)) == set(methods.QUANTITIES) and len(scored) == 1
     methods.score(apart, None, {}, 2)
     assert [candidate.loss for candidate in scored[1:]] == ["mse", "mae"]
+
+
+def test_the_results_hold_what_is_promised():
+    """A lower cross-entropy than all others, from other weights too; a higher accuracy than all but label smoothing."""
+    summary = json.loads((ROOT / "results" / "fine_tune" / "summary.json").read_text())
+    mean = {name: np.mean(values) for name, values in summary["metrics"].items()}
+    for prefix in ("", "other_weights_"):
+        for name in METHODS[1:]:
+            assert mean[f"{prefix}cross_entropy_learned"] < mean[f"{prefix}cross_entropy_{name}"]
+        for name in ("same_rate", "adam", "adamw"):
+            assert mean[f"{prefix}accuracy_learned"] > mean[f"{prefix}accuracy_{name}"]
+    assert mean["accuracy_learned"] < mean["accuracy_smoothing"]
