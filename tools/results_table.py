@@ -146,6 +146,14 @@ ROWS += [
         True,
     ),
     *(
+        Row("fine_tune", f"fine-tuning on few images, {label} after 300 steps {arrow}", *names, arrow == "↑")
+        for label, arrow, names in (
+            ("cross-entropy", "↓", [f"cross_entropy_{method}_300" for method in ("learned", "same_rate", "adamw")]),
+            ("accuracy", "↑", [f"accuracy_{method}_300" for method in ("learned", "same_rate", "adamw")]),
+            ("accuracy against label smoothing", "↑", ["accuracy_learned_300", None, "accuracy_smoothing_300"]),
+        )
+    ),
+    *(
         Row("adapt", f"AdaptLoss on tables, {label}, score ↑", f"{name}_score_adapt_adam", None, other, True)
         for name, label in {
             "clean": "clean",
