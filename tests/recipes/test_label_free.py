@@ -9,8 +9,10 @@ import label_free
 import numpy as np
 import pytest
 import tensorflow as tf
+from fashion_files import write_fashion
 
 import ml3_tf
+from parts import image_data
 from parts.image_data import Images
 from parts.label_free import corruptions, report, tasks
 from parts.label_free.figure import pull
@@ -18,6 +20,14 @@ from parts.label_free.losses import Entropy, NoLoss, SameForAllClasses, build_lo
 from parts.label_free.methods import METHODS, TARGETS
 
 LN_2 = np.log(2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_fashion(tmp_path_factory):
+    """Files in the form of Fashion-MNIST, which no package of Python carries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_data, "DEBIAN_FOLDER", write_fashion(tmp_path_factory.mktemp("fashion"), 6000))
+        yield
 
 
 def load_digits():
