@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from ml3_tf.arguments import TensorLike, check_counts
 
+__all__ = ["Range", "sine_tasks", "tasks_from_arrays", "with_minibatches"]
+
 Range: TypeAlias = tuple[float, float] | float
 """The ends `(low, high)` of a uniform distribution, or one number."""
 

@@ -263,6 +263,8 @@ def assert_same_where_both_have(recorded, settings):
     for name in {*recorded} & {*settings}:
         if isinstance(recorded[name], dict) and isinstance(settings[name], dict):
             assert_same_where_both_have(recorded[name], settings[name])
+        elif settings[name] is None:
+            continue
         elif isinstance(recorded[name], dict):  # names with their settings; now the names alone
             assert settings[name] == [*recorded[name]], name
         else:
