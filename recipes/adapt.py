@@ -34,7 +34,7 @@ with outliers 0.777, the base 0.644 (0.117 to 0.150 above), Huber's loss 0.778; 
 (0.030 to 0.080), class weights 0.690; with wrong labels 0.596, the base 0.589 (-0.021 to 0.035: not clear), generalized
 cross-entropy 0.589. So it helps where the base is far from the best loss, finds by itself about what Huber's loss
 knows, and less than class weights know. With wrong labels it is better than the base in 0.59 of all pairs (0.53 to
-0.65), by little, and not with Muon. It is no free gain on clean tables: 0.723, the base 0.731 (-0.019 to 0.005), and on
+0.65), by little, and not with Muon. It gains nothing on clean tables: 0.723, the base 0.731 (-0.019 to 0.005), and on
 7 to 9 of 30 tables it is worse by more than 0.005 of accuracy or R^2, by up to 0.06, on `puma32h` better by 0.20.
 Gradient boosting is the best on clean tables (0.777), and the worst with outliers and wrong labels.
 

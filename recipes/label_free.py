@@ -78,7 +78,7 @@ from parts.experiment import (
     write_history,
     write_summary,
 )
-from parts.image_data import Images
+from parts.image_data import Images, one_hot
 from parts.label_free.corruptions import SEEN, UNSEEN
 from parts.label_free.figure import draw_figure
 from parts.label_free.losses import build_loss, start_as
@@ -93,7 +93,6 @@ from parts.label_free.tasks import (
     load_images,
     load_parts,
     meta_train_tasks,
-    one_hot,
     train_classifier,
 )
 from parts.settings import RecipeSettings, recorded_command, run_command

@@ -51,7 +51,6 @@ seed in `meta_loss/`.
 """
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,26 +72,14 @@ from parts.experiment import (
     write_history,
     write_summary,
 )
-from parts.image_data import NUM_CLASSES, SIDE, load_digits, load_fashion
+from parts.image_data import NUM_CLASSES, halve, load_digits, load_fashion
 from parts.noisy_labels.figure import draw_figure
-from parts.noisy_labels.losses import Bootstrapping, SymmetricCrossEntropy, build_forward, build_generalized
+from parts.noisy_labels.losses import build_forward, build_generalized
+from parts.noisy_labels.methods import LENET_METHODS, TUNED, hand_made, runs
 from parts.noisy_labels.noise import NOISES, corrupt_support
 from parts.noisy_labels.report import compute_metrics, history_rows, print_report
-from parts.noisy_labels.training import Data, Run, build_mlp, one_hot, train_classifiers
+from parts.noisy_labels.training import Data, Run, build_mlp, train_classifiers
 from parts.settings import RecipeSettings, recorded_command, run_command
-
-CROSS_ENTROPY = "categorical_crossentropy"
-TUNED = {
-    "cross_entropy": (0.0,),  # it has none
-    "label_smoothing": (0.1, 0.3, 0.5),
-    "generalized": (0.5, 0.7, 0.9),  # q
-    "symmetric": (0.01, 0.1, 1.0),  # alpha
-    "bootstrapping": (0.5, 0.7, 0.9),  # beta
-    "forward": (2**-7, 0.5, 0.8),  # q
-    "adapted": (0.02, 0.1),  # rate of the Adam that moves the loss
-}
-"""The methods that are tuned, each with the grid of its own parameter."""
-LENET_METHODS = ("learned", "cross_entropy", "generalized", "symmetric", "forward")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +150,7 @@ def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tup
     keras.utils.set_random_seed(seed)
     meta_loss = build_forward(settings.q, settings.prior_count)
     digits = load_digits()
-    small = digits.x.reshape(-1, SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
+    small = halve(digits.x)
     tasks = tasks_from_arrays(
         small,
         digits.y,
@@ -198,30 +185,6 @@ def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tup
     return meta_loss, history.history["loss"]
 
 
-def hand_made(method: str, rate: float, parameter: float, settings: Settings, seed: int) -> Run:
-    """Returns how a method of `TUNED` trains with a rate and its own parameter."""
-    losses: dict[str, Callable[[], Any]] = {
-        "cross_entropy": lambda: CROSS_ENTROPY,
-        "label_smoothing": lambda: keras.losses.CategoricalCrossentropy(label_smoothing=parameter),
-        "generalized": lambda: build_generalized(parameter),
-        "symmetric": lambda: SymmetricCrossEntropy(parameter),
-        "bootstrapping": lambda: Bootstrapping(parameter),
-        "forward": lambda: build_forward(parameter, settings.prior_count),
-        "adapted": lambda: ml3_tf.MetaLoss.around(CROSS_ENTROPY, mode="per_output"),
-    }
-
-    def adapt(x: np.ndarray, y: np.ndarray, checked: Any) -> list[keras.callbacks.Callback]:
-        clean, optimizer = (checked.x, one_hot(checked.y)), keras.optimizers.Adam(parameter)
-        size = settings.batch_size
-        return [
-            ml3_tf.AdaptLoss(
-                (x, y), clean, loss=CROSS_ENTROPY, optimizer=optimizer, every=5, batch_size=size, seed=seed
-            )
-        ]
-
-    return Run(losses[method], rate, adapt if method == "adapted" else None)
-
-
 def tune(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
     """Returns the rate and the parameter with which each method is best on digits, the same for all seeds.
 
@@ -254,20 +217,6 @@ def draw_data(settings: Settings, seed: int) -> Data:
     images, test = load_fashion(settings.data_path)
     rows = np.random.default_rng(seed).permutation(len(images.y))[: settings.num_train + settings.num_checked]
     return Data(images.take(rows[settings.num_checked :]), images.take(rows[: settings.num_checked]), test)
-
-
-def runs(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int) -> dict[str, Run]:
-    """Returns how each method trains."""
-    tuned = {
-        method: hand_made(method, *values, settings, seed) for method, values in zip(TUNED, settings.tuned, strict=True)
-    }
-    cross_entropy = tuned["cross_entropy"]
-    return {
-        "learned": Run(lambda: meta_loss, settings.inner_rate),
-        **tuned,
-        "with_checked": cross_entropy._replace(with_checked=True),
-        "right_only": cross_entropy._replace(right_only=True),
-    }
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:

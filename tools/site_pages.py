@@ -88,7 +88,7 @@ def pictures() -> list[Path]:
 def code_page(path: Path) -> str:
     """Returns an example: its docstring, then its code."""
     docstring, code = split_docstring(path)
-    return f"# {docstring.splitlines()[0]}\n\n{as_markdown(docstring)}\n\n```python\n{code.strip()}\n```\n"
+    return f"# {path.name}\n\n{as_markdown(docstring)}\n\n```python\n{code.strip()}\n```\n"
 
 
 def recipe_page(path: Path) -> str:

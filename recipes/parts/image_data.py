@@ -75,6 +75,17 @@ def load_fashion(folder: Path | None = None) -> tuple[Images, Images]:
     return train, test
 
 
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    """Returns targets `[n, 10]` of classes `[n]`."""
+    return np.eye(NUM_CLASSES, dtype="float32")[labels]
+
+
+def halve(x: np.ndarray) -> np.ndarray:
+    """Returns images `[n, 28, 28]` at half the size, `[n, 14, 14]`: the mean of each four pixels."""
+    half = SIDE // 2
+    return x.reshape(len(x), half, 2, half, 2).mean(axis=(2, 4)).astype("float32")
+
+
 def _fetch_fashion() -> tuple[Images, Images]:
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()

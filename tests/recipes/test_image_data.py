@@ -19,6 +19,13 @@ def test_digits_are_mixed_and_scaled():
     assert len(set(digits.y[:50])) == 10
 
 
+def test_images_at_half_the_size_are_means_and_targets_are_one_hot():
+    x = np.zeros((1, 28, 28), "float32")
+    x[0, 1, 2:4] = 1
+    assert image_data.halve(x)[0, 0, :3].tolist() == [0, 0.5, 0]
+    assert image_data.one_hot(np.array([2]))[0].tolist() == [0, 0, 1] + [0] * 7
+
+
 def test_fashion_is_read_from_a_folder(tmp_path):
     train, test = image_data.load_fashion(write_fashion(tmp_path))
     assert (train.x.shape, test.x.shape) == ((300, 28, 28), (60, 28, 28))

@@ -12,8 +12,9 @@ import tensorflow as tf
 from fashion_files import write_fashion
 
 import ml3_tf
+from parts import image_data
 from parts.image_data import Images
-from parts.noisy_labels import losses, noise, report, training
+from parts.noisy_labels import losses, methods, noise, report, training
 
 IMAGES = Images(np.random.default_rng(0).random((5000, 28, 28)).astype("float32"), np.arange(5000) % 10)
 
@@ -23,11 +24,11 @@ def test_a_smoke_run_writes_all_files(tmp_path):
     metrics = noisy_labels.main(settings, smoke=True, output_dir=tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["metrics"] == metrics and summary["recipe"] == "noisy_labels"
-    for network, noises, methods in (
+    for network, noises, compared in (
         ("mlp", ("clean", "pairs_40"), report.LABELS),
         ("lenet", ("pairs_40",), noisy_labels.LENET_METHODS),
     ):
-        for name in (f"{network}_{kind}_{method}" for kind in noises for method in methods):
+        for name in (f"{network}_{kind}_{method}" for kind in noises for method in compared):
             [last], [best], [stopped] = (metrics[f"{prefix}accuracy_{name}"] for prefix in ("", "best_", "stopped_"))
             assert 0 <= min(last, stopped) <= max(last, stopped) <= best <= 1
     with (tmp_path / "run" / "history.csv").open() as file:
@@ -96,7 +97,7 @@ def test_a_classifier_trains_as_by_plain_compile_and_fit(tmp_path):
     model = training.build_mlp()
     model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", jit_compile=True)
     keras.utils.set_random_seed(3)
-    y = training.one_hot(training.draw_labels(data.train, "clean", 3))
+    y = image_data.one_hot(training.draw_labels(data.train, "clean", 3))
     model.fit(data.train.x, y, batch_size=50, epochs=2, verbose=0)
     expected = np.mean(model.predict(data.test.x, verbose=0).argmax(axis=-1) == data.test.y)
     assert curves["clean"] == {"epoch": [2], "test": [expected], "checked": curves["clean"]["checked"]}
@@ -141,9 +142,9 @@ def test_each_method_is_tuned_on_digits(monkeypatch, tmp_path, capsys):
 
 def test_settings_that_are_given_are_not_tuned(tmp_path):
     settings = dataclasses.replace(noisy_labels.Settings(), tuned=((1e-3, 0.5),) * len(noisy_labels.TUNED))
-    methods = noisy_labels.runs(losses.build_forward(0.5, 1.0), settings, 0)
-    assert list(methods) == list(report.LABELS)
-    assert methods["bootstrapping"].loss().beta == 0.5
+    found = methods.runs(losses.build_forward(0.5, 1.0), settings, 0)
+    assert list(found) == list(report.LABELS)
+    assert found["bootstrapping"].loss().beta == 0.5
     with pytest.raises(FileNotFoundError, match="--data-path"):
         noisy_labels.main(noisy_labels.Settings(data_path=tmp_path), smoke=True, output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import ml3_tf
 from ml3_tf.datasets import tasks_from_arrays
-from parts.image_data import NUM_CLASSES, Images, load_digits, load_fashion
+from parts.image_data import NUM_CLASSES, Images, halve, load_digits, load_fashion, one_hot
 from parts.label_free.corruptions import Families
 
 SIDE = 14  # pixels that a classifier sees: the mean of four each
@@ -77,12 +77,7 @@ def train_classifier(images: Images, normalization: Normalization, epochs: int, 
 
 def as_inputs(x: np.ndarray) -> np.ndarray:
     """Returns images `[n, 28, 28]` as classifiers see them: within 0 and 1, the mean of each four pixels."""
-    x = np.clip(x, 0, 1).reshape(len(x), SIDE, 2, SIDE, 2)
-    return x.mean(axis=(2, 4)).astype("float32")
-
-
-def one_hot(y: np.ndarray) -> np.ndarray:
-    return np.eye(NUM_CLASSES, dtype="float32")[y]
+    return halve(np.clip(x, 0, 1))
 
 
 def meta_train_tasks(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from parts.image_data import NUM_CLASSES, SIDE, Images
+from parts.image_data import NUM_CLASSES, SIDE, Images, one_hot
 from parts.noisy_labels.noise import NOISES
 
 SCORED_AT_ONCE = 1000
@@ -96,10 +96,6 @@ def draw_labels(images: Images, noise: str, seed: int) -> np.ndarray:
     """Returns the labels `[n]` that the classifiers see; the same for all methods."""
     flip, rate = NOISES[noise]
     return flip(images, rate, np.random.default_rng([seed, list(NOISES).index(noise)]))
-
-
-def one_hot(labels: np.ndarray) -> np.ndarray:
-    return np.eye(NUM_CLASSES, dtype="float32")[labels]
 
 
 def train_classifiers(
