@@ -116,7 +116,7 @@ class Settings(RecipeSettings):
     """Number of epochs of a classifier."""
     batch_size: int = 100
     """Number of images in a step of a classifier."""
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
+    rates: tuple[float, ...] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     """The grid for the rate of Adam of each hand-made loss."""
     noises: tuple[str, ...] = tuple(NOISES)
     """Kinds of wrong labels that are tested."""
