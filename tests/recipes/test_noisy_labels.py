@@ -14,7 +14,7 @@ from fashion_files import write_fashion
 import ml3_tf
 from parts import image_data
 from parts.image_data import Images
-from parts.noisy_labels import losses, methods, noise, report, training
+from parts.noisy_labels import figure, losses, methods, noise, report, training
 
 IMAGES = Images(np.random.default_rng(0).random((5000, 28, 28)).astype("float32"), np.arange(5000) % 10)
 
@@ -148,3 +148,14 @@ def test_settings_that_are_given_are_not_tuned(tmp_path):
     with pytest.raises(FileNotFoundError, match="--data-path"):
         noisy_labels.main(noisy_labels.Settings(data_path=tmp_path), smoke=True, output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_pull_to_a_label_is_what_the_card_says():
+    """With cross-entropy, minus the derivative by the logit is `1 - p`, over the batch; counted pairs lessen it."""
+    for probability in (0.1, 0.7):
+        pull = figure.pull(keras.losses.CategoricalCrossentropy(), probability, "right labels")
+        assert pull == pytest.approx((1 - probability) / 100, rel=1e-3)
+    counting = losses.build_forward(0.8, 5.0)
+    right, pairs = (figure.pull(counting, 0.3, batch) for batch in ("right labels", "40 % the next class"))
+    assert 0 < pairs < 0.7 * right
+    assert len(figure.draw_loss(counting).axes[0].get_legend().get_texts()) == 5
