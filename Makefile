@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-long test-backends lint format bench cards docs docs-serve dist sbom audit lock clean
+.PHONY: help venv demo test test-long test-backends test-lowest lint format bench cards notebooks docs docs-serve dist sbom audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-backends: venv .venv-jax/.installed .venv-torch/.installed ## load and trai
 	@ML3_TF_JAX_PYTHON=$(CURDIR)/.venv-jax/bin/python ML3_TF_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python \
 		$(BIN)/python -m pytest tests/test_backends.py
 
+test-lowest: .venv-lowest/.installed ## the tests, with the oldest packages that pyproject.toml allows
+	@.venv-lowest/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
 lint: venv ## ruff and pyright, changing nothing
 	@$(BIN)/ruff check --output-format concise .
 	@$(BIN)/ruff format --check . || { echo "Run 'make format' to format them."; exit 1; }
@@ -65,6 +68,9 @@ cards: venv ## renew the figures and numbers of the model cards, and the tables 
 	@PYTHONPATH=recipes $(BIN)/python tools/model_cards.py --figures
 	@PYTHONPATH=recipes $(BIN)/python tools/results_table.py
 
+notebooks: venv ## run docs/notebooks, and write what they show into them
+	@$(BIN)/python tools/quiet.py $(BIN)/python tools/notebooks.py
+
 # The theme's notice of its successor is hidden.
 docs: venv ## build the site into build/site, with all links and references checked
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python tools/quiet.py $(BIN)/python -m mkdocs build --quiet
@@ -76,10 +82,13 @@ docs-serve: venv ## show the site at http://localhost:8000, renewed as you write
 bench: venv ## time and memory of one outer step (BENCH_ARGS="--workloads dense --steps 3" for a part)
 	@$(BIN)/python benchmarks/meta_step.py $(BENCH_ARGS)
 
-lock: ## renew requirements.lock (needs uv; UPGRADE=1 takes the newest versions)
-	@$(UV) pip compile --quiet pyproject.toml --extra test --extra recipes --extra rl \
-		--universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+LOCK := pip compile --quiet pyproject.toml --extra test \
+	--universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock"
+
+lock: ## renew requirements.lock and requirements-lowest.lock (needs uv; UPGRADE=1 takes the newest versions)
+	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+	@$(UV) $(LOCK) --resolution lowest-direct --output-file requirements-lowest.lock
 
 # What checks a release is installed apart: it is not needed to work on the code.
 dist: .venv-release/.installed ## wheel and source package in dist/, checked
@@ -98,7 +107,7 @@ audit: .venv-release/.installed ## known vulnerabilities of what requirements.lo
 	@.venv-release/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
 
 clean: ## remove .venv, builds and caches
-	@rm -rf .venv .venv-jax .venv-torch .venv-release build dist *.egg-info .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-jax .venv-torch .venv-release .venv-lowest build dist *.egg-info .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is written last: an interrupted install leaves none, and the next make starts again from an empty .venv.
@@ -113,6 +122,15 @@ clean: ## remove .venv, builds and caches
 
 .venv/.installed: .venv/.locked setup.py pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-lowest/.installed: requirements-lowest.lock setup.py pyproject.toml
+	@echo "Installing the oldest packages into .venv-lowest (2.6 GB, some minutes) ..."
+	@$(PYTHON) -m venv --clear .venv-lowest
+	@.venv-lowest/bin/python -m pip --quiet --quiet --disable-pip-version-check install \
+		--require-hashes --only-binary :all: --requirement requirements-lowest.lock
+	@.venv-lowest/bin/python -m pip --quiet --quiet --disable-pip-version-check install \
+		--no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv-release/.installed: Makefile

@@ -1,10 +1,11 @@
 """Makes the pages of the site that are written elsewhere: a hook of MkDocs, named in mkdocs.yml.
 
-Recipes, examples, cards of shipped losses and the reference are pages of the site, made of the files themselves; so
-they cannot age. Links of the pages in `docs/` to files of the checkout lead to these pages.
+Recipes, examples, notebooks, cards of shipped losses and the reference are pages of the site, made of the files
+themselves; so they cannot age. Links of the pages in `docs/` to files of the checkout lead to these pages.
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import json
@@ -18,6 +19,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
 WINGS = ("", ".datasets", ".rl", ".envs", ".baselines", ".inspection", ".saving", ".serving")
@@ -54,6 +56,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for picture in pictures():
         name = picture.relative_to(ROOT).as_posix()
         files.append(File.generated(config, f"pictures/{name}", abs_src_path=str(picture)))
+    for path in notebooks():
+        for name, content in notebook_page(path)[1].items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     return files
 
 
@@ -72,12 +77,25 @@ def pages() -> dict[str, str]:
         made[f"examples/{path.stem}.md"] = code_page(path)
     for path in sorted((ROOT / "recipes").glob("[a-z]*.py")):
         made[f"recipes/{path.stem}.md"] = recipe_page(path)
+    for path in notebooks():
+        made[f"notebooks/{path.stem}.md"] = notebook_page(path)[0]
     for path in sorted((ROOT / "savedmodels").glob("*/README.md")):
         made[f"losses/{path.parent.name}.md"] = read(path)
     for wing in WINGS:
         made[f"reference/ml3_tf{wing}.md"] = reference_page(f"ml3_tf{wing}")
     made["gallery.md"] = gallery()
     return made
+
+
+def notebooks() -> list[Path]:
+    return sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+
+
+@functools.cache
+def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Returns a notebook as Markdown, with what its cells show, and its pictures: name -> content."""
+    text, resources = MarkdownExporter().from_filename(str(path), {"output_files_dir": "", "unique_key": path.stem})
+    return f"{text}\n\n[This page as a notebook]({path.name})\n", resources["outputs"]
 
 
 def pictures() -> list[Path]:
@@ -178,6 +196,8 @@ def source_of(page: str) -> str:
     stem = Path(name).stem
     if kind in ("examples", "recipes"):
         return f"{kind}/{stem}.py"
+    if kind == "notebooks":
+        return f"docs/notebooks/{stem}.ipynb"
     return f"savedmodels/{stem}/README.md" if kind == "losses" else f"docs/{page}"
 
 
@@ -191,7 +211,7 @@ def page_of(source: str) -> str | None:
     if parts[0] == "savedmodels" and (len(parts) == 2 or parts[-1] == "README.md"):
         return f"losses/{parts[1]}.md"
     if parts[0] == "docs":
-        return source.removeprefix("docs/")
+        return source.removeprefix("docs/").replace(".ipynb", ".md")
     if parts[0] == "results" and len(parts) == 2:
         return f"recipes/{recipe_of(parts[1])}.md"
     return f"pictures/{source}" if source.endswith((".png", ".gif")) else None

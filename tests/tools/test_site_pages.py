@@ -12,6 +12,8 @@ from site_pages import (
     as_markdown,
     gallery,
     lead,
+    notebook_page,
+    notebooks,
     page_of,
     pages,
     reference_page,
@@ -40,6 +42,16 @@ def test_the_reference_has_every_public_name():
     assert "::: ml3_tf.datasets.tasks_from_arrays\n" in PAGES["reference/ml3_tf.datasets.md"]
 
 
+def test_a_notebook_is_a_page_with_its_pictures():
+    for path in notebooks():
+        text, pictures = notebook_page(path)
+        assert PAGES[f"notebooks/{path.stem}.md"] == text
+        assert pictures and all(
+            f"]({name})" in text and content[:4] == b"\x89PNG" for name, content in pictures.items()
+        )
+        assert f"({path.name})" in text
+
+
 def test_the_gallery_shows_every_reported_run_with_its_command():
     text = gallery()
     for path in ROOT.glob("results/*/summary.json"):
@@ -61,6 +73,13 @@ def test_the_gallery_shows_every_reported_run_with_its_command():
         ("../digits", "savedmodels/sine/README.md", "losses/sine.md", "digits.md"),
         ("digits.py", "recipes/README.md", "recipes/index.md", "digits.md"),
         ("Makefile", "README.md", "index.md", "Makefile"),
+        (
+            "../../examples/serving.py",
+            "docs/notebooks/use_a_loss.ipynb",
+            "notebooks/use_a_loss.md",
+            "../examples/serving.md",
+        ),
+        ("docs/notebooks/use_a_loss.ipynb", "README.md", "index.md", "notebooks/use_a_loss.md"),
     ],
 )
 def test_a_link_leads_to_the_page_that_shows_its_file(link, source, page, expected):
