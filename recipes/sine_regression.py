@@ -51,6 +51,7 @@ import numpy as np
 import tensorflow as tf
 
 import ml3_tf
+from ml3_tf.inspection import explain
 from parts.experiment import (
     Metrics,
     Result,
@@ -281,6 +282,7 @@ def main(
     loss_path = export_seed_loss(first_seed, output_dir)
     print_report(metrics, settings)
     print(
+        f"\nWhat it has learned, in short: {explain(ml3_tf.load_meta_loss(loss_path), max_terms=1)}"
         f"\nFigure: {figure_path}\nLearned loss: {loss_path}\n\nUse it in any Keras model:\n"
         f'\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
         f"    model.compile(optimizer=keras.optimizers.SGD({settings.inner_rate}), loss=loss)"

@@ -94,3 +94,9 @@ def test_the_sine_results_hold_what_is_promised():
     learned, same_rate = np.array(metrics["test_mse_learned"]), np.array(metrics["test_mse_same_rate"])
     assert learned.mean() <= 0.5 * same_rate.mean()
     assert (learned < same_rate).all()
+
+
+def test_the_last_lines_say_what_it_has_learned_and_how_to_use_it(shell_run):
+    folder, printed = shell_run
+    assert "What it has learned, in short: loss ≈ " in printed
+    assert f'load_meta_loss("{folder / "meta_loss" / "1"}")' in printed
