@@ -8,7 +8,10 @@ ROOT = Path(__file__).resolve().parents[1]
 WINGS = ("saving", "rl", "inspection", "envs", "baselines")
 MAY_IMPORT = {"saving": {"core"}, "inspection": {"core"}, "rl": {"core"}, "envs": {"core"}, "baselines": {"core", "rl"}}
 OWN = {"self", "cls", "os", "_bundle", "_architecture", "_manifest", "_probe", "_safetensors", "_strict_json"}
-LAZY = {("core", "saving")}  # `MetaLoss.export`, `ml3_tf.load_meta_loss`
+LAZY = {
+    ("core", "saving"),
+    ("core", "inspection"),
+}  # `MetaLoss.export`, `ml3_tf.load_meta_loss`; `MetaLoss._repr_html_`
 
 
 def wing_of(module):

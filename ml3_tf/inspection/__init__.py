@@ -7,7 +7,8 @@ others work without it.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ml3_tf.inspection.closed_form import Explanation, evaluate_on_plane, explain
+from ml3_tf.inspection.closed_form import evaluate_on_plane, explain
+from ml3_tf.inspection.explanation import Explanation
 from ml3_tf.inspection.style import LINE_STYLES, NAMED_COLORS, TEXT_SIZE, style_axes
 
 if TYPE_CHECKING:
