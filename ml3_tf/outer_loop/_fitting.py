@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ml3_tf.meta_loss import MetaLoss, TrainingFacts
 from ml3_tf.outer_loop._checkpoint import Checkpoint, get_checkpoint
-from ml3_tf.outer_loop._checks import check_length, warn_of_non_finite
+from ml3_tf.outer_loop._checks import check_callbacks, check_length, warn_of_non_finite
 from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
 from ml3_tf.outer_loop._run import SavedRun
 
@@ -79,6 +79,7 @@ class FittedOnTasks(keras.Model):
         Raises:
             ValueError: `tasks` is not a dataset of batches, is empty, or has no end and no number of steps; the task
                 loss does not depend on phi.
+            ImportError: A callback needs a package that is not installed, e.g. tensorboard.
             FloatingPointError: The meta-gradient is not finite in four steps in a row, or in all. The loss keeps its
                 last finite weights. (Single steps are left out, with a warning in the end.)
         """
@@ -89,6 +90,7 @@ class FittedOnTasks(keras.Model):
         if steps_per_epoch is not None and tasks.cardinality() > 0:
             tasks = tasks.repeat()
         callbacks = list(callbacks or ()) + ([] if resume is None else [Checkpoint(resume)])
+        check_callbacks(callbacks)
         checkpoint = get_checkpoint(callbacks)
         self._guard.reset()
 
