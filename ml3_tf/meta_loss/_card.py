@@ -36,7 +36,8 @@ def summarize(loss: MetaLoss) -> dict[str, Any]:
     """
     rate = loss.learning_rate
     if loss.learned_rate is not None:
-        rate = math.exp(float(keras.ops.convert_to_numpy(loss.learned_rate.log_rate)))
+        log_rate: Any = keras.ops.convert_to_numpy(loss.learned_rate.log_rate)
+        rate = math.exp(float(log_rate))
     weights = [weight for layer in loss.layers for weight in layer.weights]
     return {
         "name": loss.name,
