@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from ml3_tf.commands.command_line import SUBCOMMANDS, Command
 from ml3_tf.saving import _manifest, catalog
 
 ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "guides" / "command_line.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -197,3 +200,16 @@ def test_a_reader_that_leaves_early_is_no_error(monkeypatch):
     with open(writing, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         assert main(["card", "sine"]) == 0
+
+
+@pytest.mark.parametrize("line", re.findall(r"^ml3-tf (.*)$", GUIDE, re.MULTILINE))
+def test_commands_of_the_guide_run(run, line):
+    code, out, err = run(*shlex.split(line))
+    assert (code, err) == (0, "") and out
+
+
+def test_the_guide_shows_what_the_command_prints(run):
+    [shown] = re.findall(r"```console\n\$ ml3-tf show sine\n(.*?)```", GUIDE, re.DOTALL)
+    assert run("show", "sine")[1] == shown
+    for name in SUBCOMMANDS:
+        assert f"| `ml3-tf {name}" in GUIDE
