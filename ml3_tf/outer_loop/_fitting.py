@@ -89,9 +89,7 @@ class FittedOnTasks(keras.Model):
         check_length(validation_data, "validation_data", validation_steps=validation_steps)
         if steps_per_epoch is not None and tasks.cardinality() > 0:
             tasks = tasks.repeat()
-        callbacks = list(callbacks or ()) + ([] if resume is None else [Checkpoint(resume)])
-        check_callbacks(callbacks)
-        checkpoint = get_checkpoint(callbacks)
+        callbacks, checkpoint = _check_callbacks_and_resume(callbacks, resume)
         self._guard.reset()
 
         def run(callbacks: Any, initial_epoch: int) -> keras.callbacks.History:
@@ -173,3 +171,12 @@ class FittedOnTasks(keras.Model):
             "`save_weights(path)`, and a run that shall go on by `fit(resume=folder)` or `ml3_tf.Checkpoint(folder)`. "
             "Keras's `ModelCheckpoint` needs save_weights_only=True."
         )
+
+
+def _check_callbacks_and_resume(
+    callbacks: Sequence[keras.callbacks.Callback] | None, resume: str | os.PathLike[str] | None
+) -> tuple[list[keras.callbacks.Callback], Checkpoint | None]:
+    """Returns the callbacks of a run, with that of `resume`, and the `Checkpoint` among them."""
+    all_callbacks = list(callbacks or ()) + ([] if resume is None else [Checkpoint(resume)])
+    check_callbacks(all_callbacks)
+    return all_callbacks, get_checkpoint(all_callbacks)
