@@ -5,7 +5,13 @@ when they are first asked for.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from ml3_tf.quiet_start import hide_notices, is_own_command
+
+if is_own_command(sys.argv, sys.orig_argv):
+    hide_notices()
 
 # At once: a saved model that was compiled with a learned loss needs the class.
 from ml3_tf.meta_loss import LearnedRate, LossPerHead, MetaLoss, TrainingFacts, check_use

@@ -12,15 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-try:
+from ml3_tf.arguments import Reduction, TensorLike
+from ml3_tf.extras import needed_for
+
+with needed_for("`ml3_tf.serving`", "the gRPC client of TF Serving", extra="serving"):
     import grpc
     from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
-except ImportError as _error:
-    raise ImportError(
-        "`ml3_tf.serving` needs the gRPC client of TF Serving. Install it with: pip install 'ml3_tf[serving]'"
-    ) from _error
-
-from ml3_tf.arguments import Reduction, TensorLike
 
 __all__ = ["RemoteMetaLoss"]
 

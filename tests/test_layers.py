@@ -5,15 +5,25 @@ import importlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WINGS = ("saving", "rl", "inspection", "envs", "baselines")
-MAY_IMPORT = {"saving": {"core"}, "inspection": {"core"}, "rl": {"core"}, "envs": {"core"}, "baselines": {"core", "rl"}}
+WINGS = ("saving", "rl", "inspection", "envs", "baselines", "commands")
+MAY_IMPORT = {
+    "saving": {"core"},
+    "inspection": {"core"},
+    "rl": {"core"},
+    "envs": {"core"},
+    "baselines": {"core", "rl"},
+    "commands": {"core", "saving", "inspection"},
+}
 OWN = {"self", "cls", "os", "_bundle", "_architecture", "_manifest", "_probe", "_safetensors", "_strict_json"}
-LAZY = {("core", "saving")}  # `MetaLoss.export`, `ml3_tf.load_meta_loss`
+LAZY = {
+    ("core", "saving"),
+    ("core", "inspection"),
+}  # `MetaLoss.export`, `ml3_tf.load_meta_loss`; `MetaLoss._repr_html_`
 
 
 def wing_of(module):
-    """The wing of `ml3_tf.rl.rollouts` or of a path; everything at the top is the core."""
-    second = (module.split(".") + [""])[1]
+    """The wing of `ml3_tf.rl.rollouts` or of a path; everything at the top is the core, but for the command's start."""
+    second = (module.split(".") + [""])[1].replace("__main__", "commands")
     return second if second in WINGS else "core"
 
 

@@ -13,9 +13,17 @@ import pytest
 import ml3_tf
 
 ROOT = Path(__file__).resolve().parents[1]
-WINGS = ("ml3_tf", "ml3_tf.saving", "ml3_tf.rl", "ml3_tf.inspection", "ml3_tf.envs", "ml3_tf.baselines")
+WINGS = (
+    "ml3_tf",
+    "ml3_tf.saving",
+    "ml3_tf.rl",
+    "ml3_tf.inspection",
+    "ml3_tf.envs",
+    "ml3_tf.baselines",
+    "ml3_tf.commands",
+)
 MODULES = sorted(module.name for module in pkgutil.walk_packages(ml3_tf.__path__, "ml3_tf."))
-WITHOUT_TESTS = {"__init__"}  # they hold names alone, which this file tests
+WITHOUT_TESTS = {"__init__", "__main__"}  # they hold names alone, which this file and `test_command_line.py` test
 
 
 def public_objects():

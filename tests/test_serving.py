@@ -156,7 +156,7 @@ def test_compiled_model_is_saved_and_loaded_without_a_request(tmp_path):
 
 def test_missing_client_is_named_with_the_extra_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "grpc", None)
-    with pytest.raises(ImportError, match=r"Install it with: pip install 'ml3_tf\[serving\]'"):
+    with pytest.raises(ImportError, match=r"Install what is missing: pip install 'ml3_tf\[serving\]'"):
         runpy.run_path(str(Path(serving.__file__)))
 
 

@@ -18,10 +18,10 @@ environment, such as `mountain_car.GOAL` and `reacher.TIME_STEP`.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-try:
+from ml3_tf.extras import needed_for
+
+with needed_for("`ml3_tf.envs`", "gymnasium", extra="rl"):
     import gymnasium
-except ImportError as _error:
-    raise ImportError("`ml3_tf.envs` needs gymnasium and mujoco: pip install 'ml3_tf[rl]'") from _error
 
 if TYPE_CHECKING:
     from ml3_tf.envs import ant, mountain_car, pointmass, reacher

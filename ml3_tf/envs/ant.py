@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ml3_tf.envs import drawing
 from ml3_tf.envs.goal_reaching_env import GoalReachingEnv
 from ml3_tf.envs.mujoco_env import MujocoGoalEnv
+from ml3_tf.extras import needed_for
+
+with needed_for("The ant", "mujoco", extra="rl"):
+    import mujoco
 
 __all__ = [
     "GOAL_RADIUS",

@@ -7,19 +7,22 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
-import mujoco
 import numpy as np
 from gymnasium.spaces import Box, Space
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from mujoco.rollout import Rollout
 from numpy.typing import ArrayLike
 
 from ml3_tf.envs.ant import AntGoalEnv
 from ml3_tf.envs.goal_reaching_env import checked, diverged
 from ml3_tf.envs.mujoco_env import MujocoGoalEnv, unlogged
 from ml3_tf.envs.reacher import ReacherFingertipGoalEnv, ReacherGoalEnv
+from ml3_tf.extras import needed_for
+
+with needed_for("`BatchedGoalEnv`", "mujoco", extra="rl"):
+    import mujoco
+    from mujoco.rollout import Rollout
 
 # The least work for a thread of its own, in steps of the simulator times degrees of freedom. It takes about 0.3 ms; to
 # start the threads and to wait for them takes up to 0.1 ms.

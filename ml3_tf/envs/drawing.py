@@ -4,7 +4,11 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageDraw
+
+from ml3_tf.extras import needed_for
+
+with needed_for("A frame of an environment", "pillow", extra="rl"):
+    from PIL import Image, ImageDraw
 
 Color: TypeAlias = tuple[int, int, int]
 

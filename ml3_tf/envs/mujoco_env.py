@@ -6,11 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 
 from ml3_tf.envs.goal_reaching_env import GoalReachingEnv
+from ml3_tf.extras import needed_for
+
+with needed_for("An environment with a simulator", "mujoco", extra="rl"):
+    import mujoco
 
 
 @contextlib.contextmanager

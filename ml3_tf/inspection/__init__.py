@@ -7,7 +7,9 @@ others work without it.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ml3_tf.inspection.closed_form import Explanation, evaluate_on_plane, explain
+from ml3_tf.extras import needed_for
+from ml3_tf.inspection.closed_form import evaluate_on_plane, explain
+from ml3_tf.inspection.explanation import Explanation
 from ml3_tf.inspection.style import LINE_STYLES, NAMED_COLORS, TEXT_SIZE, style_axes
 
 if TYPE_CHECKING:
@@ -42,13 +44,9 @@ _NEED_MATPLOTLIB = {
 def __getattr__(name: str) -> Any:
     if name not in _NEED_MATPLOTLIB:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    try:
-        module = importlib.import_module(f"{__name__}.{_NEED_MATPLOTLIB[name]}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        raise ImportError(f"`ml3_tf.inspection.{name}` needs matplotlib: pip install 'ml3_tf[plot]'") from error
-    globals()[name] = getattr(module, name)
+    with needed_for(f"`ml3_tf.inspection.{name}`", "matplotlib", extra="plot"):
+        importlib.import_module("matplotlib")
+    globals()[name] = getattr(importlib.import_module(f"{__name__}.{_NEED_MATPLOTLIB[name]}"), name)
     return globals()[name]
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ml3_tf.feature_layout import PER_OUTPUT
 from ml3_tf.inspection.closed_form import FixedFeatures, check_range, evaluate_on_plane
+from ml3_tf.inspection.notebook_figure import NotebookFigure
 from ml3_tf.inspection.style import style_axes
+from ml3_tf.inspection.task_kinds import CLASSIFICATION, RANGES, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,11 +61,12 @@ def plot_adaptation(
     snapshots = callback.snapshots
     if not snapshots:
         raise ValueError("The callback has not moved a loss yet: call `fit(..., callbacks=[callback])` first.")
-    is_class = snapshots[0]["loss"].mode == PER_OUTPUT
-    low, high = check_range(((0.01, 0.99) if is_class else (-5.0, 5.0)) if y_range is None else y_range)
+    kind = kind_of(snapshots[0]["loss"])
+    is_class = kind == CLASSIFICATION
+    low, high = check_range(RANGES[kind] if y_range is None else y_range)
     target = (1.0 if is_class else 0.0) if target is None else target
     y_pred = np.linspace(low, high, GRID_SIZE)
-    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    figure = NotebookFigure(figsize=(14, 4.6), layout="constrained")
     scores, gradients = figure.subplots(1, 2)
     scores.plot([snapshot["meta_loss"] for snapshot in snapshots], "C0o-")
     name: Any = getattr(callback.task_loss, "name", None) or callback.task_loss.__name__

@@ -1,6 +1,5 @@
 """A loss in one line: a short closed form fitted to its gradient, and the gradient itself."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from ml3_tf.arguments import LossLike
 from ml3_tf.feature_layout import PER_OUTPUT
+from ml3_tf.inspection.explanation import Explanation
 from ml3_tf.meta_loss import MetaLoss
 
 FixedFeatures: TypeAlias = Mapping[str, Sequence[float | None]]
@@ -52,35 +52,6 @@ _ERROR_TERMS = [
 _SIGNED_TERMS = [Term("e", lambda e, y: np.ones_like(e)), Term("e³", lambda e, y: 3 * e**2)]
 # Binary cross-entropy is -log(1 - |e|) for targets 0 and 1; it exists where no error reaches 1.
 _BELOW_ONE_TERMS = [Term("log(1 − |e|)", lambda e, y: -np.sign(e) / (1 - np.abs(e)))]
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """A closed form near a loss, in the error e = y_pred - y_true; `str` gives it in one line.
-
-    Args:
-        terms: The terms as they are written; the one that contributes most to the gradient comes first.
-        coefficients: The coefficient of each term, in units of the loss per unit of the term.
-        r_squared: Share of the squared gradient that the terms account for; 1 is all of it.
-        region: Where this holds, in words.
-
-    Example:
-
-    >>> print(Explanation(("e²", "|e|"), (2.0, -0.5), 1.0, "y in [-5, 5]"))
-    loss ≈ 2.00·e² − 0.500·|e| (R² = 1.000 for y in [-5, 5])
-    """
-
-    terms: tuple[str, ...]
-    coefficients: tuple[float, ...]
-    r_squared: float
-    region: str
-
-    def __str__(self) -> str:
-        signs = ["−" if coefficient < 0 else "+" for coefficient in self.coefficients]
-        numbers = [_three_digits(abs(coefficient)) for coefficient in self.coefficients]
-        form = " ".join(f"{sign} {number}·{term}" for sign, number, term in zip(signs, numbers, self.terms))
-        form = f"−{form[2:]}" if form.startswith("−") else form.removeprefix("+ ")
-        return f"loss ≈ {form or 0} (R² = {self.r_squared:.3f} for {self.region})"
 
 
 def explain(
@@ -287,11 +258,3 @@ def _templates(features: Mapping[str, int], fixed: FixedFeatures) -> tuple[np.nd
 def _fill(template: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Returns the template once for each value, with the value as the free component: `[N, width]`."""
     return np.where(np.isnan(template), values.reshape(-1, 1), template)
-
-
-def _three_digits(number: float) -> str:
-    """Returns a number >= 0 with three significant digits, without an exponent where that is short."""
-    rounded = float(f"{number:.2e}")
-    if not 1e-3 <= rounded < 1e5:
-        return f"{rounded:.2e}"
-    return f"{rounded:.{max(0, 2 - math.floor(math.log10(rounded)))}f}"

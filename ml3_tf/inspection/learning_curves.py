@@ -11,6 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.typing import ColorType
 from numpy.typing import ArrayLike
 
+from ml3_tf.inspection.notebook_figure import NotebookFigure
 from ml3_tf.inspection.style import LINE_STYLES, NAMED_COLORS, TEXT_SIZE, style_axes
 
 Curves: TypeAlias = Mapping[str, ArrayLike | tuple[ArrayLike, ArrayLike]]
@@ -153,7 +154,7 @@ def plot_meta_learning(
     >>> [ax.get_title() for ax in figure.axes][:2]
     ['(a) meta-train task', '(b) meta-test task']
     """
-    figure = Figure(figsize=(14, 3.4), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.05))
+    figure = NotebookFigure(figsize=(14, 3.4), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.05))
     axes = figure.subplots(1, 4)
     axes[1].sharex(axes[0])  # the same frame shows how far the meta-test tasks lie from the meta-train task
     axes[1].sharey(axes[0])

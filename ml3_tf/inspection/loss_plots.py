@@ -1,7 +1,7 @@
 """The figure of a loss itself: its value and its gradient, beside those of the task loss that it was learned for."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,20 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ml3_tf.arguments import LossLike
-from ml3_tf.feature_layout import PER_OUTPUT
 from ml3_tf.inspection.closed_form import FixedFeatures, check_range, evaluate_on_plane, explain
+from ml3_tf.inspection.notebook_figure import NotebookFigure
 from ml3_tf.inspection.style import LINE_STYLES, TEXT_SIZE, style_axes
-from ml3_tf.meta_loss import MetaLoss
+from ml3_tf.inspection.task_kinds import CLASSES, CLASSIFICATION, RANGES, REGRESSION, TaskKind, kind_of
 
-TaskKind: TypeAlias = Literal["regression", "classification"]
 _Plane: TypeAlias = Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]  # (y_true, y_pred) -> value, gradient
 
-REGRESSION = "regression"
-CLASSIFICATION = "classification"
-TASK_LOSSES: dict[str, str] = {REGRESSION: "mse", CLASSIFICATION: "binary_crossentropy"}
-# Probabilities stop short of 0 and 1, where the logarithms diverge.
-RANGES: dict[str, tuple[float, float]] = {REGRESSION: (-5.0, 5.0), CLASSIFICATION: (0.01, 0.99)}
-CLASSES = (0.0, 1.0)
+TASK_LOSSES: dict[TaskKind, str] = {REGRESSION: "mse", CLASSIFICATION: "binary_crossentropy"}
 GRID_SIZE = 101  # points to a side
 LEARNED_COLORS = ("#08306b", "C0", "#6baed6", "#9ecae1")  # shades of the blue of "learned"
 TASK_COLOR = "C1"  # orange, as "task loss" in the other figures
@@ -83,7 +77,7 @@ def plot_meta_loss(
     ['(a) learned loss', '(b) its gradient']
     """
     if task is None:
-        task = CLASSIFICATION if isinstance(loss, MetaLoss) and loss.mode == PER_OUTPUT else REGRESSION
+        task = kind_of(loss)
     if task not in TASK_LOSSES:
         raise ValueError(f"`task` must be one of {list(TASK_LOSSES)}, or `None`. Received: task={task!r}")
     compared: LossLike = TASK_LOSSES[task] if task_loss is None else task_loss
@@ -140,7 +134,7 @@ def _plot_plane(
     gradients = [gradient, scale * task_gradient]
     label = f"{name} × {scale:.3g}"
 
-    figure = Figure(figsize=(14, 6.8), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.02, hspace=0.05))
+    figure = NotebookFigure(figsize=(14, 6.8), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.02, hspace=0.05))
     axes = figure.subplot_mosaic([["a", "b", "e"], ["c", "d", "e"]], width_ratios=[1, 1, 1.9])
     _draw_column([axes["a"], axes["c"]], grid, values, "Purples", min(values[0].min(), 0.0))
     _draw_column([axes["b"], axes["d"]], grid, gradients, "RdBu_r", -np.abs(gradient).max())
@@ -208,7 +202,7 @@ def _plot_classes(learned: _Plane, baseline: _Plane, name: str, y_range: tuple[f
     y_true, y_pred = np.meshgrid(CLASSES, grid, indexing="ij")
     own, other = learned(y_true, y_pred), baseline(y_true, y_pred)
     scale = _match(own[1], other[1], np.abs(y_pred - np.mean(y_range)) <= NEAR * np.ptp(grid))
-    figure = Figure(figsize=(14, 4), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.05))
+    figure = NotebookFigure(figsize=(14, 4), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.05))
     axes = figure.subplots(1, 2 * len(CLASSES))
     for row, target in enumerate(CLASSES):
         best = -1 if target == max(CLASSES) else 0  # the end of the grid that is next to the class

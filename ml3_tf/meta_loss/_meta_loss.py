@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -14,8 +14,10 @@ from keras import ops
 from ml3_tf import feature_layout
 from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, PER_SAMPLE, PER_SET
 from ml3_tf.meta_loss._base import Base, add_base, check_base, get_base
+from ml3_tf.meta_loss._card import to_html
 from ml3_tf.meta_loss._config import from_config, to_config
 from ml3_tf.meta_loss._facts import TrainingFacts
+from ml3_tf.meta_loss._gradient import value_and_gradient
 from ml3_tf.meta_loss._learned_rate import LearnedRate
 from ml3_tf.meta_loss._networks import build_networks
 
@@ -257,14 +259,7 @@ class MetaLoss(keras.losses.Loss):
         >>> [values.shape for values in MetaLoss.mlp().value_and_gradient([[0.1], [0.2]], [[0.5], [0.5]])]
         [(2,), (2, 1)]
         """
-        import tensorflow as tf
-
-        y_true, y_pred = (tf.convert_to_tensor(values, dtype=self.dtype) for values in (y_true, y_pred))
-        with tf.GradientTape() as tape:
-            tape.watch(y_pred)
-            value = self.call(y_true, y_pred)
-        gradient = tape.gradient(value, y_pred, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return cast(Any, (ops.convert_to_numpy(value), ops.convert_to_numpy(gradient)))
+        return value_and_gradient(self, y_true, y_pred)
 
     def _score(self, inputs: Any, weights: Any = None) -> Any:
         scale = self.input_scale
@@ -291,6 +286,10 @@ class MetaLoss(keras.losses.Loss):
         from ml3_tf import saving
 
         return saving.export_meta_loss(self, folder)
+
+    def _repr_html_(self) -> str:
+        """Returns the loss as a notebook shows it."""
+        return to_html(self)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **to_config(self)}

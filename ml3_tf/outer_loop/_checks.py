@@ -1,7 +1,9 @@
 """Checks of what `compile` and `fit` of a trainer are given."""
 
+import importlib.util
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -21,6 +23,26 @@ def check_length(dataset: Any, name: str, **steps: int | None) -> None:
             f"`{name}` has no end. Expected the number of its batches to take in `{steps_name}`, or a dataset with an "
             f"end, such as dataset.take(100). Received: {steps_name}=None"
         )
+
+
+# Callbacks of Keras that need a package which neither Keras nor TensorFlow installs, with what brings it.
+PACKAGES_OF_CALLBACKS = {
+    "TensorBoard": ("tensorboard", "ml3_tf[tensorboard]"),
+    "RemoteMonitor": ("requests", "requests"),
+}
+
+
+def check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Raises `ImportError` for a callback of Keras whose package is missing: it would end the run in an epoch."""
+    for name, (package, installed_by) in PACKAGES_OF_CALLBACKS.items():
+        is_used = any(isinstance(callback, getattr(keras.callbacks, name)) for callback in callbacks)
+        if is_used and importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"`callbacks` holds `keras.callbacks.{name}`, which needs the package '{package}'. It is not "
+                "installed, and the run would end at the first number that it writes. Install it: "
+                f"pip install '{installed_by}'",
+                name=package,
+            )
 
 
 def warn_of_non_finite(results: Any) -> None:

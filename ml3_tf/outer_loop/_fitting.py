@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ml3_tf.meta_loss import MetaLoss, TrainingFacts
 from ml3_tf.outer_loop._checkpoint import Checkpoint, get_checkpoint
-from ml3_tf.outer_loop._checks import check_length, warn_of_non_finite
+from ml3_tf.outer_loop._checks import check_callbacks, check_length, warn_of_non_finite
 from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
 from ml3_tf.outer_loop._run import SavedRun
 
@@ -79,6 +79,7 @@ class FittedOnTasks(keras.Model):
         Raises:
             ValueError: `tasks` is not a dataset of batches, is empty, or has no end and no number of steps; the task
                 loss does not depend on phi.
+            ImportError: A callback needs a package that is not installed, e.g. tensorboard.
             FloatingPointError: The meta-gradient is not finite in four steps in a row, or in all. The loss keeps its
                 last finite weights. (Single steps are left out, with a warning in the end.)
         """
@@ -88,8 +89,7 @@ class FittedOnTasks(keras.Model):
         check_length(validation_data, "validation_data", validation_steps=validation_steps)
         if steps_per_epoch is not None and tasks.cardinality() > 0:
             tasks = tasks.repeat()
-        callbacks = list(callbacks or ()) + ([] if resume is None else [Checkpoint(resume)])
-        checkpoint = get_checkpoint(callbacks)
+        callbacks, checkpoint = _check_callbacks_and_resume(callbacks, resume)
         self._guard.reset()
 
         def run(callbacks: Any, initial_epoch: int) -> keras.callbacks.History:
@@ -171,3 +171,12 @@ class FittedOnTasks(keras.Model):
             "`save_weights(path)`, and a run that shall go on by `fit(resume=folder)` or `ml3_tf.Checkpoint(folder)`. "
             "Keras's `ModelCheckpoint` needs save_weights_only=True."
         )
+
+
+def _check_callbacks_and_resume(
+    callbacks: Sequence[keras.callbacks.Callback] | None, resume: str | os.PathLike[str] | None
+) -> tuple[list[keras.callbacks.Callback], Checkpoint | None]:
+    """Returns the callbacks of a run, with that of `resume`, and the `Checkpoint` among them."""
+    all_callbacks = list(callbacks or ()) + ([] if resume is None else [Checkpoint(resume)])
+    check_callbacks(all_callbacks)
+    return all_callbacks, get_checkpoint(all_callbacks)

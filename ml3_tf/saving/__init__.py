@@ -1,4 +1,4 @@
-"""Export, load and list learned losses.
+"""Export, load, verify and list learned losses.
 
 `SECURITY.md` says which files `load_meta_loss` refuses, and why. `SavedModelLoss` needs TensorFlow, so it is imported
 when it is first asked for.
@@ -10,6 +10,7 @@ from ml3_tf.saving.catalog import ShippedLoss, ShippedLosses, list_meta_losses
 from ml3_tf.saving.errors import ArtifactError, ArtifactVersionError, CorruptArtifactError, UnsafeArtifactError
 from ml3_tf.saving.export import export_meta_loss
 from ml3_tf.saving.load import load_meta_loss
+from ml3_tf.saving.verify import Check, Verification, verify_export
 
 if TYPE_CHECKING:
     from ml3_tf.saving._foreign import SavedModelLoss
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
 __all__ = [
     "ArtifactError",
     "ArtifactVersionError",
+    "Check",
     "CorruptArtifactError",
     "SavedModelLoss",
     "ShippedLoss",
     "ShippedLosses",
     "UnsafeArtifactError",
+    "Verification",
     "export_meta_loss",
     "list_meta_losses",
     "load_meta_loss",
+    "verify_export",
 ]
 
 

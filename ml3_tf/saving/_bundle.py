@@ -117,20 +117,27 @@ def write(meta_loss: MetaLoss, folder: str | Path) -> None:
     read(folder)
 
 
-def read(folder: str | Path, expected_sha256: str | None = None, dtype: str | None = None) -> MetaLoss:
+def read(
+    folder: str | Path,
+    expected_sha256: str | None = None,
+    dtype: str | None = None,
+    begin_check: _manifest.BeginCheck = _manifest.tell_nobody,
+) -> MetaLoss:
     """Returns the `MetaLoss` of the bundle in the folder of a version.
 
     Args:
         folder: The folder of one version.
         expected_sha256: Optional SHA-256 of its `assets.extra/manifest.json`.
         dtype: Optional dtype in place of that of the bundle.
+        begin_check: Function that is told the name of each check before it runs.
 
     Raises:
         ValueError: See `build_in`.
         ArtifactError: The bundle is refused, see `ml3_tf.saving.errors`.
         OSError: A file cannot be read.
     """
-    files = _manifest.read(folder, expected_sha256)
+    files = _manifest.read(folder, expected_sha256, begin_check)
+    begin_check("description: it has known words alone")
     description = _strict_json.parse(files[_manifest.DESCRIPTION], source := f"{folder}/{_manifest.DESCRIPTION}")
     if type(description) is dict:
         for key in ("score_network", "base", "facts"):
@@ -139,8 +146,11 @@ def read(folder: str | Path, expected_sha256: str | None = None, dtype: str | No
     shapes = _join_names({name: _architecture.weight_shapes(network) for name, network in _networks(description)})
     if type(description["learning_rate"]) is not str and description["learning_rate"] is not None:
         shapes["log_rate"] = ()
+    begin_check("weights: they fit the description and are finite")
     values = _safetensors.from_bytes(files[_manifest.WEIGHTS], shapes, f"{folder}/{_manifest.WEIGHTS}")
+    begin_check("network: it is built from the description")
     meta_loss = _build(description, source)
+    begin_check("self-test: the loss has the recorded values and gradients")
     _probe.check(description, values, files[_manifest.SELF_TEST], f"{folder}/{_manifest.SELF_TEST}")
     if dtype is not None:
         return build_in(dtype, description, values)

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml3_tf import __version__
 from ml3_tf.saving import _strict_json
@@ -33,6 +33,8 @@ MAX_SIZES = {
 }
 OPTIONAL = {"fingerprint.pb", "assets.extra/tf_serving_warmup_requests"}
 _FOLDERS = {"variables", "assets", "assets.extra"}
+BeginCheck: TypeAlias = Callable[[str], object]
+"""Function that is told the name of each check before it runs: the last one named is the one that failed."""
 _DIGEST = _strict_json.Field(
     "64 hexadecimal digits in lower case",
     lambda value: type(value) is str and len(value) == 64 and set(value) <= set("0123456789abcdef"),
@@ -48,23 +50,32 @@ def write(folder: str | Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def read(folder: str | Path, expected_sha256: str | None = None) -> dict[str, bytes]:
+def tell_nobody(check: str) -> None:
+    """The `BeginCheck` of those who only want the loss."""
+
+
+def read(
+    folder: str | Path, expected_sha256: str | None = None, begin_check: BeginCheck = tell_nobody
+) -> dict[str, bytes]:
     """Returns the contents of the bundle's files, `{name: bytes}`, after checking every file against the manifest.
 
     Args:
         folder: The folder of one version.
         expected_sha256: Optional SHA-256 of the manifest, in hexadecimal digits.
+        begin_check: Function that is told the name of each check before it runs.
 
     Raises:
         ArtifactError: The artifact is refused, see `ml3_tf.saving.errors`.
         OSError: A file cannot be read.
     """
+    begin_check(f"manifest: {MANIFEST}")
     with open_folder(folder) as descriptor:
         data = read_file(descriptor, MANIFEST, folder)
         _check_pin(data, expected_sha256, folder)
         files = _parse(data, f"{folder}/{MANIFEST}")
+        begin_check("files: none is missing, and the manifest lists each")
         _check_names(list_files(descriptor, folder), {*files, MANIFEST}, folder)
-        return _read_listed(descriptor, files, folder)
+        return _read_listed(descriptor, files, folder, begin_check)
 
 
 @contextlib.contextmanager
@@ -204,9 +215,12 @@ def _check_names(found: Collection[str], listed: set[str], folder: str | Path) -
         raise CorruptArtifactError(f"'{folder}/{missing[0]}' is listed in {MANIFEST}, but missing.")
 
 
-def _read_listed(descriptor: int, files: Mapping[str, Any], folder: str | Path) -> dict[str, bytes]:
+def _read_listed(
+    descriptor: int, files: Mapping[str, Any], folder: str | Path, begin_check: BeginCheck
+) -> dict[str, bytes]:
     contents = {}
     for name, expected in files.items():
+        begin_check(f"size and SHA-256: {name}")
         data = read_file(descriptor, name, folder)
         received = _entry(data)
         if received != expected:

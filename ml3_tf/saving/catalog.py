@@ -1,6 +1,7 @@
 """The learned losses that ship with ml3_tf, and the versions of any exported loss."""
 
 import dataclasses
+import html
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
@@ -39,6 +40,13 @@ class ShippedLosses(tuple[ShippedLoss, ...]):
         rows = [(loss.name, ", ".join(map(str, loss.versions)), loss.purpose) for loss in self]
         lines = [f"{name:<{width}}  version {versions}  {purpose}".rstrip() for name, versions, purpose in rows]
         return "\n".join(lines) if lines else "No learned losses are installed."
+
+    def _repr_html_(self) -> str:
+        """Returns the table as a notebook shows it."""
+        rows = [("name", "versions", "purpose")]
+        rows += [(loss.name, ", ".join(map(str, loss.versions)), loss.purpose) for loss in self]
+        cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+        return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
 
 
 def list_meta_losses() -> ShippedLosses:

@@ -82,22 +82,22 @@ def load_meta_loss(
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     >>> model.compile(optimizer="sgd", loss=ml3_tf.load_meta_loss())
     """
-    folder = _find_folder(catalog.SHIPPED / DEFAULT_META_LOSS if name_or_folder is None else name_or_folder, version)
+    folder = find_folder(catalog.SHIPPED / DEFAULT_META_LOSS if name_or_folder is None else name_or_folder, version)
     if os.path.lexists(folder / _manifest.MANIFEST):
         return _bundle.read(folder, expected_sha256, dtype)
     if not allow_saved_model or expected_sha256 is not None:
-        raise UnsafeArtifactError(
-            f"'{folder}' is not a learned loss of ml3_tf: expected the file {_manifest.MANIFEST}, which "
-            "`MetaLoss.export` writes. Any other SavedModel is a program. It is loaded only with "
-            "`allow_saved_model=True`, and it has no manifest that `expected_sha256` could pin."
-        )
+        raise refusal_without_manifest(folder)
     from ml3_tf.saving import _foreign
 
     return _foreign.load(folder, dtype)
 
 
-def _find_folder(name_or_folder: str | Path, version: int | Literal["latest"]) -> Path:
-    """The folder of one version."""
+def find_folder(name_or_folder: str | Path, version: int | Literal["latest"]) -> Path:
+    """Returns the folder of one version; the arguments are those of `load_meta_loss`.
+
+    Raises:
+        FileNotFoundError: There is no such loss or version.
+    """
     folder = Path(name_or_folder)
     if not folder.is_dir() and len(folder.parts) == 1:
         folder = catalog.SHIPPED / folder
@@ -109,7 +109,21 @@ def _find_folder(name_or_folder: str | Path, version: int | Literal["latest"]) -
     if (folder / "saved_model.pb").is_file():
         return folder
     versions = catalog.find_versions(folder)
-    chosen = max(versions, default=None) if version == "latest" else version
+    if not versions:
+        raise FileNotFoundError(
+            f"'{folder}' is not the folder of an exported loss. Expected the folder that `MetaLoss.export` was given, "
+            "with a folder for each version: 1, 2, ... Received: a folder without versions."
+        )
+    chosen = max(versions) if version == "latest" else version
     if chosen not in versions:
         raise FileNotFoundError(f"'{folder}' has no version {version!r}. Versions found: {sorted(versions)}.")
     return folder / str(chosen)
+
+
+def refusal_without_manifest(folder: Path) -> UnsafeArtifactError:
+    """Returns the error about a folder of a version that `MetaLoss.export` did not write."""
+    return UnsafeArtifactError(
+        f"'{folder}' is not a learned loss of ml3_tf: expected the file {_manifest.MANIFEST}, which `MetaLoss.export` "
+        "writes. Any other SavedModel is a program. It is loaded only with `allow_saved_model=True`, and it has no "
+        "manifest that `expected_sha256` could pin."
+    )

@@ -153,15 +153,6 @@ def test_input_scale_divides_each_input():
     assert loss.call([[10.0]], [[4.0]]).numpy() == [22.0]
 
 
-def test_value_and_gradient_are_those_of_finite_differences(make_loss):
-    loss = make_loss(dtype="float64")
-    y_true, y_pred = np.random.default_rng(2).normal(size=(2, 5, 1))
-    value, gradient = loss.value_and_gradient(y_true, y_pred)
-    np.testing.assert_allclose(value, loss.call(y_true, y_pred), rtol=1e-12)
-    ahead, behind = (np.asarray(loss.call(y_true, y_pred + step)) for step in (1e-6, -1e-6))
-    np.testing.assert_allclose(gradient[:, 0], (ahead - behind) / 2e-6, rtol=1e-6)
-
-
 # Learned rates
 
 

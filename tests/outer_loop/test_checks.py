@@ -1,11 +1,14 @@
-"""Tests of `ml3_tf.outer_loop._checks`: datasets without an end or a batch, and what cannot be differentiated."""
+"""Tests of `ml3_tf.outer_loop._checks`: datasets without an end or a batch, callbacks that lack a package, and what
+cannot be differentiated."""
+
+import sys
 
 import keras
 import pytest
 import tensorflow as tf
 
 from ml3_tf import MetaLoss, MetaTrainer, sine_tasks
-from ml3_tf.outer_loop._checks import check_length, refuse_without_derivative
+from ml3_tf.outer_loop._checks import PACKAGES_OF_CALLBACKS, check_callbacks, check_length, refuse_without_derivative
 
 layers = keras.layers
 
@@ -57,3 +60,28 @@ def test_an_optimizer_that_steps_by_a_sign_is_refused():
     refuse_without_derivative("adam")
     with pytest.raises(ValueError, match="Lion cannot be the `inner_optimizer`"):
         refuse_without_derivative(keras.optimizers.Lion())
+
+
+@pytest.mark.parametrize(
+    "name, arguments, remedy",
+    [
+        ("TensorBoard", {"log_dir": "unused"}, r"pip install 'ml3_tf\[tensorboard\]'"),
+        ("RemoteMonitor", {}, "pip install 'requests'"),
+    ],
+)
+def test_a_callback_whose_package_is_missing_is_refused_before_training(name, arguments, remedy, monkeypatch):
+    monkeypatch.setitem(sys.modules, PACKAGES_OF_CALLBACKS[name][0], None)
+    trainer = make_trainer()
+    callback = getattr(keras.callbacks, name)(**arguments)
+    with pytest.raises(ImportError, match=f"`callbacks` holds `keras.callbacks.{name}`.*is not installed.*{remedy}"):
+        trainer.fit(ENDLESS, steps_per_epoch=1, callbacks=[callback], verbose=0)
+    assert int(trainer.optimizer.iterations) == 0
+
+
+def test_other_callbacks_need_no_package():
+    check_callbacks([keras.callbacks.EarlyStopping(), keras.callbacks.TerminateOnNaN()])
+
+
+def test_a_callback_whose_package_is_there_is_taken(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", keras)  # any module that is there
+    check_callbacks([keras.callbacks.TensorBoard("unused")])

@@ -151,7 +151,7 @@ def test_invalid_arguments_are_refused(arguments, words):
 
 def test_an_error_names_the_extra_that_distributions_need(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_probability", None)  # importing it raises ImportError
-    with pytest.raises(ImportError, match=r"need TensorFlow Probability and tf_keras.*pip install 'ml3_tf\[rl\]'"):
+    with pytest.raises(ImportError, match=r"needs TensorFlow Probability and tf_keras.*pip install 'ml3_tf\[rl\]'"):
         make_policy().distribution(OBSERVATIONS)
-    with pytest.raises(ImportError, match="Install them"):
+    with pytest.raises(ImportError, match="Install what is missing"):
         import_distributions()

@@ -33,6 +33,14 @@ def test_shipped_losses_are_displayed_one_on_a_line(shipped):
     assert repr(list_meta_losses()) == "a     version 1\nsine  version 1, 10  Fits a sine fast."
 
 
+def test_a_notebook_shows_a_table_in_which_no_text_becomes_html(shipped):
+    (shipped / "a" / "README.md").write_text("# A\n\n<script>x</script> & more.")
+    table = list_meta_losses()._repr_html_()
+    assert table.startswith("<table><tr><td>name</td><td>versions</td><td>purpose</td></tr>")
+    assert "<tr><td>sine</td><td>1, 10</td><td>Fits a sine fast.</td></tr>" in table
+    assert "<script" not in table and "&lt;script&gt;x&lt;/script&gt; &amp; more." in table
+
+
 def test_nothing_shipped_is_an_empty_tuple(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "SHIPPED", tmp_path / "nowhere")
     assert list_meta_losses() == ()

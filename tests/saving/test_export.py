@@ -121,7 +121,7 @@ def test_a_full_disk_is_an_error_of_the_folder(make_loss, tmp_path, monkeypatch,
 def test_version_appears_only_when_it_is_complete(make_loss, tmp_path, monkeypatch):
     def look(meta_loss, folder, write=_bundle.write):
         write(meta_loss, folder)
-        with pytest.raises(FileNotFoundError, match=r"has no version 'latest'. Versions found: \[\]"):
+        with pytest.raises(FileNotFoundError, match=r"is not the folder of an exported loss.*without versions"):
             load_meta_loss(tmp_path)
         seen.append(folder)
 
