@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ml3_tf.commands.command_line import SUBCOMMANDS
 from parts.settings import run_command
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,8 @@ def test_a_command_can_be_typed(command, monkeypatch):
         assert set(words) <= set(targets)
     elif program == "pip":
         check_extras(words)
+    elif program == "ml3-tf":
+        assert words[0] in SUBCOMMANDS or words[0].startswith("--")
     elif words[0] == "-c":
         compile(words[1], "command", "exec")
     elif words[0] == "-m":
