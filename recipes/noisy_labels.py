@@ -90,6 +90,8 @@ class Settings(RecipeSettings):
     """First value of the learned exponent of the loss."""
     prior_count: float = 5.0
     """First value of the learned number of right labels that a batch is taken to have, besides, of each class."""
+    balance: float = 1.0
+    """First weight of how far the classes are predicted from as often as they are labels."""
     num_tasks: int = 8
     """Number of classifiers in an outer step."""
     num_support: int = 2000
@@ -148,7 +150,7 @@ class Settings(RecipeSettings):
 def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
     """Returns the learned loss, and the task loss of each epoch of meta-training."""
     keras.utils.set_random_seed(seed)
-    meta_loss = build_forward(settings.q, settings.prior_count)
+    meta_loss = build_forward(settings.q, settings.prior_count, settings.balance)
     digits = load_digits()
     small = halve(digits.x)
     tasks = tasks_from_arrays(

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from ml3_tf.feature_layout import FROM_NETWORK, PER_OUTPUT, shape_of
-from ml3_tf.meta_loss._forward_correction import correct_forward
+from ml3_tf.meta_loss._forward_correction import compare_frequencies, correct_forward
 
 if TYPE_CHECKING:
     from ml3_tf.arguments import LossLike
@@ -27,7 +27,7 @@ BASES: dict[str, dict[str, Any]] = {
     "categorical_crossentropy": {"from_logits": False, "label_smoothing": 0.0},
     "sparse_categorical_crossentropy": {"from_logits": False},
     "categorical_generalized_cross_entropy": {"q": 0.5},
-    "forward_corrected_cross_entropy": {"q": 0.5, "prior_count": 5.0},
+    "forward_corrected_cross_entropy": {"q": 0.5, "prior_count": 5.0, "balance": 1.0},
 }
 # With their ranges, whose ends every dtype holds exactly: a parameter that has reached one is not beyond it.
 LEARNABLE = {
@@ -35,6 +35,7 @@ LEARNABLE = {
     "label_smoothing": (0.0, 0.875),
     "q": (2**-7, 1.0),
     "prior_count": (2**-10, math.inf),
+    "balance": (0.0, math.inf),
 }
 OF_CLASSES = (
     *("categorical_crossentropy", "sparse_categorical_crossentropy"),
@@ -108,12 +109,14 @@ class Base(keras.layers.Layer):
         if self.is_of_classes and y_pred.shape[-1] == 1:
             raise ValueError(f"{self.name} needs a prediction for each class. Received: y_pred {tuple(y_pred.shape)}")
         y_true, arguments = y_true[..., : y_pred.shape[-1]], dict(self._arguments)
+        imbalance: Any = 0.0
         if self.pools_examples:
+            imbalance = arguments["balance"] * compare_frequencies(y_true, y_pred, sample_weight)
             y_pred = correct_forward(y_true, y_pred, arguments["prior_count"], sample_weight)
         if "q" in arguments:
             # As Keras's, but that probabilities stay above zero, where the slope would be infinite.
             q, p = arguments["q"], ops.maximum(ops.sum(y_true * y_pred, axis=-1), keras.config.epsilon())
-            return (1 - ops.power(p, q)) / q  # pyright: ignore[reportOperatorIssue]
+            return (1 - ops.power(p, q)) / q + imbalance  # pyright: ignore[reportOperatorIssue]
         if self.takes_labels:
             y_true = ops.argmax(y_true, axis=-1)
         smoothing: Any = arguments.pop("label_smoothing", None)

@@ -5,6 +5,7 @@ Shape letters: B examples of a set, C classes; `...` any leading axes.
 
 from typing import Any
 
+import keras
 from keras import ops
 
 
@@ -32,3 +33,28 @@ def correct_forward(y_true: Any, y_pred: Any, prior_count: Any, sample_weight: A
     counts = ops.maximum(ops.matmul(ops.swapaxes(counted, -1, -2), y_true), 0.0)
     per_count = y_pred / ops.expand_dims(prior_count + ops.sum(counts, axis=-1), -2)
     return ops.matmul(per_count, counts) + prior_count * per_count
+
+
+def compare_frequencies(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+    """Returns how far the classes are predicted from as often as they are labels, one number for each set, `[..., 1]`.
+
+    `KL(r | s) = sum_k r[k] log(r[k] / s[k])`, where r is the mean label of the set, and s the mean prediction. With
+    counted labels alone, two classes that are alike may become one: all of the second are taken for wrong labels of the
+    first. Then s is zero for it. Labels that are wrong hardly change r, unless some classes lose many.
+
+    Args:
+        y_true: One-hot labels `[..., B, C]`.
+        y_pred: Probabilities `[..., B, C]`.
+        sample_weight: Optional `[..., B]`: how much each example counts in its set.
+
+    Source: Tanaka et al., "Joint Optimization Framework for Learning with Noisy Labels", CVPR 2018, eq. 8, where r is
+    known beforehand.
+    """
+    if sample_weight is None:
+        labels, predicted = (ops.mean(values, axis=-2) for values in (y_true, y_pred))
+    else:
+        weight = ops.expand_dims(sample_weight, -1)
+        total = ops.maximum(ops.sum(weight, axis=-2), keras.config.epsilon())
+        labels, predicted = (ops.sum(weight * values, axis=-2) / total for values in (y_true, y_pred))
+    log = lambda values: ops.log(ops.maximum(values, keras.config.epsilon()))
+    return ops.sum(labels * (log(labels) - log(predicted)), axis=-1, keepdims=True)

@@ -70,8 +70,8 @@ class MetaLoss(keras.losses.Loss):
         base: Optional Keras loss, or its name, that the network adds to: "mse", "mae", "huber", "log_cosh",
             "binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy" or
             "categorical_generalized_cross_entropy"; or "forward_corrected_cross_entropy", which counts in each set how
-            labels are wrong (Patrini et al., 2017), also as `{"name": ..., "q": 0.8, "prior_count": 5.0}`. It scores
-            the prediction against the second feature. The last three take class indices, too, or one-hot vectors.
+            labels are wrong (Patrini et al., 2017), also as `{"name": ..., "q": 0.8, "prior_count": 5.0, "balance":
+            1.0}`. It scores the prediction against the second feature. The last three take class indices, too.
 
     Raises:
         ValueError: A mode, layout or scale that does not fit the network; at call time, shapes that do not fit the

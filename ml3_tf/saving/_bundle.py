@@ -64,6 +64,9 @@ _BASE_FIELDS = {
     "name": _strict_json.one_of(*BASES),
     "delta": _strict_json.POSITIVE,
     "prior_count": _strict_json.POSITIVE,
+    "balance": _strict_json.Field(
+        "a finite number of at least 0", lambda value: _strict_json.NUMBER.accepts(value) and value >= 0
+    ),
     "q": _strict_json.Field("a number from 0 to 1", lambda value: _strict_json.POSITIVE.accepts(value) and value <= 1),
     "from_logits": _strict_json.BOOLEAN,
     "label_smoothing": _strict_json.Field(

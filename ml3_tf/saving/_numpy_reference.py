@@ -199,7 +199,11 @@ def _generalized_cross_entropy(y_true: Array, y_pred: Array, base: dict[str, Any
 
 def _forward_corrected_cross_entropy(y_true: Array, y_pred: Array, base: dict[str, Any]) -> Array:
     counts = np.maximum(y_pred.real.T @ y_true, 0) + base["prior_count"] * np.eye(y_true.shape[1])
-    return _generalized_cross_entropy(y_true, y_pred @ (counts / np.sum(counts, axis=-1, keepdims=True)), base)
+    labels, predicted = np.mean(y_true, axis=0), np.mean(y_pred, axis=0)
+    log = lambda values: np.log(np.where(values.real > EPSILON, values, EPSILON))
+    imbalance = base["balance"] * np.sum(labels * (log(labels) - log(predicted)))
+    corrected = y_pred @ (counts / np.sum(counts, axis=-1, keepdims=True))
+    return _generalized_cross_entropy(y_true, corrected, base) + imbalance
 
 
 EPSILON = 1e-7  # Keras's, which keeps logarithms of probabilities finite

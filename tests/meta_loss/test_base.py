@@ -21,7 +21,7 @@ LOSSES = {
     "sparse": "sparse_categorical_crossentropy",
     "sparse logits": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     "generalized": keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7),
-    "forward": {"name": "forward_corrected_cross_entropy", "q": 0.7, "prior_count": 2.0},
+    "forward": {"name": "forward_corrected_cross_entropy", "q": 0.7, "prior_count": 2.0, "balance": 0.5},
 }
 OF_CLASSES = [name for name in LOSSES if name.startswith(("categorical", "sparse", "generalized", "forward"))]
 OF_LABELS = [name for name in OF_CLASSES if not name.startswith("categorical")]
@@ -149,19 +149,20 @@ def test_a_base_must_fit_the_features():
         (keras.losses.BinaryCrossentropy(label_smoothing=0.1), "label_smoothing", 0.0, 0.875),
         (keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7), "q", 2**-7, 1.0),
         (LOSSES["forward"], "prior_count", 2**-10, np.inf),
+        (LOSSES["forward"], "balance", 0.0, np.inf),
     ],
 )
 def test_its_parameters_are_learned_within_their_range(base, name, low, high, tmp_path):
     loss = ml3_tf.MetaLoss.around(base, features=CLASSES)
-    variable = loss.trainable_variables[-1]
-    assert variable.name == name
+    find = lambda loss: next(variable for variable in loss.trainable_variables if variable.name == name)
+    variable = find(loss)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(loss.call(Y_TRUE, 4 * Y_PRED - 1))
     gradient = tape.gradient(total, variable.value)
     changed = {}
     for step in (1e-3, -1e-3):
         other = ml3_tf.MetaLoss.from_config(loss.get_config())
-        other.trainable_variables[-1].assign(float(variable) + step)
+        find(other).assign(float(variable) + step)
         changed[step] = float(tf.reduce_sum(other.call(Y_TRUE, 4 * Y_PRED - 1)))
     np.testing.assert_allclose(gradient, (changed[1e-3] - changed[-1e-3]) / 2e-3, rtol=2e-2)
 
@@ -204,7 +205,7 @@ def test_a_meta_gradient_moves_its_smoothing(name, compiled):
 
 def test_parameters_stand_in_one_order_in_every_process():
     """Sets of names do not: their order hangs on a hash that Python draws anew."""
-    assert [variable.name for variable in get_base(LOSSES["forward"]).variables] == ["q", "prior_count"]
+    assert [variable.name for variable in get_base(LOSSES["forward"]).variables] == ["q", "prior_count", "balance"]
 
 
 def test_a_parameter_outside_of_its_range_is_refused():

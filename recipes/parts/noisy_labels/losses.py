@@ -46,7 +46,7 @@ def build_generalized(q: float) -> keras.losses.Loss:
     return ml3_tf.MetaLoss.around(keras.losses.CategoricalGeneralizedCrossEntropy(q=q), mode="per_output")
 
 
-def build_forward(q: float, prior_count: float) -> ml3_tf.MetaLoss:
+def build_forward(q: float, prior_count: float, balance: float) -> ml3_tf.MetaLoss:
     """The base that the learned loss starts as, see `ml3_tf.MetaLoss.around`."""
-    base = {"name": "forward_corrected_cross_entropy", "q": q, "prior_count": prior_count}
+    base = {"name": "forward_corrected_cross_entropy", "q": q, "prior_count": prior_count, "balance": balance}
     return ml3_tf.MetaLoss.around(base, mode="per_output", name="noisy_labels")

@@ -36,7 +36,7 @@ def hand_made(method: str, rate: float, parameter: float, settings: "Settings", 
         "generalized": lambda: build_generalized(parameter),
         "symmetric": lambda: SymmetricCrossEntropy(parameter),
         "bootstrapping": lambda: Bootstrapping(parameter),
-        "forward": lambda: build_forward(parameter, settings.prior_count),
+        "forward": lambda: build_forward(parameter, settings.prior_count, settings.balance),
         "adapted": lambda: ml3_tf.MetaLoss.around(CROSS_ENTROPY, mode="per_output"),
     }
 
