@@ -105,7 +105,7 @@ class CategoricalActions(ActionDistribution):
 
     def sample(self, outputs: TensorLike, noise: TensorLike) -> tf.Tensor:
         # argmax_i (log p_i + g_i) has the probabilities p, if each g_i has Gumbel's distribution.
-        actions = tf.one_hot(tf.argmax(outputs + noise, -1), self.size)
+        actions = tf.one_hot(tf.argmax(tf.add(outputs, noise), -1), self.size)
         diverged = tf.reduce_any(tf.math.is_nan(outputs), -1, keepdims=True)
         return tf.where(diverged, math.nan, actions)  # as Gaussian actions are then
 
@@ -152,7 +152,7 @@ def categorical_log_prob(log_probabilities: TensorLike, actions: TensorLike) -> 
     >>> print(categorical_log_prob(tf.math.log([0.2, 0.8]), [0.0, 1.0]).numpy().round(4))  # log 0.8
     -0.2231
     """
-    return tf.reduce_sum(actions * log_probabilities, -1)
+    return tf.reduce_sum(tf.multiply(actions, log_probabilities), -1)
 
 
 def get_action_distribution(policy: keras.Model) -> ActionDistribution:

@@ -43,9 +43,9 @@ def check_vector(env: Any, name: str = "env") -> None:
     mode = env.metadata.get("autoreset_mode")
     if getattr(mode, "name", None) in ("SAME_STEP", "DISABLED"):
         raise ValueError(
-            f"`{name}` must start the next episode in the step after the end of one. Within that step, it hides the "
-            f"last observation. Received: autoreset_mode={mode}. Leave it at gymnasium's default, `NEXT_STEP`. "
-            f"{vector_lines(env)}"
+            f"`{name}` must start the next episode in the step after the end of one, as gymnasium does by default: "
+            "else it hides the last observation, or takes no further step. "
+            f"Received: autoreset_mode={mode}. {vector_lines(env)}"
         )
     shape = env.single_observation_space.shape
     if shape is None or len(shape) != 1:
