@@ -2,8 +2,8 @@
 
 A cart is pushed to the left or to the right at each step, and has to keep its pole upright. The reward is 1 for each
 step until the pole falls or the cart leaves the track, for at most 100 steps. A task is the length of the pole; in the
-test they are longer than all that the loss was learned with. There the loss sees the observations of a policy, the
-log-probabilities of its actions and the actions that it took, and no reward.
+test they are longer than all that the loss was learned with, in 154,000 environment steps. There the loss sees the
+observations of a policy, the log-probabilities of its actions and the actions that it took, and no reward.
 
 Command: python examples/discrete_actions.py
 Time: about a minute on two CPU cores.
@@ -11,7 +11,13 @@ Time: about a minute on two CPU cores.
 Expected output, the number of steps that the pole stays up, mean over 16 new policies that take their most likely
 action:
 
-    learned loss     after     0 environment steps      0.0
+    learned loss     after     0 environment steps     37.5
+    learned loss     after   232 environment steps     84.9
+    learned loss     after   681 environment steps    100.0
+    PPO              after     0 environment steps     36.7
+    PPO              after   180 environment steps     37.0
+    PPO              after   372 environment steps     48.2
+    PPO              after  3745 environment steps     91.3
 """
 
 import gymnasium
@@ -36,7 +42,7 @@ INNER_STEPS = 10  # episodes in the life of a policy
 OUTER_STEPS = 15  # batches of new policies, with which the loss is learned
 INNER_RATE = 1e-2  # of the Adam that trains the policies
 PPO_UPDATES = 60
-PPO_RATE = 1e-2
+PPO_RATE = 1e-2  # not tuned
 TRAIN_LENGTHS = 0.6, 1.4  # of the poles, m
 TEST_LENGTHS = 1.4, 2.0
 LOSS_INPUTS = ml3_tf.LossInputs(observation_and_action, {"log_probabilities": 2, "observation": 4, "action": 2})
