@@ -60,10 +60,7 @@ class CartPoleTask(gymnasium.Wrapper):
 
 
 def make_env():
-    make = lambda: CartPoleTask(gymnasium.make("CartPole-v1"))
-    env = gymnasium.vector.SyncVectorEnv([make] * NUM_TASKS)
-    env.reset(seed=0)
-    return env
+    return gymnasium.vector.SyncVectorEnv([lambda: CartPoleTask(gymnasium.make("CartPole-v1"))] * NUM_TASKS)
 
 
 def build_policy():
@@ -101,6 +98,7 @@ def learn_loss(env, num_outer_steps):
 def main(num_outer_steps=OUTER_STEPS):
     keras.utils.set_random_seed(0)
     env = make_env()
+    env.reset(seed=0)  # determines the starts
     meta_loss = learn_loss(env, num_outer_steps)
     tasks = {name: batches[0] for name, batches in draw_tasks(1, TEST_LENGTHS).items()}
     settings = OnPolicySettings(num_updates=INNER_STEPS, horizon=HORIZON, batch_size=HORIZON // 5)
