@@ -117,6 +117,21 @@ def test_the_policy_learns_to_climb_the_hill(capsys):
     np.testing.assert_allclose(final_positions, 0.5, atol=0.1)
 
 
+@pytest.mark.parametrize("number", [0, 1], ids=["pendulum", "reacher"])
+def test_the_guide_learns_in_environments_of_the_reader(number, tmp_path, monkeypatch):
+    """At toy size; the two blocks stand alone."""
+    monkeypatch.chdir(tmp_path)
+    code = blocks_of("docs/guides/own_environment.md")[number]
+    code, num_changes = re.subn(r"(INNER_STEPS, OUTER_STEPS) = .*", r"\1 = 4, 10, 2, 2", code)
+    assert num_changes == 1
+    names = {}
+    exec(code, names)
+    assert np.isfinite(names["result"].deterministic_returns).all()
+    [export] = tmp_path.glob("*_loss")
+    loaded = ml3_tf.load_meta_loss(export)
+    assert loaded.features == names["trainer"].meta_loss.features
+
+
 @pytest.mark.parametrize("name", ml3_tf.list_meta_losses().names)
 def test_the_code_of_a_card_runs(name):
     """With fewer updates; those that only compile a model are given one."""

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from ml3_tf.arguments import OptimizerLike, TensorLike
+from ml3_tf.rl.action_distributions import is_categorical
 
 
 def behavior_cloning(
@@ -24,14 +25,17 @@ def behavior_cloning(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: Literal["auto", 0, 1, 2] = "auto",
 ) -> keras.callbacks.History:
-    """Trains a policy to act as an expert does: least squares on the expert's actions, by `compile` and `fit`.
+    """Trains a policy to act as an expert does, by `compile` and `fit`.
+
+    The loss is the mean squared error of the actions. For a `CategoricalPolicy` it is the cross-entropy: minus the
+    log-probability of the expert's choices.
 
     With goals the policy is goal-conditioned: its input is the observation and, beside it, the goal.
 
     Args:
         policy: Built Keras model, `[B, O] -> [B, A]`, or `[B, O + G] -> [B, A]` with goals. It is trained in place.
         observations: `[..., O]`, the observations of the expert, with any leading axes, such as episodes and time.
-        actions: `[..., A]`, the expert's action for each observation.
+        actions: `[..., A]`, the expert's action for each observation; discrete ones are one-hot.
         goals: Optional, `[..., G]`, the expert's goal at each observation.
         optimizer: Any Keras optimizer.
         epochs: Number of passes over the examples.
@@ -41,7 +45,7 @@ def behavior_cloning(
         verbose: 0 for silence, 1 for a progress bar, 2 for a line per epoch, as in `fit`.
 
     Returns:
-        A `keras.callbacks.History`, with the mean squared error of each epoch as "loss".
+        A `keras.callbacks.History`, with the mean loss of each epoch as "loss".
 
     Raises:
         ValueError: The arrays have different leading axes or no examples, or their widths do not fit the policy.
@@ -58,7 +62,8 @@ def behavior_cloning(
     arrays = {"observations": observations, "actions": actions, **({} if goals is None else {"goals": goals})}
     arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     inputs = np.concatenate(_checked_inputs(policy, arrays), -1)
-    policy.compile(optimizer, loss="mse")
+    cross_entropy = keras.losses.CategoricalCrossentropy(from_logits=True)  # log-probabilities are logits
+    policy.compile(optimizer, loss=cross_entropy if is_categorical(policy) else "mse")
     return policy.fit(
         _rows(inputs),
         _rows(arrays["actions"]),

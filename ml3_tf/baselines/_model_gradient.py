@@ -15,6 +15,8 @@ from ml3_tf.arguments import ModelLike, OptimizerLike, TensorLike, check_counts
 from ml3_tf.inner_loop import LearnerState, are_finite, expand_like
 from ml3_tf.inner_optimizer import InnerOptimizer
 from ml3_tf.learner import Learner, Parameters
+from ml3_tf.rl.action_distributions import check_deterministic
+from ml3_tf.rl.env_spaces import check_vector
 from ml3_tf.rl.meta_testing import record_training
 from ml3_tf.rl.rollouts import Trajectory, rollout_model
 
@@ -63,8 +65,8 @@ def train_in_model(
         policy skips a step that would make its parameters infinite or NaN.
 
     Raises:
-        ValueError: `num_steps` is not positive, `cost` or `learning_rates` have another shape, or the environments do
-            not fit the policy, see `rollout_env`.
+        ValueError: `num_steps` is not positive, `cost` or `learning_rates` have another shape, the policy is
+            stochastic, or the environments do not fit it, see `rollout_env`.
 
     Example:
 
@@ -79,7 +81,9 @@ def train_in_model(
     (3, 3, 6, 2)
     """
     check_counts(num_steps=num_steps)
+    check_vector(env)
     num_policies, learner = env.num_envs, Learner(policy, seed=seed)
+    check_deterministic(learner.model, "the gradient flows through the action into the dynamics.")
     inner_optimizer = InnerOptimizer(optimizer, learner.model.trainable_variables)
     start = learner.draw(num_policies) if parameters is None else learner.copies(parameters, num_policies)
     slots = _slots_with_rates(inner_optimizer, learning_rates, num_policies)

@@ -16,9 +16,10 @@ from ml3_tf.arguments import Batch, ModelLike, OptimizerLike, check_counts
 from ml3_tf.baselines._ppo_learning import ClippedObjective, PPOLearning, PPOState
 from ml3_tf.inner_loop import InnerLoop
 from ml3_tf.learner import Learner
+from ml3_tf.rl.action_distributions import get_action_distribution
 from ml3_tf.rl.meta_testing import Adaptation, OnPolicySettings, adapt_on_policy
 from ml3_tf.rl.rollouts import Trajectory
-from ml3_tf.rl.simulators import Sampler, Simulator, as_tasks, policy_action_size
+from ml3_tf.rl.simulators import Sampler, Simulator, as_tasks
 
 if TYPE_CHECKING:
     import gymnasium
@@ -32,7 +33,7 @@ class PPOSettings(OnPolicySettings):
         num_updates: Number of times that the policies gather experience and learn from it.
         horizon: T, the number of steps of an episode.
         batch_size: Number of time steps of a task in a mini-batch, at most all of an update.
-        deterministic: Whether to measure the returns of the mean policies, too, with rollouts of their own.
+        deterministic: Whether to measure the returns without noise, too, with rollouts of their own.
         epochs: Number of passes over the experience of an update.
         optimizer: Keras optimizer of the policy. `None`: Adam with the rate 3e-4, which clips the gradient of each
             variable to the norm 0.5.
@@ -95,10 +96,10 @@ def ppo(
     the rest.
 
     Args:
-        policy: Function without arguments that builds the Keras model of a policy with `[B, O] -> [B, 2A]`, mean and
-            standard deviation, or one: `GaussianPolicy(...)`.
+        policy: Function without arguments that builds a stochastic policy, or one: `GaussianPolicy(...)`,
+            `CategoricalPolicy(...)`, or another Keras model, see `get_action_distribution`.
         simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments, see `Sampler`.
-        tasks: `{"state": [N, E, S], "goal": [N, E, G]}`: where episodes start, and their goals.
+        tasks: Where episodes start, and their goals, or the seeds of their resets, see `as_tasks`.
         settings: `PPOSettings`.
         parameters: Optional model of the policy's architecture: all policies start from its weights.
         evaluation_simulator: Where the mean policies are measured, in the first episode of each task alone: another
@@ -168,7 +169,8 @@ def _make_learning(learner: Learner, settings: PPOSettings, seed: int | None) ->
     network = settings.value_network
     network = (lambda: _build_value(observation_size)) if network is None else network
     critic = Learner(network, seed=None if seed is None else seed + 1)
-    objective = ClippedObjective(settings.clip_range, entropy_weight=settings.entropy_weight)
+    distribution = get_action_distribution(learner.model)
+    objective = ClippedObjective(distribution, clip_range=settings.clip_range, entropy_weight=settings.entropy_weight)
     return PPOLearning(
         policy=InnerLoop(learner, objective, optimizer),
         value=InnerLoop(critic, "mse", optimizer if settings.value_optimizer is None else settings.value_optimizer),
@@ -180,8 +182,8 @@ def _make_learning(learner: Learner, settings: PPOSettings, seed: int | None) ->
 
 
 def _make_sampler(learning: PPOLearning, simulator: Any, horizon: int, compiled: Callable[..., Any]) -> Sampler:
-    action_size = policy_action_size(learning.policy.learner.model)
-    return Sampler(learning.predict, simulator, horizon=horizon, action_size=action_size, compiled=compiled)
+    distribution = learning.policy.loss.distribution
+    return Sampler(learning.predict, simulator, horizon=horizon, distribution=distribution, compiled=compiled)
 
 
 def _check_batch_size(batch_size: int, num_steps: int) -> None:

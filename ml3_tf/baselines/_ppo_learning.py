@@ -1,6 +1,7 @@
 """One update of PPO: its objective, the running moments of observations, and the steps of policy and value.
 
-Shape letters: N tasks, E episodes of a task, T time, O observation, A action, B time steps of a task.
+Shape letters: N tasks, E episodes of a task, T time, O observation, A action, P outputs of a policy, B time steps of
+a task.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import tensorflow as tf
 from ml3_tf.arguments import TensorLike
 from ml3_tf.inner_loop import InnerLoop, LearnerState
 from ml3_tf.learner import Parameters
+from ml3_tf.rl.action_distributions import ActionDistribution
 from ml3_tf.rl.loss_inputs import learning_batch
-from ml3_tf.rl.policy_gradient import gaussian_log_prob, ppo_clip_surrogate
+from ml3_tf.rl.policy_gradient import ppo_clip_surrogate
 from ml3_tf.rl.returns import generalized_advantages, normalize
 from ml3_tf.rl.rollouts import Trajectory
 
@@ -25,6 +27,7 @@ class ClippedObjective:
     """PPO's loss of a policy: `-min(r A, clip(r, 1 - eps, 1 + eps) A) - c H`, `r = pi(a | s) / pi_old(a | s)`.
 
     Args:
+        distribution: `ActionDistribution` of the policy.
         clip_range: eps, positive.
         entropy_weight: c, the weight of the policy's entropy H; not negative.
 
@@ -33,8 +36,8 @@ class ClippedObjective:
 
     Example:
 
-    >>> from ml3_tf.rl import gaussian_log_prob
-    >>> objective = ClippedObjective(clip_range=0.2)
+    >>> from ml3_tf.rl import GaussianActions, gaussian_log_prob
+    >>> objective = ClippedObjective(GaussianActions(1), clip_range=0.2)
     >>> old, mean_and_std = gaussian_log_prob([[0.0, 1.0]], [[0.5]]), [[0.5, 1.0]]
     >>> y_true = tf.concat([[[0.5]], old[:, tf.newaxis], [[2.0]]], -1)
     >>> print(objective(y_true, tf.constant(mean_and_std)).numpy().round(4))  # the ratio is exp(1/8), below 1.2
@@ -44,12 +47,15 @@ class ClippedObjective:
         Schulman et al., Proximal policy optimization algorithms, 2017, eq. 7 and 9.
     """
 
-    def __init__(self, clip_range: float = 0.2, *, entropy_weight: float = 0.0) -> None:
+    def __init__(
+        self, distribution: ActionDistribution, *, clip_range: float = 0.2, entropy_weight: float = 0.0
+    ) -> None:
         if not clip_range > 0 or not entropy_weight >= 0:
             raise ValueError(
                 "`clip_range` must be positive, and `entropy_weight` must not be negative. Received: "
                 f"clip_range={clip_range}, entropy_weight={entropy_weight}"
             )
+        self.distribution: ActionDistribution = distribution
         self.clip_range: float = clip_range
         self.entropy_weight: float = entropy_weight
 
@@ -58,15 +64,13 @@ class ClippedObjective:
 
         Args:
             y_true: `[..., A + 2]`, action, its log-probability when it was taken, and advantage.
-            y_pred: `[..., 2A]`, mean and standard deviation.
+            y_pred: `[..., P]`, the outputs of the policy.
 
         Returns:
             `[...]`.
         """
-        # Up to a constant, the entropy of a Gaussian is the sum of the logarithms of its standard deviations.
-        std = tf.split(y_pred, 2, -1)[1]
-        surrogate = ppo_clip_surrogate(y_true, y_pred, clip_range=self.clip_range)
-        return -surrogate - self.entropy_weight * tf.reduce_sum(tf.math.log(std), -1)
+        surrogate = ppo_clip_surrogate(y_true, y_pred, self.distribution, clip_range=self.clip_range)
+        return -surrogate - self.entropy_weight * self.distribution.entropy(y_pred)
 
 
 class ObservationStatistics(NamedTuple):
@@ -148,7 +152,7 @@ class PPOLearning(NamedTuple):
         return PPOState(self.policy.start(num_tasks, parameters), self.value.start(num_tasks), statistics)
 
     def predict(self, state: PPOState, observations: tf.Tensor) -> tf.Tensor:
-        """Returns mean and standard deviation `[N, ..., 2A]` for observations `[N, ..., O]`."""
+        """Returns the outputs of the policies `[N, ..., P]` for observations `[N, ..., O]`."""
         return _predict(self.policy, state.policy, self._normalized(state, observations))
 
     def improve(self, state: PPOState, trajectory: Trajectory, batches: tf.Tensor) -> PPOState:
@@ -188,8 +192,8 @@ class PPOLearning(NamedTuple):
         advantages = generalized_advantages(
             trajectory.rewards, values, discount=self.discount, gae_lambda=self.gae_lambda, mask=mask
         )
-        mean_and_std = _predict(self.policy, state.policy, observations[..., :-1, :])
-        log_prob = gaussian_log_prob(mean_and_std, trajectory.actions)
+        outputs = _predict(self.policy, state.policy, observations[..., :-1, :])
+        log_prob = self.policy.loss.distribution.log_prob(outputs, trajectory.actions)
         columns = tf.stack([log_prob, normalize(advantages, mask), advantages + values[..., :-1]], -1)
         seen = trajectory._replace(observations=observations)
         x, y, mask = learning_batch(seen, lambda seen: tf.concat([seen.actions, columns], -1))

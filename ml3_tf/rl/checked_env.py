@@ -6,9 +6,12 @@ Shape letters: N environments, O observation, A action, G goal.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+
+from ml3_tf.rl.env_spaces import as_env_actions, check_vector, env_name, vector_lines
 
 if TYPE_CHECKING:
     import gymnasium
@@ -45,11 +48,11 @@ class CheckedEnv:
 
     Args:
         env: `gymnasium.vector.VectorEnv` of N environments.
-        seed: Seed of the reset, see `gymnasium.vector.VectorEnv.reset`.
+        seed: Seed of the reset, or one for each environment, see `gymnasium.vector.VectorEnv.reset`.
 
     Raises:
         ValueError: An environment that is not a vector, that starts the next episode within a step, or whose
-            observations are not vectors.
+            observations or actions are not vectors or choices; in `reset`, one that takes a single seed received many.
         RolloutError: In `reset` and `step`: an answer that is not gymnasium's, an exception, values that are not
             finite or not in the observation space, actions that are not finite.
 
@@ -63,8 +66,8 @@ class CheckedEnv:
     ((3, 2), (3,), [True, True, True])
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv, seed: int | None = None) -> None:
-        _check_vector(env)
+    def __init__(self, env: gymnasium.vector.VectorEnv, seed: int | Sequence[int] | None = None) -> None:
+        check_vector(env)
         self._env: Any = env
         self._seed = seed
         self._step = 0
@@ -73,7 +76,7 @@ class CheckedEnv:
 
     def reset(self, options: dict[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Starts the episodes. Returns observations `[N, O]`, and goals `[N, G]`: `info["goal"]`, if there is one."""
-        answer = self._env.reset(seed=self._seed, options=options)
+        answer = self._seeded_reset(options)
         if not isinstance(answer, tuple) or len(answer) != 2:
             self._fail(f"`reset` must return observations and info. Received: {_described(answer)}")
         observations, info = answer
@@ -93,7 +96,7 @@ class CheckedEnv:
         """Takes a step.
 
         Args:
-            actions: `[N, A]`.
+            actions: `[N, A]`, as `as_actions` returns them.
 
         Returns:
             Observations `[N, O]`, after the end of an episode its last one; rewards `[N]`, then 0. `alive` tells which
@@ -102,7 +105,7 @@ class CheckedEnv:
         self._step += 1
         self._require(np.isfinite(actions).all(1), "actions of the policy are not finite", actions, diverged=True)
         try:
-            answer = self._env.step(actions)
+            answer = self._env.step(as_env_actions(actions, self._env))
         except Exception as error:
             diverged = isinstance(error, FloatingPointError)
             self._fail(f"`step` raised {type(error).__name__}: {error}", diverged=diverged, cause=error)
@@ -120,6 +123,19 @@ class CheckedEnv:
         rewards = np.where(self.alive, rewards, 0)
         self.alive = self.alive & ~(ended[0] | ended[1])
         return self._last, rewards
+
+    def _seeded_reset(self, options: dict[str, Any] | None) -> Any:
+        from gymnasium.error import Error
+
+        try:
+            return self._env.reset(seed=self._seed, options=options)
+        except Error as error:
+            if not isinstance(self._seed, Sequence):
+                raise
+            raise ValueError(
+                "`env` must take a seed for each of its environments; vectors that step all by one function take a "
+                f"single one. Received: {type(self._env).__name__}. {vector_lines(self._env)}"
+            ) from error
 
     def _checked_observations(self, received: Any) -> np.ndarray:
         """Returns observations `[N, O]`, float32."""
@@ -166,27 +182,6 @@ class CheckedEnv:
             f"{where.removesuffix('.')}. Nothing was learned from these episodes. {advice}", diverged=diverged
         )
         raise error from cause
-
-
-def env_name(env: Any) -> str:
-    """Returns the registered name of an environment, or the name of its class."""
-    return env.spec.id if getattr(env, "spec", None) else type(env).__name__
-
-
-def _check_vector(env: Any) -> None:
-    if not hasattr(env, "num_envs"):
-        raise ValueError(
-            f"`env` must be a vector of environments, `gymnasium.make_vec(name, num_envs=...)`. Received: {env}"
-        )
-    mode = env.metadata.get("autoreset_mode")
-    if getattr(mode, "name", None) == "SAME_STEP":
-        raise ValueError(
-            "`env` must not start the next episode within the step that ends one: it hides the last observation. "
-            f"Received: autoreset_mode={mode}. Make it with `AutoresetMode.NEXT_STEP`, the default of gymnasium."
-        )
-    shape = env.single_observation_space.shape
-    if shape is None or len(shape) != 1:
-        raise ValueError(f"`env` must have observations that are vectors. Received: {env.single_observation_space}")
 
 
 def _described(value: Any) -> str:

@@ -15,8 +15,9 @@ from ml3_tf.arguments import check_counts
 from ml3_tf.learner import Parameters
 from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.dynamics import DynamicsEnsemble, DynamicsScore
+from ml3_tf.rl.env_spaces import check_vector, env_name
 from ml3_tf.rl.policy_trainer import PolicyTrainer
-from ml3_tf.rl.rollouts import Trajectory, rollout_env
+from ml3_tf.rl.rollouts import Trajectory, rollout_env, set_tasks
 
 HELD_OUT = 8  # one episode of so many is never learned from: it scores the model
 HOLD = 5  # steps for which a random action is held: one that changed at each step would lead nowhere
@@ -45,7 +46,8 @@ class DynamicsRefit(keras.callbacks.Callback):
         seed: Optional integer that determines the random actions.
 
     Raises:
-        ValueError: Counts below 1; in `fit`, a trainer of another kind, or fewer tasks than environments.
+        ValueError: Counts below 1; an environment that is not a vector, or whose actions have no limits; in `fit`, a
+            trainer of another kind, fewer tasks than environments, or environments that do not take their tasks.
         RolloutError: The simulator diverged in all random episodes, so that there is nothing to start from; or an
             environment broke, see `rollout_env`.
 
@@ -88,6 +90,8 @@ class DynamicsRefit(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         check_counts(every=every, exploration=exploration, epochs=epochs, batch_size=batch_size)
+        check_vector(env)
+        _check_limits(env)
         self.dynamics: DynamicsEnsemble = dynamics
         self.env: Any = env
         self.tasks: tf.data.Dataset = tasks
@@ -180,8 +184,8 @@ class DynamicsRefit(keras.callbacks.Callback):
                 "Each environment takes the task of a policy of its own: expected at least as many tasks in an outer "
                 f"step as environments. Received: {starts.shape[0]} tasks, num_envs={number}"
             )
-        pairs = zip(np.asarray(starts[:number, 0], np.float64), np.asarray(goals[:number, 0], np.float64))
-        self.env.set_attr("task", [{"state": state, "goal": goal} for state, goal in pairs])
+        first = {"state": starts[:number, :1], "goal": goals[:number, :1]}
+        set_tasks(self.env, {name: np.asarray(values, np.float64) for name, values in first.items()})
         try:
             trajectory = rollout_env(policy, self.env, horizon=self._trainer.horizon)
         except RolloutError as error:
@@ -240,6 +244,16 @@ class ReplayBuffer:
     def transitions(self) -> list[np.ndarray]:
         """Returns `(states, actions, next_states)`, each `[transitions, ...]`."""
         return [np.concatenate(parts) for parts in zip(*self._parts)]
+
+
+def _check_limits(env: Any) -> None:
+    space = env.single_action_space
+    if not (hasattr(space, "low") and np.isfinite([space.low, space.high]).all()):
+        raise ValueError(
+            "`env` must have continuous actions with finite limits, within which the first actions are drawn, and "
+            f"which a model of the dynamics can be differentiated by. Received: {env_name(env)} with the action space "
+            f"{space}. For discrete actions, learn without a model: `ModelFreeTrainer`."
+        )
 
 
 class _RandomActions:

@@ -33,8 +33,9 @@ def observation_and_goal(trajectory: Trajectory) -> tf.Tensor:
 def observation_and_action(trajectory: Trajectory) -> tf.Tensor:
     """Returns observation and action side by side, for the loss of a stochastic policy.
 
-    A function for `LossInputs`, with features such as `{"mean_and_std": 2A, "observation": O, "action": A}`. The goal
-    must be part of the observation; where it is not, concatenate it by `observation_and_goal`.
+    A function for `LossInputs`, with features such as `{"mean_and_std": 2A, "observation": O, "action": A}`, or, for a
+    `CategoricalPolicy`, `{"log_probabilities": A, "observation": O, "action": A}`. The goal must be part of the
+    observation; where it is not, concatenate it by `observation_and_goal`.
 
     Args:
         trajectory: `Trajectory`.

@@ -14,9 +14,11 @@ import tensorflow as tf
 from ml3_tf.arguments import Batch, LossInputs, LossLike, ModelLike, OptimizerLike, check_counts
 from ml3_tf.inner_loop import InnerLoop, LearnerState
 from ml3_tf.learner import Learner, Parameters
+from ml3_tf.rl.action_distributions import check_deterministic, get_action_distribution
+from ml3_tf.rl.env_spaces import check_vector
 from ml3_tf.rl.loss_inputs import learning_batch, mini_batches
 from ml3_tf.rl.rollouts import Trajectory, rollout_env
-from ml3_tf.rl.simulators import Sampler, as_tasks, policy_action_size
+from ml3_tf.rl.simulators import Sampler, as_tasks
 
 
 def meta_test_in_env(
@@ -54,8 +56,8 @@ def meta_test_in_env(
         A `Trajectory` of arrays `[num_steps + 1, N, ...]`: the rollouts before the first step and after each.
 
     Raises:
-        ValueError: `num_steps` is not positive, `loss_inputs` do not fit the loss, or the environments do not fit the
-            policy, see `rollout_env`.
+        ValueError: `num_steps` is not positive, `loss_inputs` do not fit the loss, the policy is stochastic, or the
+            environments do not fit it, see `rollout_env`.
 
     Example:
 
@@ -68,8 +70,10 @@ def meta_test_in_env(
     (3, 3, 6, 2)
     """
     check_counts(num_steps=num_steps)
+    check_vector(env)
     loss_inputs.check_fits(loss)
     learner = Learner(policy, seed=seed)
+    check_deterministic(learner.model, "here it acts by its output.")
     loop = InnerLoop(learner, loss, optimizer)
     start = loop.start(env.num_envs, None if parameters is None else learner.copies(parameters, env.num_envs))
 
@@ -127,7 +131,7 @@ class OnPolicySettings:
         num_updates: Number of times that the policies gather experience and learn from it.
         horizon: T, the number of steps of an episode.
         batch_size: Time steps of a task in a mini-batch. `None`: all in one.
-        deterministic: Whether to measure the returns of the mean policies, too, with rollouts of their own.
+        deterministic: Whether to measure the returns without noise, too, with rollouts of their own.
 
     Raises:
         ValueError: `num_updates` or `horizon` is not positive.
@@ -148,7 +152,8 @@ class Adaptation(NamedTuple):
     Attributes:
         returns: `[num_updates + 1, N]`, mean over episodes of the sum of rewards, on policy: before the first update
             and after each.
-        deterministic_returns: The same of the policies' means, without noise; `None` if not asked for.
+        deterministic_returns: The same of the policies without noise, by their means or most likely actions; `None` if
+            not asked for.
         samples: `[num_updates + 1, N]`, environment steps that went into the policies of these returns. Rollouts that
             only measure, those after the last update and those without noise, do not count.
         parameters: `Parameters` of the policies after the last update.
@@ -179,12 +184,12 @@ def meta_test_on_policy(
     one step of the optimizer for each mini-batch of the experience.
 
     Args:
-        policy: Function without arguments that builds the Keras model of a policy with `[B, O] -> [B, 2A]`, mean and
-            standard deviation, or one: `GaussianPolicy(...)`.
+        policy: Function without arguments that builds a stochastic policy, or one: `GaussianPolicy(...)`,
+            `CategoricalPolicy(...)`, or another Keras model, see `get_action_distribution`.
         loss: A `MetaLoss`, or any other Keras loss of `loss_inputs` and the policy's outputs.
         optimizer: Any Keras optimizer, see `InnerOptimizer`.
         simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments, see `Sampler`.
-        tasks: `{"state": [N, E, S], "goal": [N, E, G]}`: where episodes start, and their goals.
+        tasks: Where episodes start, and their goals, or the seeds of their resets, see `as_tasks`.
         settings: `OnPolicySettings`.
         loss_inputs: `LossInputs`, what the loss sees beside the policy's outputs.
         parameters: Optional model of the policy's architecture: all policies start from its weights.
@@ -218,8 +223,8 @@ def meta_test_on_policy(
     start = loop.start(num_tasks, None if parameters is None else learner.copies(parameters, num_tasks))
     compiled = lambda function: tf.function(function, autograph=False, jit_compile=jit_compile)
     step = compiled(lambda learners, batch: loop.step(learners, lambda _: batch))
-    action_size = policy_action_size(learner.model)
-    sampler = Sampler(loop.predict, simulator, horizon=settings.horizon, action_size=action_size, compiled=compiled)
+    distribution = get_action_distribution(learner.model)
+    sampler = Sampler(loop.predict, simulator, horizon=settings.horizon, distribution=distribution, compiled=compiled)
 
     def update(learners: LearnerState, trajectory: Trajectory) -> LearnerState:
         for batch in mini_batches(trajectory, loss_inputs, batch_size=settings.batch_size, seeds=seeds):

@@ -14,11 +14,12 @@ from ml3_tf.inner_loop import LearnerState
 from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.outer_loop import ExtraLoss, OuterLoop
+from ml3_tf.rl.action_distributions import ActionDistribution, GaussianActions, get_action_distribution
 from ml3_tf.rl.loss_inputs import learning_batch, mini_batches
 from ml3_tf.rl.meta_testing import mean_returns
-from ml3_tf.rl.policy_gradient import PolicyGradient, gaussian_log_prob
+from ml3_tf.rl.policy_gradient import PolicyGradient
 from ml3_tf.rl.rollouts import Trajectory
-from ml3_tf.rl.simulators import Sampler, as_tasks, policy_action_size
+from ml3_tf.rl.simulators import Sampler, as_tasks
 
 
 class ModelFreeTrainer(OuterLoop):
@@ -28,26 +29,23 @@ class ModelFreeTrainer(OuterLoop):
     is the policy gradient's surrogate on fresh rollouts of the new policy::
 
         tau       = rollouts of pi_theta                                                           collect
-        theta_new = theta - alpha d/dtheta E[M_phi(tau, mean, std)]                                 learn
+        theta_new = theta - alpha d/dtheta E[M_phi(tau, pi_theta)]                                  learn
         tau_new   = rollouts of pi_theta_new                                                        collect
         phi_new   = phi - eta d/dphi -E[sum_t W_t log pi_theta_new(a_t | s_t)], on tau_new          differentiate, eq. 8
 
     The next inner step learns from the new rollouts: each is used twice. Where simulation costs more, `outer_epochs` of
-    `compile` let phi take more steps from each, as PPO does, and a `PolicyGradient(clip_range=...)` holds it near the
-    policies that acted. Rollouts are data: no gradient flows through actions, rewards or states.
+    `compile` let phi take more steps from each, near the policies that acted, see `PolicyGradient(clip_range=...)`.
+    Rollouts are data: no gradient flows through actions, rewards or states.
 
-    The learned loss sees the policy's outputs, mean and standard deviation (`y_pred`), and `loss_inputs` of the
+    The learned loss sees the policy's outputs (`y_pred`), e.g. mean and standard deviation, and `loss_inputs` of the
     trajectory (`y_true`), so that at meta-test `policy.compile(loss=meta_loss)` does the rest.
 
-    `fit` takes batches `{"state": [N, E, S], "goal": [N, E, G]}`: starts and goals of the episodes of each task. It
-    reports the `loss`, the mean `return` after the last inner step, and `samples`: environment steps so far.
-
+    `fit` takes batches of tasks, see `as_tasks`: starts, goals or seeds of episodes. It reports `loss`, mean `return`
+    after the last inner step, and `samples`: environment steps so far.
     Args:
-        policy: Function without arguments that builds the Keras model of a policy with `[B, O] -> [B, 2A]`, mean and
-            standard deviation, or one: `GaussianPolicy(...)`.
+        policy: Function without arguments that builds a stochastic policy, or one, see `get_action_distribution`.
         meta_loss: The `MetaLoss` to be learned.
-        simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments that take their tasks, see
-            `Sampler`.
+        simulator: `Simulator`, or `gymnasium.vector.VectorEnv` of N x E environments, see `Sampler`.
         horizon: T, the number of steps of an episode.
         loss_inputs: `LossInputs`, what the loss sees beside the policy's outputs; some see rewards (`with_return`).
         inner_steps: Number of times that a policy gathers experience and learns from it, before a fresh one is drawn.
@@ -99,7 +97,8 @@ class ModelFreeTrainer(OuterLoop):
         self.horizon: int = horizon
         self.loss_inputs: LossInputs = loss_inputs
         self.batch_size: int | None = batch_size
-        self.action_size: int = policy_action_size(self.learner.model)
+        self.distribution: ActionDistribution = get_action_distribution(self.learner.model)
+        self.action_size: int = self.distribution.size
         self.seeds: keras.random.SeedGenerator = keras.random.SeedGenerator(seed)
         self._evaluation_seeds = keras.random.SeedGenerator(seed)
         self._samples = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -243,15 +242,17 @@ class ModelFreeTrainer(OuterLoop):
         weights = self.horizon * self.task_loss.weights(trajectory)[..., tf.newaxis]
         x, y, mask = learning_batch(trajectory, lambda trajectory: tf.concat([trajectory.actions, weights], -1))
         actions, weights = y[..., :-1], y[..., -1:]
-        log_prob = gaussian_log_prob(self._predict(parameters, x), actions)[..., tf.newaxis]
+        log_prob = self.distribution.log_prob(self._predict(parameters, x), actions)[..., tf.newaxis]
         return x, tf.concat([actions, log_prob, weights], -1), mask
 
     def action_excess(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
-        """An `extra_loss`: `mean(max(|mu| - 1, 0)^2)` of each task, on the fresh rollouts.
+        """An `extra_loss` of Gaussian policies: `mean(max(|mu| - 1, 0)^2)` of each task, on the fresh rollouts.
 
         Where actions are limited to [-1, 1], policies with means far beyond act alike, and eq. 8 does not tell them the
         way back. Eq. 8 sums over time; a weight `gamma` of about the horizon makes up for that.
         """
+        if not isinstance(self.distribution, GaussianActions):
+            raise ValueError(f"`action_excess` is of Gaussian policies. Received: {self.distribution}. Leave it out.")
         x, _, sample_weight = batch["query"]
         mean = self.inner_loop.predict(parameters, x)[..., : self.action_size]
         excess = tf.reduce_mean(tf.square(tf.nn.relu(tf.abs(mean) - 1.0)), -1)
@@ -284,8 +285,8 @@ class ModelFreeTrainer(OuterLoop):
         self.train_function = train_function
 
     def _make_sampler(self, **compiled: Any) -> Sampler:
-        sizes = {"horizon": self.horizon, "action_size": self.action_size}
-        return Sampler(self.learner.predict, self.simulator, **sizes, **compiled)
+        settings = {"horizon": self.horizon, "distribution": self.distribution}
+        return Sampler(self.learner.predict, self.simulator, **settings, **compiled)
 
     def _learn_from(self, learners: LearnerState, batches: list[Any]) -> LearnerState:
         for batch in batches:
@@ -294,5 +295,6 @@ class ModelFreeTrainer(OuterLoop):
 
     def _task_loss(self, parameters: Parameters, batch: Batch) -> tf.Tensor:
         """Eq. 8 on the query of each task, shaped by eq. 9: `[N]`."""
-        losses = self.inner_loop.evaluate(self.task_loss, parameters, batch["query"])
+        task_loss = lambda y_true, y_pred: self.task_loss(y_true, y_pred, self.distribution)
+        losses = self.inner_loop.evaluate(task_loss, parameters, batch["query"])
         return self.shape_loss(losses, parameters, batch)

@@ -1,99 +1,26 @@
-"""Policies: Keras models from observations to actions, or to a Gaussian over actions.
+"""Policies: Keras models from observations to actions, or to a distribution of actions.
 
 Shape letters: B examples, O observation, A action.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 import keras
-import numpy as np
 from keras import ops
 
 from ml3_tf.arguments import InitializerLike, check_counts
 from ml3_tf.rl._probability import import_distributions
+from ml3_tf.rl.policy_networks import SERIALIZABLE, PerColumn, StandardDeviation, build_network
 
 StdMode: TypeAlias = Literal["learned", "fixed", "per_observation"]
-PerColumn: TypeAlias = float | Sequence[float]
-
-SERIALIZABLE = keras.saving.register_keras_serializable("ml3_tf")
-
-
-@SERIALIZABLE
-class Squash(keras.layers.Layer):
-    """Bounds its input smoothly: `limit * z / sqrt(1 + z^2)`.
-
-    Its slope falls with the cube of the input. A clip has no slope beyond its limit, and the slope of tanh falls
-    exponentially: at z = 10 it is 8e-9, where this one is 1e-3. So a policy that saturates can still be trained back.
-
-    Args:
-        limit: Positive number, or one for each column, in the unit of the output.
-        **kwargs: Arguments of `keras.layers.Layer`.
-
-    Example:
-
-    >>> Squash(0.25)(ops.array([[0.0, 1e6]])).numpy().tolist()
-    [[0.0, 0.25]]
-    """
-
-    def __init__(self, limit: PerColumn, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.limit: PerColumn = limit
-        self.built = True
-
-    def call(self, inputs: Any) -> Any:
-        square: Any = ops.square(inputs)
-        return ops.convert_to_tensor(self.limit, dtype=inputs.dtype) * inputs * ops.rsqrt(1 + square)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "limit": self.limit}
-
-
-@SERIALIZABLE
-class StandardDeviation(keras.layers.Layer):
-    """Puts a positive standard deviation beside a mean: `[B, A] -> [B, 2A]`, learned as its logarithm.
-
-    Args:
-        initial: Positive number, the standard deviation before any training, in the unit of an action.
-        **kwargs: Arguments of `keras.layers.Layer`; `trainable=False` keeps the standard deviation as it is.
-
-    Example:
-
-    >>> StandardDeviation(0.5)(ops.array([[1.0, 2.0]])).numpy().tolist()
-    [[1.0, 2.0, 0.5, 0.5]]
-    """
-
-    def __init__(self, initial: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.initial: float = initial
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        constant = keras.initializers.Constant(math.log(self.initial))
-        self.log_std: keras.Variable = self.add_weight(shape=(input_shape[-1],), initializer=constant, name="log_std")
-
-    def call(self, mean: Any, change: Any = None) -> Any:
-        """Returns `[mean, exp(log_std + change)]`.
-
-        Args:
-            mean: `[B, A]`.
-            change: Optional, `[B, A]`, the part of `log_std` that depends on the observation.
-        """
-        # Side by side by products with the halves of an identity: a concatenation cannot be vectorized over tasks.
-        left, right = (ops.convert_to_tensor(h, dtype=mean.dtype) for h in np.split(np.eye(2 * mean.shape[-1]), 2))
-        log_std = ops.expand_dims(self.log_std, 0) if change is None else self.log_std + change
-        left_half: Any = ops.matmul(mean, left)
-        return left_half + ops.matmul(ops.exp(log_std), right)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "initial": self.initial}
 
 
 class _Policy(keras.Model):
-    """What both policies share: they are saved as the arguments that they were built with."""
+    """What all policies share: they are saved as the arguments that they were built with."""
 
     arguments: dict[str, Any]
 
@@ -162,7 +89,7 @@ class MLPPolicy(_Policy):
             "use_bias": use_bias,
             "output_initializer": output_initializer,
         }
-        inputs, _, actions = _network(**arguments)
+        inputs, _, actions = build_network(**arguments)
         super().__init__(inputs, actions, name=name)
         self.arguments: dict[str, Any] = arguments
 
@@ -228,7 +155,7 @@ class GaussianPolicy(_Policy):
             "output_initializer": output_initializer,
         }
         _check_std(std, std_mode)
-        inputs, hidden, mean = _network(**arguments)
+        inputs, hidden, mean = build_network(**arguments)
         change = None
         if std_mode == "per_observation":
             change = keras.layers.Dense(action_size, kernel_initializer="zeros", name="log_std")(hidden)
@@ -253,42 +180,77 @@ class GaussianPolicy(_Policy):
         return import_distributions().MultivariateNormalDiag(*mean_and_std)
 
 
-def _network(
-    observation_size: int,
-    action_size: int,
-    hidden_units: Sequence[int],
-    activation: str,
-    action_limit: PerColumn | None,
-    observation_scale: Sequence[float] | None,
-    output_initializer: InitializerLike | None,
-    use_bias: bool = True,
-) -> tuple[Any, Any, Any]:
-    """Builds the network of a policy: its symbolic input `[B, O]`, last hidden layer, and action `[B, A]`."""
-    check_counts(observation_size=observation_size, action_size=action_size)
-    _check_positive("action_limit", action_limit, action_size)
-    _check_positive("observation_scale", observation_scale, observation_size)
-    # The initializer is built before the layers: each takes the next of the seeds that Keras draws.
-    if output_initializer is None:
-        output_initializer = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
-    dense = functools.partial(keras.layers.Dense, use_bias=use_bias)
-    inputs = hidden = keras.Input((observation_size,))
-    if observation_scale is not None:
-        hidden = keras.layers.Rescaling([1 / scale for scale in observation_scale])(hidden)
-    for units in hidden_units:
-        hidden = dense(units, activation=activation)(hidden)
-    actions = dense(action_size, kernel_initializer=output_initializer, name="mean")(hidden)
-    if action_limit is not None:
-        actions = Squash(action_limit, name="squash")(actions)
-    return inputs, hidden, actions
+@SERIALIZABLE
+class CategoricalPolicy(_Policy):
+    """A stochastic policy over discrete actions: a fully connected network from observations to log-probabilities.
 
+    Its output is the log-probability of each action, `[B, O] -> [B, A]`, nats. Unlike logits, they do not change with a
+    constant that is added to all, so that a learned loss sees equal policies as equal. A trajectory holds the actions
+    one-hot, `[..., T, A]`.
 
-def _check_positive(name: str, value: PerColumn | None, size: int) -> None:
-    """Raises `ValueError` unless `value` is `None`, or holds positive numbers for `size` columns."""
-    if value is None:
-        return
-    values: Any = value if isinstance(value, (list, tuple)) else [value] * size
-    if len(values) != size or not all(0 < v < math.inf for v in values):
-        raise ValueError(f"`{name}` needs {size} positive finite number(s). Received: {name}={value!r}")
+    A model of your own serves as well, if the activation of its last layer is `"log_softmax"`.
+
+    Args:
+        observation_size: O, width of an observation.
+        num_actions: A, number of actions.
+        hidden_units: Widths of the hidden layers.
+        activation: Activation of the hidden layers.
+        observation_scale: Optional sequence of O positive divisors, e.g. the spread of a velocity.
+        output_initializer: Initializer of the last layer; `None`: uniform, with a hundredth of Glorot's variance, so
+            that the actions of a fresh policy are about equally likely.
+        name: Optional name.
+
+    Raises:
+        ValueError: A size or scale that is not positive, or fewer than two actions.
+
+    Example:
+
+    >>> policy = CategoricalPolicy(observation_size=4, num_actions=2)
+    >>> observations = ops.zeros((1, 4))
+    >>> ops.exp(policy(observations)).numpy().tolist(), policy.mode(observations).numpy().tolist()
+    ([[0.5, 0.5]], [[1.0, 0.0]])
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        num_actions: int,
+        *,
+        hidden_units: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        observation_scale: Sequence[float] | None = None,
+        output_initializer: InitializerLike | None = None,
+        name: str | None = None,
+    ) -> None:
+        if num_actions == 1:
+            raise ValueError("`num_actions` must be at least 2: there is nothing to choose. Received: num_actions=1")
+        check_counts(num_actions=num_actions)
+        arguments = {
+            "observation_size": observation_size,
+            "hidden_units": hidden_units,
+            "activation": activation,
+            "observation_scale": observation_scale,
+            "output_initializer": output_initializer,
+        }
+        network = {**arguments, "action_size": num_actions, "action_limit": None}
+        inputs, _, log_probabilities = build_network(**network, output_activation="log_softmax")
+        super().__init__(inputs, log_probabilities, name=name)
+        self.arguments: dict[str, Any] = {**arguments, "num_actions": num_actions}
+
+    def mode(self, observations: Any) -> Any:
+        """Returns the most likely action of each observation `[B, O]`, one-hot `[B, A]`: the policy without noise."""
+        return ops.one_hot(ops.argmax(self(observations), axis=-1), self.arguments["num_actions"])
+
+    def distribution(self, observations: Any) -> Any:
+        """Returns the distribution of the actions, a `tfp.distributions.Categorical` over integers `[B]`.
+
+        Args:
+            observations: `[B, O]`.
+
+        Raises:
+            ImportError: TensorFlow Probability, of the extra `[rl]`, is not installed.
+        """
+        return import_distributions().Categorical(logits=self(observations))
 
 
 def _check_std(std: float, std_mode: str) -> None:

@@ -1,16 +1,16 @@
-"""The policy gradient of Gaussian policies: log-probabilities, surrogates, and their weights.
+"""The policy gradient of stochastic policies: surrogates, and their weights.
 
-Shape letters: N tasks, E episodes of a task, T time, A action; `...` any leading axes.
+Shape letters: N tasks, E episodes of a task, T time, A action, P outputs of a policy; `...` any leading axes.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Literal, TypeAlias
 
 import tensorflow as tf
 
 from ml3_tf.arguments import TensorLike
+from ml3_tf.rl.action_distributions import ActionDistribution
 from ml3_tf.rl.returns import discounted_sums, generalized_advantages, normalize_columns
 from ml3_tf.rl.rollouts import Trajectory
 from ml3_tf.rl.value_baselines import LinearFeatureBaseline, other_episodes_mean
@@ -21,46 +21,30 @@ BASELINES = (None, "episodes", "squares", "quadratic")
 FITTED = ("squares", "quadratic")
 
 
-def gaussian_log_prob(mean_and_std: TensorLike, actions: TensorLike) -> tf.Tensor:
-    """Returns the log-density of actions, `-sum_i (z_i^2 / 2 + log sigma_i + log(2 pi) / 2)`, `z = (a - mu) / sigma`.
-
-    Args:
-        mean_and_std: `[..., 2A]`, mean and standard deviation side by side, as a stochastic policy returns them.
-        actions: `[..., A]`.
-
-    Returns:
-        `[...]`, nats.
-
-    Example:
-
-    >>> print(gaussian_log_prob([0.0, 1.0], [0.0]).numpy().round(4))  # -log(2 pi) / 2
-    -0.9189
-    """
-    mean, std = tf.split(mean_and_std, 2, -1)
-    z = (actions - mean) / std
-    return -tf.reduce_sum(0.5 * tf.square(z) + tf.math.log(std) + 0.5 * math.log(2 * math.pi), -1)
-
-
-def policy_gradient_surrogate(y_true: tf.Tensor, y_pred: TensorLike) -> tf.Tensor:
+def policy_gradient_surrogate(y_true: tf.Tensor, y_pred: TensorLike, distribution: ActionDistribution) -> tf.Tensor:
     """Returns `W log pi(a | s)`: its gradient is the policy gradient, as long as the policy is the one that acted.
 
     Args:
         y_true: `[..., A + 2]`, action, its log-probability when it was taken (unused), and W, e.g. an advantage.
-        y_pred: `[..., 2A]`, mean and standard deviation.
+        y_pred: `[..., P]`, the outputs of the policy.
+        distribution: `ActionDistribution` of the policy.
 
     Returns:
         `[...]`, the objective to maximize, for each time step.
 
     Example:
 
+    >>> from ml3_tf.rl import GaussianActions
     >>> y_true = tf.constant([[0.0, 0.0, 2.0]])
-    >>> print(policy_gradient_surrogate(y_true, [[0.0, 1.0]]).numpy().round(4))  # -log(2 pi)
+    >>> print(policy_gradient_surrogate(y_true, [[0.0, 1.0]], GaussianActions(1)).numpy().round(4))  # -log(2 pi)
     [-1.8379]
     """
-    return y_true[..., -1] * gaussian_log_prob(y_pred, y_true[..., :-2])
+    return y_true[..., -1] * distribution.log_prob(y_pred, y_true[..., :-2])
 
 
-def ppo_clip_surrogate(y_true: tf.Tensor, y_pred: TensorLike, *, clip_range: float) -> tf.Tensor:
+def ppo_clip_surrogate(
+    y_true: tf.Tensor, y_pred: TensorLike, distribution: ActionDistribution, *, clip_range: float
+) -> tf.Tensor:
     """Returns `min(r W, clip(r, 1 - eps, 1 + eps) W)`, `r = pi(a | s) / pi_old(a | s)`: for several steps on one batch.
 
     As long as the policy is the one that acted, its gradient is that of `policy_gradient_surrogate`. The gradient
@@ -68,7 +52,8 @@ def ppo_clip_surrogate(y_true: tf.Tensor, y_pred: TensorLike, *, clip_range: flo
 
     Args:
         y_true: `[..., A + 2]`, action, its log-probability when it was taken, and W, e.g. an advantage.
-        y_pred: `[..., 2A]`, mean and standard deviation.
+        y_pred: `[..., P]`, the outputs of the policy.
+        distribution: `ActionDistribution` of the policy.
         clip_range: eps, positive.
 
     Returns:
@@ -79,13 +64,15 @@ def ppo_clip_surrogate(y_true: tf.Tensor, y_pred: TensorLike, *, clip_range: flo
 
     Example:
 
-    >>> y_true = tf.constant([[0.5, 0.0, 2.0]])
-    >>> y_true -= [0.0, 0.5 * math.log(2 * math.pi), 0.0]  # the log-probability of the mean: now 1/8 lower
-    >>> print(ppo_clip_surrogate(y_true, [[0.0, 1.0]], clip_range=0.2).numpy().round(4))  # W exp(-1/8)
-    [1.765]
+    >>> import math
+    >>> from ml3_tf.rl import CategoricalActions
+    >>> y_true = tf.constant([[1.0, 0.0, math.log(0.5), 2.0]])  # the first of two actions; it had the probability 0.5
+    >>> now = tf.math.log([[0.55, 0.45]])
+    >>> print(ppo_clip_surrogate(y_true, now, CategoricalActions(2), clip_range=0.2).numpy().round(4))  # 1.1 W
+    [2.2]
     """
     actions, old_log_prob, weights = y_true[..., :-2], y_true[..., -2], y_true[..., -1]
-    ratio = tf.exp(gaussian_log_prob(y_pred, actions) - old_log_prob)
+    ratio = tf.exp(distribution.log_prob(y_pred, actions) - old_log_prob)
     return tf.minimum(ratio * weights, tf.clip_by_value(ratio, 1.0 - clip_range, 1.0 + clip_range) * weights)
 
 
@@ -148,19 +135,20 @@ class PolicyGradient:
         self.normalize: bool = normalize
         self.clip_range: float | None = clip_range
 
-    def __call__(self, y_true: tf.Tensor, y_pred: TensorLike) -> tf.Tensor:
+    def __call__(self, y_true: tf.Tensor, y_pred: TensorLike, distribution: ActionDistribution) -> tf.Tensor:
         """Returns the loss of each time step: minus the surrogate.
 
         Args:
             y_true: `[..., A + 2]`, action, its log-probability when it was taken, and W.
-            y_pred: `[..., 2A]`, mean and standard deviation.
+            y_pred: `[..., P]`, the outputs of the policy.
+            distribution: `ActionDistribution` of the policy.
 
         Returns:
             `[...]`.
         """
         if self.clip_range is None:
-            return -policy_gradient_surrogate(y_true, y_pred)
-        return -ppo_clip_surrogate(y_true, y_pred, clip_range=self.clip_range)
+            return -policy_gradient_surrogate(y_true, y_pred, distribution)
+        return -ppo_clip_surrogate(y_true, y_pred, distribution, clip_range=self.clip_range)
 
     def weights(self, trajectory: Trajectory) -> tf.Tensor:
         """Returns W, the factor of each log-probability.

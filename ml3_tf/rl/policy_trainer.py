@@ -14,6 +14,7 @@ from ml3_tf.learner import Parameters
 from ml3_tf.meta_loss import MetaLoss
 from ml3_tf.meta_trainer import MetaTrainer
 from ml3_tf.outer_loop import Kept
+from ml3_tf.rl.action_distributions import check_deterministic
 from ml3_tf.rl.loss_inputs import learning_batch
 from ml3_tf.rl.rollouts import Trajectory, rollout_model
 
@@ -43,8 +44,8 @@ class PolicyTrainer(MetaTrainer):
         name: Optional name.
 
     Raises:
-        ValueError: A horizon below 1, step counts that do not divide each other, or `loss_inputs` of other widths than
-            those of the loss.
+        ValueError: A horizon below 1, step counts that do not divide each other, `loss_inputs` of other widths than
+            those of the loss, or a stochastic policy: no gradient flows through a choice.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class PolicyTrainer(MetaTrainer):
         super().__init__(policy, meta_loss, inner_steps=inner_steps, unroll=unroll, lives=lives, seed=seed, name=name)
         check_counts(horizon=horizon)
         loss_inputs.check_fits(meta_loss)
+        check_deterministic(self.learner.model, "the gradient flows through the action into the dynamics.")
         self.horizon: int = horizon
         self.loss_inputs: LossInputs = loss_inputs
         # Called through a function: a model of the dynamics is not part of this one, whose weights are phi.

@@ -14,7 +14,9 @@ import tensorflow as tf
 
 from ml3_tf.arguments import Batch, TensorLike, check_counts
 from ml3_tf.learner import scan
-from ml3_tf.rl.checked_env import CheckedEnv, env_name
+from ml3_tf.rl.action_distributions import ActionDistribution
+from ml3_tf.rl.checked_env import CheckedEnv
+from ml3_tf.rl.env_spaces import as_actions, env_name, vector_lines
 
 if TYPE_CHECKING:
     import gymnasium
@@ -25,7 +27,7 @@ class Trajectory(NamedTuple):
 
     Attributes:
         observations: `[..., T + 1, O]`, from the first to the last.
-        actions: `[..., T, A]`, the actions as the policy gave them.
+        actions: `[..., T, A]`, the actions as the policy gave them; discrete ones are one-hot.
         rewards: `[..., T]`, of each transition; zeros if there is no reward.
         goal: `[..., G]`; of width 0 if there is none.
         mask: `[..., T]`, 1 for a transition that happened. After the end of an episode it is 0, and the last
@@ -114,7 +116,7 @@ def rollout_env(
     env: gymnasium.vector.VectorEnv,
     *,
     horizon: int,
-    seed: int | None = None,
+    seed: int | Sequence[int] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Trajectory:
     """Rolls a policy out in a real environment: one episode in each environment of a gymnasium vector.
@@ -123,10 +125,11 @@ def rollout_env(
     starts the next episode by itself; nothing of it gets into the trajectory.
 
     Args:
-        policy: Function of observations `[N, O]` that returns actions `[N, A]`, e.g. a Keras model.
+        policy: Function of observations `[N, O]` that returns actions `[N, A]`, e.g. a Keras model. Discrete actions
+            are one-hot `[N, A]`, e.g. from `CategoricalPolicy.mode`, or integers `[N]`.
         env: `gymnasium.vector.VectorEnv` of N environments.
         horizon: T, the number of steps.
-        seed: Seed for `env.reset`. `None`: the environments go on with their random streams.
+        seed: Seed for `env.reset`, or one for each environment. `None`: they go on with their random streams.
         options: Options for `env.reset`.
 
     Returns:
@@ -150,8 +153,7 @@ def rollout_env(
     first, goal = checked.reset(options)
     observations, actions, rewards, masks = [first], [], [], []
     for _ in range(horizon):
-        action = np.asarray(_act(policy, observations[-1]))
-        _check_action(action, env)
+        action = as_actions(_act(policy, observations[-1]), env)
         masks.append(checked.alive)
         received, reward = checked.step(action)
         observations.append(received)
@@ -163,17 +165,21 @@ def rollout_env(
 
 
 def rollout_tasks(
-    policy: Callable[[Any], Any], env: gymnasium.vector.VectorEnv, *, tasks: Batch, noise: tf.Tensor
+    policy: Callable[[Any], Any],
+    env: gymnasium.vector.VectorEnv,
+    *,
+    tasks: Batch,
+    noise: tf.Tensor,
+    distribution: ActionDistribution,
 ) -> Trajectory:
     """Rolls stochastic policies out in real environments, one for each episode of each task.
 
-    `a_t = mu(o_t) + sigma(o_t) noise_t`.
-
     Args:
-        policy: Function of observations `[N, E, O]` that returns mean and standard deviation `[N, E, 2A]`.
+        policy: Function of observations `[N, E, O]` that returns the outputs of the policies, `[N, E, P]`.
         env: `gymnasium.vector.VectorEnv` of N x E environments, see `Sampler`.
-        tasks: `{"state": [N, E, S], "goal": [N, E, G]}`, initial states and goals.
-        noise: `[N, E, T, A]`, standard normal; zeros for the mean policy.
+        tasks: As `as_tasks` returns them.
+        noise: `[N, E, T, A]`, as `distribution` draws it; zeros for the most likely actions.
+        distribution: `ActionDistribution` of the policies.
 
     Returns:
         `Trajectory` `[N, E, ...]`.
@@ -183,28 +189,25 @@ def rollout_tasks(
         RolloutError: See `rollout_env`.
     """
     *axes, horizon, action_size = noise.shape
-    _set_tasks(env, tasks, axes[0] * axes[1])
+    set_tasks(env, tasks)
     noise_of_step = iter(tf.unstack(noise, axis=2))
 
     def act(observations: Any) -> tf.Tensor:
         outputs = policy(tf.reshape(observations, [*axes, observations.shape[-1]]))
-        return tf.reshape(sample_actions(outputs, next(noise_of_step)), [-1, action_size])
+        return tf.reshape(distribution.sample(outputs, next(noise_of_step)), [-1, action_size])
 
-    flat = rollout_env(act, env, horizon=horizon)
+    seeds = np.ravel(tasks["seed"]).tolist() if "seed" in tasks else None
+    flat = rollout_env(act, env, horizon=horizon, seed=seeds)
     trajectory = Trajectory(*(tf.reshape(values, [*axes, *values.shape[1:]]) for values in flat))
     goal = tf.cast(tasks["goal"], tf.float32)
+    if not goal.shape[-1]:
+        return trajectory
     if trajectory.goal.shape[-1] and not np.allclose(trajectory.goal, goal, rtol=1e-4, atol=1e-5):
         raise ValueError(
             "The environments did not take their tasks: `info['goal']` differs from the goal given. Each must take its "
             "initial state and goal from its attribute `task` at `reset`, as those of `ml3_tf.envs` do."
         )
     return trajectory._replace(goal=goal)
-
-
-def sample_actions(mean_and_std: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-    """Returns actions `mu + sigma noise`, of outputs `[..., 2A]` and noise `[..., A]`."""
-    mean, std = tf.split(mean_and_std, 2, -1)
-    return mean + std * noise
 
 
 def concat_goal(trajectory: Trajectory) -> tf.Tensor:
@@ -241,30 +244,37 @@ def _next_states(dynamics: Callable[[Any, Any], Any], states: tf.Tensor, actions
     return following
 
 
-def _set_tasks(env: Any, tasks: Batch, number: int) -> None:
+def set_tasks(env: Any, tasks: Batch) -> None:
+    """Gives each environment its task, as its attribute `task`; what the tasks leave out, the environments choose.
+
+    Args:
+        env: `gymnasium.vector.VectorEnv` of N x E environments.
+        tasks: As `as_tasks` returns them.
+
+    Raises:
+        ValueError: Another number of environments, or environments without the attribute.
+    """
+    number = int(np.prod(tasks["state"].shape[:2]))
     if env.num_envs != number:
         raise ValueError(
             f"`simulator` must have an environment for each episode of each task, {number}. "
             f"Received: num_envs={env.num_envs}"
         )
-    named = {name: np.asarray(values).reshape(number, -1) for name, values in tasks.items() if values.shape[-1]}
+    given = {name: np.asarray(tasks[name]) for name in ("state", "goal") if tasks[name].shape[-1]}
+    named = {name: values.reshape(number, -1) for name, values in given.items()}
     if not named:
         return
+    vector: Any = env.unwrapped  # wrappers of a vector do not pass on its attributes
     try:
-        env.get_attr("task")
+        vector.get_attr("task")
     except AttributeError as error:
+        if hasattr(vector, "processes"):  # those of an `AsyncVectorEnv` have died of the question
+            vector.close(terminate=True)
         raise ValueError(
-            "The environments have no attribute `task`, from which they would take the initial state and the goal of "
-            "their task at `reset`, as those of `ml3_tf.envs` do. Add it; or give states and goals of width 0, "
-            f"[N, E, 0], to let the environments choose. Received: {env_name(env)}"
+            "Each environment must take its task from its attribute `task` at `reset`, a dictionary of "
+            f"{sorted(named)}, as those of `ml3_tf.envs` do. Received: {env_name(env)}, without it. Use seeds as "
+            "tasks, by which an environment chooses its start:\n    tasks = {'seed': np.arange(N * E).reshape(N, E)}\n"
+            f"Or wrap each environment in a `gymnasium.Wrapper` with that attribute. "
+            f"{vector_lines(env, 'YourWrapper({0})')}"
         ) from error
-    env.set_attr("task", [{name: values[n] for name, values in named.items()} for n in range(number)])
-
-
-def _check_action(action: np.ndarray, env: Any) -> None:
-    expected = (env.num_envs, *env.single_action_space.shape)
-    if action.shape != expected:
-        raise ValueError(
-            f"`policy` must return actions of shape {expected} for this environment. Received: shape {action.shape}. "
-            "Pass `policy.mean` for the actions of a `GaussianPolicy`."
-        )
+    vector.set_attr("task", [{name: values[n] for name, values in named.items()} for n in range(number)])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ml3_tf.baselines import behavior_cloning
+from ml3_tf.rl import CategoricalPolicy
 
 GENERATOR = np.random.default_rng(0)
 OBSERVATIONS = GENERATOR.normal(size=(4, 25, 3)).astype("float32")
@@ -37,6 +38,18 @@ def test_a_policy_that_sees_the_goal_serves_several():
     np.testing.assert_allclose(blind.history["loss"][-1], GOALS.var(axis=(0, 1)).mean(), rtol=0.3)
     assert seeing.history["loss"][-1] < 1e-3
     np.testing.assert_allclose(policy.layers[0].kernel[3:], np.eye(2), atol=0.02)
+
+
+def test_the_choices_of_an_expert_are_recovered():
+    """The loss is minus the mean log-probability of the expert's choices: log 2 at first, where both are as likely."""
+    choices = np.eye(2, dtype="float32")[(OBSERVATIONS @ GAINS[:, 0] > 0).astype(int)]
+    keras.utils.set_random_seed(0)
+    policy = CategoricalPolicy(3, 2, hidden_units=(), output_initializer="zeros")
+    optimizer = keras.optimizers.Adam(0.1)
+    history = behavior_cloning(policy, OBSERVATIONS, choices, optimizer=optimizer, epochs=60, batch_size=100, verbose=0)
+    np.testing.assert_allclose(history.history["loss"][0], np.log(2), rtol=1e-5)
+    agree = np.mean(policy.mode(OBSERVATIONS.reshape(-1, 3)) == choices.reshape(-1, 2))
+    assert agree > 0.95 and history.history["loss"][-1] < 0.3
 
 
 @pytest.mark.parametrize("axes", [(100,), (4, 25), (2, 2, 25)], ids=["examples", "episodes", "targets"])

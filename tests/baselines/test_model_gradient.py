@@ -9,7 +9,7 @@ import tensorflow as tf
 import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.baselines import train_in_model
 from ml3_tf.envs.pointmass import TIME_STEP, pointmass_step
-from ml3_tf.rl import MLPPolicy, rollout_env
+from ml3_tf.rl import CategoricalPolicy, MLPPolicy, rollout_env
 
 GOALS = np.array([[0.3, -0.2], [-0.5, 0.4]])
 HORIZON = 4
@@ -93,12 +93,18 @@ def test_a_step_that_is_not_finite_is_not_taken(masses):
         ({"cost": lambda trajectory: tf.zeros(2)}, r"shape \(2, 1\). Received: shape \(2,\)"),
         ({"learning_rates": [0.1]}, r"shape \(2,\), one rate for each environment.*Received: shape \(1,\)"),
         ({"policy": lambda: MLPPolicy(3, 2)}, r"does not take observations of shape \(2, 4\)"),
+        ({"policy": lambda: CategoricalPolicy(4, 2)}, "`policy` must return an action.* Received: CategoricalPolicy"),
     ],
-    ids=["no step", "cost", "rates", "policy"],
+    ids=["no step", "cost", "rates", "policy", "choices"],
 )
 def test_arguments_that_do_not_fit_are_refused(masses, arguments, words):
     with pytest.raises(ValueError, match=words):
         train(masses, **{"num_steps": 1, **arguments})
+
+
+def test_a_single_environment_is_refused():
+    with pytest.raises(ValueError, match="`env` must be a vector of environments.* Received: Pendulum-v1"):
+        train(gymnasium.make("Pendulum-v1"), num_steps=1)
 
 
 def test_a_schedule_has_no_rate_for_each_policy(masses):

@@ -12,7 +12,7 @@ import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.baselines import PPOSettings, _ppo, ppo
 from ml3_tf.envs.pointmass import pointmass_step
 from ml3_tf.learner import Learner
-from ml3_tf.rl import GaussianPolicy, MLPPolicy, RolloutError, Simulator
+from ml3_tf.rl import CategoricalPolicy, GaussianPolicy, MLPPolicy, RolloutError, Simulator
 
 GENERATOR = np.random.default_rng(0)
 POINTMASS = Simulator(pointmass_step, lambda s, a, goal: -tf.norm(s[..., :2] - goal, axis=-1))
@@ -71,6 +71,19 @@ def test_it_solves_a_task():
     np.testing.assert_allclose(result.deterministic_returns[0], staying, rtol=0.1)
     assert (result.deterministic_returns[-1] > 0.65 * staying).all()
     np.testing.assert_array_equal(result.samples[:, 0], 250 * np.arange(31))
+
+
+def test_it_balances_a_pole():
+    """By choices, in 6,000 environment steps of `CartPole-v1`: a random policy holds the pole for about 22 steps."""
+    env = gymnasium.make_vec("CartPole-v1", num_envs=10, vectorization_mode="sync")
+    settings = PPOSettings(
+        num_updates=12, horizon=100, batch_size=100, epochs=6, optimizer=keras.optimizers.Adam(0.01), bootstrap=False
+    )
+    policy = lambda: CategoricalPolicy(4, 2, hidden_units=(16,))
+    tasks = {"seed": np.arange(10).reshape(1, 10)}
+    result = ppo(policy, env, tasks, settings=settings, seed=0, jit_compile=False)
+    env.close()
+    assert result.returns[0, 0] < 35 and result.deterministic_returns[-1, 0] > 70
 
 
 def test_real_environments_and_their_simulator_agree(plain):

@@ -16,6 +16,7 @@ TOY_SIZES = {
     "demonstrations": {"INNER_STEPS": 2, "TEST_STEPS": 3, "HORIZON": 4},
     "model_based": {"INNER_STEPS": 2, "REPORTED_STEPS": (0, 1, 2), "HORIZON": 4, "TUNED_RATES": (0.1,)},
     "model_free_pendulum": {"INNER_STEPS": 2, "NUM_TASKS": 4, "HORIZON": 10, "PPO_UPDATES": 2},
+    "discrete_actions": {"INNER_STEPS": 2, "NUM_TASKS": 4, "HORIZON": 10, "PPO_UPDATES": 2},
     "own_tables": {"INNER_STEPS": 2, "TEST_STEPS": 3, "TUNED_RATES": (0.01,)},
     "regression": {"INNER_STEPS": 2, "TEST_STEPS": 3, "TUNED_RATES": (0.01,)},
 }
@@ -31,7 +32,7 @@ def test_an_example_runs_at_toy_size(name, monkeypatch, capsys):
     printed = capsys.readouterr().out
     reported = printed[printed.rindex("meta_gradient_norm") :].splitlines()[1:]
     expected = _expected_output(example.__doc__)
-    assert len(reported) >= len(expected) - 2  # model_free_pendulum and demonstrations report some steps only once
+    assert len(reported) >= len(expected) - 2  # those of policies report some steps only once
     # The words are those of the docstring; the numbers are those of two outer steps.
     first_words = [line.split()[0] for line in expected]
     assert all(line.split()[0] in first_words for line in reported)

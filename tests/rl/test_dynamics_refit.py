@@ -211,3 +211,21 @@ def test_what_does_not_fit_is_refused():
         trainer.fit(ml3_tf.sine_tasks(), steps_per_epoch=1, callbacks=[make_refit(dynamics)], verbose=0)
     with pytest.raises(RuntimeError, match="`fit` has not taken a step"):
         make_trainer(dynamics).last_policies()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("CartPole-v1", r"continuous actions with finite limits.* Received: CartPole-v1 .*Discrete\(2\). .*ModelFree"),
+        ("Pendulum-v1", r"attribute `task` at `reset`.* Received: Pendulum-v1, without it"),
+    ],
+)
+def test_environments_of_another_kind_are_refused(name, words):
+    dynamics, env = make_dynamics(), gymnasium.make_vec(name, num_envs=2, vectorization_mode="sync")
+    with pytest.raises(ValueError, match=words):
+        make_trainer(dynamics).fit(make_tasks(), steps_per_epoch=1, callbacks=[make_refit(dynamics, env)], verbose=0)
+
+
+def test_a_single_environment_is_refused():
+    with pytest.raises(ValueError, match="`env` must be a vector of environments.* Received: Pendulum-v1"):
+        make_refit(make_dynamics(), gymnasium.make("Pendulum-v1"))

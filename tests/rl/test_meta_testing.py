@@ -10,6 +10,7 @@ import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf import LossInputs, MetaLoss
 from ml3_tf.envs.pointmass import pointmass_step
 from ml3_tf.learner import Learner
+from ml3_tf.rl.action_distributions import GaussianActions
 from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.loss_inputs import learning_batch, mini_batches, observation_and_action, observation_and_goal
 from ml3_tf.rl.meta_testing import OnPolicySettings, meta_test_in_env, meta_test_on_policy
@@ -62,7 +63,7 @@ def test_an_update_is_compile_and_train_on_batch():
         seed=0,
     )
     learner, tasks, seeds = Learner(policy), as_tasks(TASKS), keras.random.SeedGenerator(0)
-    sampler = Sampler(learner.predict, POINTMASS, horizon=6, action_size=2)
+    sampler = Sampler(learner.predict, POINTMASS, horizon=6, distribution=GaussianActions(2))
     models = [keras.models.clone_model(policy) for _ in range(3)]
     for model in models:
         model.set_weights(policy.get_weights())
@@ -178,3 +179,7 @@ def test_what_does_not_fit_is_refused(cars):
         meta_test_in_env(build_car_policy, loss, "sgd", cars, num_steps=0, **settings)
     with pytest.raises(ValueError, match="`loss_inputs` must have the widths of the loss's features"):
         meta_test_in_env(build_car_policy, MetaLoss.mlp(), "sgd", cars, num_steps=1, **settings)
+    with pytest.raises(ValueError, match="`policy` must return an action.* Received: GaussianPolicy, .* `meta_test_on"):
+        meta_test_in_env(lambda: GaussianPolicy(2, 1), loss, "sgd", cars, num_steps=1, **settings)
+    with pytest.raises(ValueError, match="`env` must be a vector of environments.* Received: Pendulum-v1"):
+        meta_test_in_env(build_car_policy, loss, "sgd", gymnasium.make("Pendulum-v1"), num_steps=1, **settings)

@@ -10,11 +10,12 @@ import ml3_tf.envs  # noqa: F401 - registers the environments
 from comparisons import assert_same_step
 from ml3_tf import LossInputs, MetaLoss
 from ml3_tf.envs.pointmass import pointmass_step
+from ml3_tf.rl.action_distributions import CategoricalActions, gaussian_log_prob
 from ml3_tf.rl.checked_env import RolloutError
 from ml3_tf.rl.loss_inputs import mini_batches, observation_and_action, with_return
 from ml3_tf.rl.model_free import ModelFreeTrainer
-from ml3_tf.rl.policies import GaussianPolicy, MLPPolicy
-from ml3_tf.rl.policy_gradient import PolicyGradient, gaussian_log_prob
+from ml3_tf.rl.policies import CategoricalPolicy, GaussianPolicy, MLPPolicy
+from ml3_tf.rl.policy_gradient import PolicyGradient
 from ml3_tf.rl.simulators import Simulator, as_tasks
 
 INPUTS = LossInputs(observation_and_action, {"mean_and_std": 4, "state": 4, "action": 2})
@@ -40,6 +41,15 @@ def make_trainer(simulator=POINTMASS, loss=None, policy=build_policy, **argument
     trainer = ModelFreeTrainer(policy, MetaLoss.mlp((6,), features=arguments["loss_inputs"]), **arguments)
     trainer.compile(loss=loss, **{"jit_compile": False, **compile_arguments})
     return trainer
+
+
+CHOICE_INPUTS = LossInputs(observation_and_action, {"log_probabilities": 2, "observation": 4, "action": 2})
+SEEDS = as_tasks({"seed": np.arange(4).reshape(2, 2)})
+
+
+def make_cart_trainer(env, **arguments):
+    policy = lambda: CategoricalPolicy(4, 2, hidden_units=(4,), output_initializer="he_normal")
+    return make_trainer(env, policy=policy, horizon=8, loss_inputs=CHOICE_INPUTS, **arguments)
 
 
 def dataset(count=1):
@@ -237,3 +247,62 @@ def test_what_does_not_fit_is_refused():
         make_trainer(loss=PolicyGradient(clip_range=0.2), outer_batch_size=3).fit(dataset(), verbose=0)
     with pytest.raises(ValueError, match="Tasks must be a dictionary .*'state'.* Received: .*'query', 'support'"):
         make_trainer().fit(tf.data.Dataset.from_tensors({"support": tf.zeros(3), "query": tf.zeros(3)}), verbose=0)
+
+
+# Choices
+
+
+@pytest.fixture
+def carts():
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=4, vectorization_mode="sync")
+    yield vector
+    vector.close()
+
+
+def test_the_meta_gradient_of_choices_is_that_of_finite_differences(carts, request):
+    """In float64, through the step that the learned loss takes with the log-probabilities of one rollout."""
+    sampled = make_cart_trainer(carts)
+    start = sampled.inner_loop.start(2)
+    ahead, support = sampled.learn(start, sampled.collect(start.parameters, SEEDS))
+    query = sampled.query(sampled.collect(ahead.parameters, SEEDS), ahead.parameters)
+    request.getfixturevalue("float64")
+    trainer = make_cart_trainer(carts)
+    phi = trainer.meta_loss.trainable_variables
+    widened = lambda values: tf.cast(values, tf.float64) if values.dtype.is_floating else values
+    data = tf.nest.map_structure(widened, (start, {"support": support, "query": query, "tasks": SEEDS}))
+    gradients, loss = trainer.meta_gradient(*data)
+    assert loss.dtype == tf.float64
+    value = lambda: float(tf.reduce_mean(trainer.meta_gradient(*data)[1]))
+    generator, step = np.random.default_rng(0), 1e-5
+    for variable, gradient in zip(phi, gradients):
+        before, direction = variable.numpy(), generator.normal(size=variable.shape)
+        ends = []
+        for sign in (1, -1):
+            variable.assign(before + sign * step * direction)
+            ends.append(value())
+        variable.assign(before)
+        difference = (ends[0] - ends[1]) / (2 * step)
+        np.testing.assert_allclose(np.sum(gradient * direction), difference, rtol=1e-5, atol=1e-10)
+
+
+def test_choices_are_learned_from_in_environments(carts):
+    trainer = make_cart_trainer(carts, inner_steps=2)
+    before = phi_of(trainer)
+    history = trainer.fit(tf.data.Dataset.from_tensors({"seed": [[0, 1], [2, 3]]}).repeat(2), verbose=0).history
+    assert trainer.distribution == CategoricalActions(2)
+    assert np.isfinite(history["loss"]).all() and history["samples"] == [2 * 3 * 4 * 8]
+    assert all((one != two).any() for one, two in zip(phi_of(trainer), before))
+    assert "return" in trainer.evaluate(tf.data.Dataset.from_tensors(SEEDS), verbose=0, return_dict=True)
+
+
+def test_what_choices_lack_is_refused(carts):
+    with pytest.raises(
+        ValueError, match=r"`action_excess` is of Gaussian policies. Received: CategoricalActions\(size=2"
+    ):
+        make_cart_trainer(carts).action_excess(None, {})
+    with pytest.raises(ValueError, match=r"Received: GaussianActions\(size=2\), for CartPole-v1"):
+        make_trainer(carts)
+    with pytest.raises(
+        ValueError, match="`simulator` must be a `Simulator` or a vector .* Received: CartPole-v1, a si"
+    ):
+        make_cart_trainer(gymnasium.make("CartPole-v1"))

@@ -6,11 +6,10 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from ml3_tf.learner import Learner
 from ml3_tf.rl._probability import import_distributions
-from ml3_tf.rl.policies import GaussianPolicy, MLPPolicy, Squash
+from ml3_tf.rl.policies import CategoricalPolicy, GaussianPolicy, MLPPolicy
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
 STD_MODES = ("learned", "fixed", "per_observation")
@@ -89,16 +88,6 @@ def test_samples_are_determined_by_their_seed():
     assert not np.array_equal(samples[0], samples[2])
 
 
-def test_actions_stay_within_their_limits_and_have_gradients():
-    z = tf.constant([[-10.0, 10.0]])
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        actions = Squash([0.25, 2.0])(z)
-    assert (np.abs(actions) < [0.25, 2.0]).all()
-    # The slope limit / (1 + z^2)^(3/2); that of tanh(10) is 8e-9.
-    np.testing.assert_allclose(tape.gradient(actions, z), [[0.25 / 101**1.5, 2 / 101**1.5]], rtol=1e-4)
-
-
 def test_a_fresh_policy_acts_near_the_middle():
     policy = make_mlp(action_limit=0.25)
     assert np.abs(policy(OBSERVATIONS)).max() < 0.05
@@ -155,3 +144,52 @@ def test_an_error_names_the_extra_that_distributions_need(monkeypatch):
         make_policy().distribution(OBSERVATIONS)
     with pytest.raises(ImportError, match="Install what is missing"):
         import_distributions()
+
+
+# Choices
+
+
+def make_categorical(**arguments):
+    keras.utils.set_random_seed(0)
+    return CategoricalPolicy(3, 4, **{"hidden_units": (8,), **arguments})
+
+
+def test_a_categorical_policy_returns_log_probabilities():
+    outputs = make_categorical(output_initializer="he_normal")(OBSERVATIONS).numpy()
+    assert outputs.shape == (6, 4) and np.ptp(outputs) > 0.1
+    np.testing.assert_allclose(np.exp(outputs).sum(1), np.ones(6), rtol=1e-6)
+
+
+def test_the_choices_of_a_fresh_policy_are_about_equally_likely():
+    np.testing.assert_allclose(np.exp(make_categorical()(OBSERVATIONS)), np.full((6, 4), 0.25), atol=0.04)
+
+
+def test_the_distribution_of_choices_is_that_of_the_outputs():
+    policy = make_categorical(output_initializer="he_normal")
+    outputs, distribution = policy(OBSERVATIONS).numpy(), policy.distribution(OBSERVATIONS)
+    assert isinstance(distribution, import_distributions().Categorical)
+    choices = np.array([0, 1, 2, 3, 0, 1])
+    np.testing.assert_allclose(distribution.log_prob(choices), outputs[np.arange(6), choices], rtol=1e-5)
+    np.testing.assert_array_equal(policy.mode(OBSERVATIONS), np.eye(4)[np.argmax(outputs, 1)])
+    np.testing.assert_array_equal(distribution.mode(), np.argmax(policy.mode(OBSERVATIONS), 1))
+
+
+def test_a_categorical_policy_is_vectorized_over_tasks():
+    assert Learner(make_categorical, seed=0).vectorized
+
+
+def test_a_categorical_policy_saves_and_loads(tmp_path):
+    initializer = keras.initializers.RandomNormal(stddev=0.5)
+    policy = make_categorical(observation_scale=[1.0, 2.0, 3.0], output_initializer=initializer, name="driver")
+    policy.save(tmp_path / "policy.keras")
+    loaded = keras.models.load_model(tmp_path / "policy.keras")
+    assert type(loaded) is CategoricalPolicy and loaded.name == "driver"
+    np.testing.assert_array_equal(loaded(OBSERVATIONS), policy(OBSERVATIONS))
+
+
+@pytest.mark.parametrize(
+    "number, words", [(0, "must be an integer of at least 1"), (1, "must be at least 2: there is")]
+)
+def test_there_must_be_something_to_choose(number, words):
+    with pytest.raises(ValueError, match=f"`num_actions` {words}.* Received: num_actions={number}"):
+        CategoricalPolicy(3, number)

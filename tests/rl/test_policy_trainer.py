@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ml3_tf import LossInputs, MetaLoss
 from ml3_tf.rl.loss_inputs import learning_batch, observation_and_goal
-from ml3_tf.rl.policies import MLPPolicy
+from ml3_tf.rl.policies import CategoricalPolicy, GaussianPolicy, MLPPolicy
 from ml3_tf.rl.policy_trainer import PolicyTrainer
 
 INPUTS = LossInputs(observation_and_goal, {"action": 2, "state": 2, "goal": 2})
@@ -15,10 +15,10 @@ STARTS, GOALS = np.random.default_rng(0).normal(size=(2, 3, 1, 2)).astype("float
 BATCH = {"support": (STARTS, GOALS), "query": (np.zeros((3, 4, 2), "float32"), np.ones((3, 4, 2), "float32"))}
 
 
-def make_trainer(horizon=5, loss_inputs=INPUTS, **arguments):
+def make_trainer(horizon=5, loss_inputs=INPUTS, policy=MLPPolicy, **arguments):
     keras.utils.set_random_seed(0)
     trainer = PolicyTrainer(
-        lambda: MLPPolicy(2, 2, hidden_units=(4,)),
+        lambda: policy(2, 2, hidden_units=(4,)),
         MetaLoss.mlp((6,), features=INPUTS),
         dynamics=lambda states, actions: states + 0.1 * actions,
         horizon=horizon,
@@ -86,3 +86,10 @@ def test_tasks_without_goals_are_refused(name, part):
         ValueError, match=rf"Tasks of policies are .*\(initial_states, goals\).*Received: batch.*{name}"
     ):
         make_trainer().fit(tasks, verbose=0)
+
+
+@pytest.mark.parametrize("policy", [CategoricalPolicy, GaussianPolicy])
+def test_no_gradient_flows_through_a_choice(policy):
+    words = f"the gradient flows through the action into the dynamics. Received: {policy.__name__}.* `ModelFreeTrainer`"
+    with pytest.raises(ValueError, match=words):
+        make_trainer(policy=policy)

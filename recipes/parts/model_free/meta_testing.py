@@ -7,7 +7,15 @@ import numpy as np
 import tensorflow as tf
 
 from ml3_tf import Learner, MetaLoss, Parameters
-from ml3_tf.rl import Adaptation, OnPolicySettings, Sampler, Trajectory, as_tasks, meta_test_on_policy
+from ml3_tf.rl import (
+    Adaptation,
+    OnPolicySettings,
+    Sampler,
+    Trajectory,
+    as_tasks,
+    get_action_distribution,
+    meta_test_on_policy,
+)
 from parts.model_free.experiment import Experiment, Tasks, build_inner_optimizer
 from parts.model_free.settings import ModelFreeSettings
 
@@ -55,8 +63,8 @@ def roll_out_without_noise(
 ) -> Trajectory:
     """Rolls out the means that a function `(parameters, observations)` predicts: `[N, E, ...]`."""
     simulator = experiment.simulator(count_episodes(tasks))
-    action_size = experiment.build_policy(1, 1).output_shape[-1] // 2
-    sampler = Sampler(predict, simulator, horizon=experiment.horizon, action_size=action_size)
+    distribution = get_action_distribution(experiment.build_policy(1, 1))
+    sampler = Sampler(predict, simulator, horizon=experiment.horizon, distribution=distribution)
     return sampler(parameters, tasks, sampler.no_noise(tasks))
 
 
