@@ -1,0 +1,202 @@
+"""Measurements on a twin of a trainer: its meta-gradient, and the learners that it trains.
+
+Shape letters: N tasks, B examples of a task.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ml3_tf.diagnosis._differences import compare, worst
+from ml3_tf.diagnosis._records import NOT_CHECKED, QueryCheck, VariableCheck
+from ml3_tf.diagnosis._twin import Twin, run_once
+from ml3_tf.inner_loop import InnerLoop, LearnerState
+from ml3_tf.meta_loss import LossPerHead, MetaLoss
+from ml3_tf.meta_trainer import MetaTrainer
+
+COUNTS = 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000
+MAX_DRIFT_STEPS = 3000
+FIT_STEPS, FIT_RATE = 200, 0.01  # of Adam on the task loss, which fits most supports
+Gradients = list[tf.Tensor | None]
+
+
+def meta_gradients(twin: Twin) -> dict[int, Gradients]:
+    """Returns the meta-gradient of each variable of the meta-loss by the number of steps that it flows through."""
+    unroll, found = twin.trainer.unroll, {}
+    for num_steps in [*(count for count in COUNTS if count < unroll), unroll]:
+        gradients = run_once(lambda n=num_steps: twin.trainer.meta_gradient(twin.learners, twin.batch, num_steps=n)[0])
+        found[num_steps] = gradients[: len(twin.trainer.meta_loss.trainable_variables)]
+    return found
+
+
+def norm(gradients: Sequence[tf.Tensor | None]) -> float:
+    """Returns the norm of gradients, of which some are missing."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    return float(tf.linalg.global_norm(present)) if present else 0.0
+
+
+def check_variables(
+    twin: Twin,
+    gradients: Gradients,
+    checked: Gradients | None,
+    names: Sequence[str],
+    *,
+    num_steps: int,
+    num_directions: int,
+) -> tuple[VariableCheck, ...]:
+    """Compares the meta-gradient of each variable with finite differences.
+
+    Args:
+        twin: The twin.
+        gradients: The meta-gradient through the unroll.
+        checked: The meta-gradient through `num_steps`, which is compared; `None`: nothing is.
+        names: The names of the variables.
+        num_steps: Number of inner steps that the finite differences go through.
+        num_directions: Number of random directions for each variable.
+    """
+    variables = twin.trainer.meta_loss.trainable_variables
+    run = tf.function(lambda: twin.score(twin.run(twin.learners, num_steps)), autograph=False)
+    total = run.get_concrete_function()
+    draw = np.random.default_rng(0)
+    rows = []
+    for i, (name, variable) in enumerate(zip(names, variables, strict=True)):
+        row = VariableCheck(name, tuple(variable.shape), norm([gradients[i]]), math.nan, NOT_CHECKED)
+        if checked is not None:
+            ways = [_direction(draw, checked[i], variable) for _ in range(num_directions)]
+            comparison = worst([_compare_along(way, variable, checked[i], total) for way in ways])
+            row = row._replace(error=comparison.error, verdict=_verdict(comparison.verdict, checked[i] is None))
+        rows.append(row)
+    return tuple(rows)
+
+
+def _direction(draw: np.random.Generator, gradient: tf.Tensor | None, variable: keras.Variable) -> np.ndarray:
+    """Draws a direction of length one that leads uphill: along the slope, a derivative would be small."""
+    way = draw.normal(size=variable.shape)
+    way = way / np.linalg.norm(way)
+    if gradient is not None and 0 < (length := norm([gradient])) < math.inf:
+        way = way + np.asarray(gradient) / length
+    return way / np.linalg.norm(way)
+
+
+def _compare_along(
+    way: np.ndarray, variable: keras.Variable, gradient: tf.Tensor | None, total: Callable[[], tf.Tensor]
+) -> Any:
+    value = np.asarray(variable).copy()
+
+    def at(step: float) -> float:
+        variable.assign(value + step * way)
+        result = float(total())
+        variable.assign(value)
+        return result
+
+    claimed = 0.0 if gradient is None else float(np.sum(np.asarray(gradient) * way))
+    return compare(claimed, lambda step: (at(step) - at(-step)) / (2 * step), abs(at(0.0)))
+
+
+def _verdict(verdict: str, is_missing: bool) -> str:
+    if is_missing and verdict in ("differs", "zero"):
+        return "cut" if verdict == "differs" else "no effect"
+    return verdict
+
+
+def known_cuts(twin: Twin) -> list[str]:
+    """Returns, in words, where the meta-gradient is cut on purpose between one step and the next."""
+    learners, meta_loss, cuts = twin.learners, twin.trainer.meta_loss, []
+    losses = meta_loss.learned if isinstance(meta_loss, LossPerHead) else [meta_loss]
+    if any(isinstance(loss, MetaLoss) and loss.learning_rate == "network" for loss in losses):
+        cuts.append('learning_rate="network" stops the gradient of the rate for predictions')
+    theta = learners.parameters.trainable
+    moved = learners.parameters._replace(trainable=[values + 0.1 for values in theta])
+
+    def differentiate() -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            examples = twin.support(learners)(learners.parameters, 0)
+        given = [value for value in tf.nest.flatten(examples) if tf.is_tensor(value) and value.dtype.is_floating]
+        return tape.gradient(given, theta), examples, twin.support(learners)(moved, 0)
+
+    gradients, examples, others = run_once(differentiate)
+    pairs = zip(tf.nest.flatten(examples), tf.nest.flatten(others), strict=True)
+    if all(gradient is None for gradient in gradients) and any(
+        np.any(np.asarray(a) != np.asarray(b)) for a, b in pairs
+    ):
+        cuts.append("the examples depend on the learner, as rollouts do, and no gradient flows through them")
+    return cuts
+
+
+def drift(twin: Twin, life: int) -> tuple[dict[int, float], LearnerState]:
+    """Trains learners for up to ten lives: their mean task loss by steps, and the learners after the unroll."""
+    unroll = twin.trainer.unroll
+    ages = {0, unroll, life, *(factor * life for factor in (3, 10) if factor * life <= MAX_DRIFT_STEPS)}
+    take = tf.function(lambda learners, count: twin.run(learners, count), autograph=False)
+    score = tf.function(lambda learners: tf.reduce_mean(twin.task_losses(learners)), autograph=False)
+    age, learners, losses, after_unroll = 0, twin.learners, {}, twin.learners
+    for target in sorted(ages):
+        learners = take(learners, tf.constant(target - age))
+        age = target
+        if age != unroll or age == life:
+            losses[age] = float(score(learners))
+        if age == unroll:
+            after_unroll = learners
+    return losses, after_unroll
+
+
+def motion(before: LearnerState, after: LearnerState) -> float:
+    """Returns how far learners have moved, as a share of the size of their weights; the mean over tasks."""
+    flat = lambda learners: np.concatenate(
+        [np.reshape(part, (part.shape[0], -1)) for part in learners.parameters.trainable], axis=1
+    )
+    old, new = flat(before), flat(after)
+    return float(np.mean(np.linalg.norm(new - old, axis=1) / (1 + np.linalg.norm(old, axis=1))))
+
+
+def has_data(trainer: MetaTrainer) -> tuple[bool, bool]:
+    """Returns whether support and query are examples with targets, as no hook of a subclass makes something else."""
+    of = type(trainer)
+    return of.support is MetaTrainer.support, of.compute_task_loss is MetaTrainer.compute_task_loss
+
+
+def constant_targets(twin: Twin) -> tuple[str, ...]:
+    """Returns the parts of the batch, "support" or "query", in which each task has one target alone."""
+    found = []
+    for part, is_data in zip(("support", "query"), has_data(twin.trainer)):
+        y = keras.utils.unpack_x_y_sample_weight(twin.batch[part])[1] if is_data else None
+        heads = [np.asarray(head) for head in tf.nest.flatten(y) if tf.is_tensor(head)]
+        heads = [head for head in heads if head.size and head.shape[1] > 1]
+        if heads and all((head == head[:, :1]).all() for head in heads):
+            found.append(part)
+    return tuple(found)
+
+
+def check_query(twin: Twin) -> QueryCheck | None:
+    """Trains learners on the support by the task loss itself, and compares their loss on both parts.
+
+    Returns `None` where support or query are made by hooks, or the task loss does not take the targets of the support.
+    """
+    if has_data(twin.trainer) != (True, True):
+        return None
+    support, query = ([keras.utils.unpack_x_y_sample_weight(twin.batch[part])[1]] for part in ("support", "query"))
+    shapes = lambda part: [head.shape[2:] for head in tf.nest.flatten(part) if tf.is_tensor(head)]
+    if not shapes(support) or shapes(support) != shapes(query):
+        return None
+    loop = InnerLoop(twin.trainer.learner, twin.trainer.task_loss, keras.optimizers.Adam(FIT_RATE))
+    start = loop.start(twin.learners.age.shape[0], twin.learners.parameters)
+    num_tasks = start.age.shape[0]
+    roll = lambda shift: tf.nest.map_structure(lambda rows: tf.roll(rows, -shift, axis=0), twin.batch["query"])
+    score = lambda learners, examples: loop.evaluate(loop.loss, learners.parameters, examples)
+
+    def fit() -> Any:
+        after = loop.run(start, twin.support(start), FIT_STEPS)
+        of_support = [tf.reduce_mean(score(learners, twin.batch["support"])) for learners in (start, after)]
+        own = tf.reduce_mean(score(start, twin.batch["query"]))
+        return of_support, own, tf.stack([score(after, roll(shift)) for shift in range(num_tasks)])
+
+    of_support, before, after = run_once(fit)
+    after = np.asarray(after)  # [shift, N]: the loss on the query of the task so many places on
+    misplaced = float(np.mean(after[1:].min(axis=0) < after[0] / 2)) if num_tasks > 1 else 0.0
+    pairs = [(float(of_support[0]), float(of_support[1])), (float(before), float(after[0].mean()))]
+    return QueryCheck(pairs[0], pairs[1], misplaced)
