@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ml3_tf.diagnosis import _measure as measure
 from ml3_tf.diagnosis._findings import find
 from ml3_tf.diagnosis._layers import check_layers
 from ml3_tf.diagnosis._records import NOT_CHECKED, Diagnosis
-from ml3_tf.diagnosis._twin import FLOAT64, Twin, in_float64, make_twin, same_random_state
+from ml3_tf.diagnosis._twin import FLOAT64, Twin, in_float64, make_twin, same_random_state, without_warnings_of_tracing
 from ml3_tf.inner_loop import count_tasks
 from ml3_tf.meta_trainer import MetaTrainer
 
@@ -38,31 +39,40 @@ def diagnose(trainer: Any, batch: Batch, *, num_tasks: int = 8, num_directions: 
     batch = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
     count = min(num_tasks, count_tasks(batch))
     batch = tf.nest.map_structure(lambda rows: rows[:count], batch)
-    with same_random_state():
-        try:
-            with in_float64():
+    with same_random_state(), without_warnings_of_tracing():
+        error = None
+        with in_float64():
+            try:
                 twin = make_twin(trainer, batch, seed=seed, dtype=FLOAT64)
-                _try(twin)
-                return _diagnose(trainer, twin, num_directions=num_directions)
-        except Exception as error:  # whatever layers, hooks and losses raise that do not know float64
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-        twin = make_twin(trainer, batch, seed=seed, dtype=None)
+                gradients = measure.meta_gradients(twin)
+            except Exception as raised:  # whatever layers, hooks and losses raise that do not know float64
+                error = raised
+            else:
+                return _diagnose(trainer, twin, gradients, num_directions=num_directions)
         note = (
             "This trainer does not run in float64, so nothing was compared with finite differences, and layers were "
-            f"not checked. Reason: {reason}. Write constants of hooks and layers in the dtype of their inputs."
+            "not checked. Write constants of hooks and layers in the dtype of their inputs. The error: "
+            f"{type(error).__name__}: {_first_line(error)}"
         )
-        return _diagnose(trainer, twin, num_directions=num_directions, notes=(note,))
+        twin = make_twin(trainer, batch, seed=seed, dtype=None)
+        return _diagnose(trainer, twin, measure.meta_gradients(twin), num_directions=num_directions, notes=(note,))
 
 
-def _try(twin: Twin) -> None:
-    """Traces a step and a score, which raise where something keeps to another dtype."""
-    score = tf.function(lambda: twin.score(twin.run(twin.learners, 1)), autograph=False)
-    score.get_concrete_function()
+def _first_line(error: Exception | None) -> str:
+    """Returns the line of an error that names a dtype, or else the first; Keras wraps it in others, in color."""
+    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
+    return next((line for line in lines if "float" in line), lines[0] if lines else "")[:200]
 
 
-def _diagnose(trainer: MetaTrainer, twin: Twin, *, num_directions: int, notes: tuple[str, ...] = ()) -> Diagnosis:
+def _diagnose(
+    trainer: MetaTrainer,
+    twin: Twin,
+    gradients: dict[int, measure.Gradients],
+    *,
+    num_directions: int,
+    notes: tuple[str, ...] = (),
+) -> Diagnosis:
     is_precise = not notes
-    gradients = measure.meta_gradients(twin)
     cuts = measure.known_cuts(twin)
     num_steps = 1 if cuts else max(count for count in gradients if count <= MAX_CHECKED_STEPS)
     checks = is_precise and not trainer.inner_loop.optimizer.stops_scale
@@ -108,8 +118,8 @@ def _notes(trainer: MetaTrainer, variables: Any, cuts: list[str], *, num_steps: 
         )
     if cuts:
         notes.append(
-            f"Between steps the meta-gradient is cut on purpose: {'; '.join(cuts)}. So finite differences were "
-            "compared through one step."
+            f"Between steps the meta-gradient is cut on purpose: {'; '.join(cuts)}. Finite differences can be "
+            "compared through one step alone."
         )
     elif num_steps < trainer.unroll:
         notes.append(f"Finite differences were compared through {num_steps} of {trainer.unroll:,} steps.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ml3_tf.diagnosis._records import NOT_CHECKED, Diagnosis, Finding
 
 HARDLY = 1e-6  # learners move less, and the meta-loss changes their task loss by less: shares of their sizes
-EXPLODES = 100.0  # times the norm through one step, beside the number of steps, which it grows by anyway
+EXPLODES = 100.0  # times the norm per step
 WORSE = 2.0  # times the task loss at the end of a life
 LEARNED = 0.9  # of the task loss at the start: learners that come below have learned something
 FITTED = 0.5  # of the task loss on the support: learners that come below have fitted it
@@ -100,10 +100,11 @@ def _motion(measured: Diagnosis) -> Iterator[Finding]:
 
 def _explosion(measured: Diagnosis) -> Iterator[Finding]:
     counts = list(measured.by_steps)
-    if counts and measured.growth / counts[-1] > EXPLODES:
+    if measured.growth > EXPLODES:
         yield Finding(
             "The meta-gradient explodes with the number of steps.",
-            f"Through {counts[-1]:,} steps its norm is {measured.growth:.1e} times that through one.",
+            f"Its norm is {measured.by_steps[counts[0]]:.1e} through {counts[0]:,} step(s), and "
+            f"{measured.by_steps[counts[-1]]:.1e} through {counts[-1]:,}.",
             "Lower the inner learning rate, or let the gradient flow through fewer steps (`unroll`). For long lives "
             "use `lives`, or estimate it by `EvolutionStrategies`. The outer optimizer's `global_clipnorm` bounds the "
             "harm.",

@@ -41,7 +41,7 @@ def check_layers(twin: Twin, model_of_trainer: keras.Model) -> tuple[LayerCheck,
     """
     learners, trainer = twin.learners, twin.trainer
     model, loss = trainer.learner.model, trainer.meta_loss
-    examples = run_once(lambda: twin.support(learners)(learners.parameters, 0))
+    examples = run_once(lambda: twin.support(learners, twin.batch)(learners.parameters, 0))
     x, y, weights = keras.utils.unpack_x_y_sample_weight(examples)
     calls: list[list[Call]] = []
     for n in range(learners.age.shape[0]):

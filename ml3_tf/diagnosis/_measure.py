@@ -26,11 +26,21 @@ Gradients = list[tf.Tensor | None]
 
 def meta_gradients(twin: Twin) -> dict[int, Gradients]:
     """Returns the meta-gradient of each variable of the meta-loss by the number of steps that it flows through."""
-    unroll, found = twin.trainer.unroll, {}
-    for num_steps in [*(count for count in COUNTS if count < unroll), unroll]:
-        gradients = run_once(lambda n=num_steps: twin.trainer.meta_gradient(twin.learners, twin.batch, num_steps=n)[0])
-        found[num_steps] = gradients[: len(twin.trainer.meta_loss.trainable_variables)]
-    return found
+    unroll = twin.trainer.unroll
+    return {count: _meta_gradient(twin, count) for count in [*(n for n in COUNTS if n < unroll), unroll]}
+
+
+def _meta_gradient(twin: Twin, num_steps: int) -> Gradients:
+    is_there: list[bool] = []
+
+    def differentiate(learners: LearnerState, batch: Any) -> Any:
+        gradients = twin.trainer.meta_gradient(learners, batch, num_steps=num_steps)[0]
+        gradients = gradients[: len(twin.trainer.meta_loss.trainable_variables)]
+        is_there[:] = [gradient is not None for gradient in gradients]
+        return [tf.zeros([1]), *(gradient[tf.newaxis] for gradient in gradients if gradient is not None)]
+
+    shares = iter(twin.compile(differentiate)(twin.learners, twin.batch)[1:])
+    return [tf.reduce_mean(next(shares), axis=0) if known else None for known in is_there]
 
 
 def norm(gradients: Sequence[tf.Tensor | None]) -> float:
@@ -59,8 +69,8 @@ def check_variables(
         num_directions: Number of random directions for each variable.
     """
     variables = twin.trainer.meta_loss.trainable_variables
-    run = tf.function(lambda: twin.score(twin.run(twin.learners, num_steps)), autograph=False)
-    total = run.get_concrete_function()
+    run = twin.compile(lambda learners, batch: twin.scores(twin.run(learners, batch, num_steps), batch))
+    total = lambda: tf.reduce_mean(run(twin.learners, twin.batch))
     draw = np.random.default_rng(0)
     rows = []
     for i, (name, variable) in enumerate(zip(names, variables, strict=True)):
@@ -78,7 +88,8 @@ def _direction(draw: np.random.Generator, gradient: tf.Tensor | None, variable: 
     way = draw.normal(size=variable.shape)
     way = way / np.linalg.norm(way)
     if gradient is not None and 0 < (length := norm([gradient])) < math.inf:
-        way = way + np.asarray(gradient) / length
+        uphill = np.asarray(gradient) / length
+        way = way * (1.0 if np.sum(way * uphill) >= 0 else -1.0) + uphill
     return way / np.linalg.norm(way)
 
 
@@ -115,9 +126,9 @@ def known_cuts(twin: Twin) -> list[str]:
     def differentiate() -> Any:
         with tf.GradientTape() as tape:
             tape.watch(theta)
-            examples = twin.support(learners)(learners.parameters, 0)
+            examples = twin.support(learners, twin.batch)(learners.parameters, 0)
         given = [value for value in tf.nest.flatten(examples) if tf.is_tensor(value) and value.dtype.is_floating]
-        return tape.gradient(given, theta), examples, twin.support(learners)(moved, 0)
+        return tape.gradient(given, theta), examples, twin.support(learners, twin.batch)(moved, 0)
 
     gradients, examples, others = run_once(differentiate)
     pairs = zip(tf.nest.flatten(examples), tf.nest.flatten(others), strict=True)
@@ -132,14 +143,14 @@ def drift(twin: Twin, life: int) -> tuple[dict[int, float], LearnerState]:
     """Trains learners for up to ten lives: their mean task loss by steps, and the learners after the unroll."""
     unroll = twin.trainer.unroll
     ages = {0, unroll, life, *(factor * life for factor in (3, 10) if factor * life <= MAX_DRIFT_STEPS)}
-    take = tf.function(lambda learners, count: twin.run(learners, count), autograph=False)
-    score = tf.function(lambda learners: tf.reduce_mean(twin.task_losses(learners)), autograph=False)
+    take = twin.compile(lambda learners, batch, count: twin.run(learners, batch, count[0]))
+    score = twin.compile(twin.task_losses)
     age, learners, losses, after_unroll = 0, twin.learners, {}, twin.learners
     for target in sorted(ages):
-        learners = take(learners, tf.constant(target - age))
+        learners = take(learners, twin.batch, tf.fill(learners.age.shape, target - age))
         age = target
         if age != unroll or age == life:
-            losses[age] = float(score(learners))
+            losses[age] = float(np.mean(score(learners, twin.batch)))
         if age == unroll:
             after_unroll = learners
     return losses, after_unroll
@@ -184,19 +195,14 @@ def check_query(twin: Twin) -> QueryCheck | None:
     if not shapes(support) or shapes(support) != shapes(query):
         return None
     loop = InnerLoop(twin.trainer.learner, twin.trainer.task_loss, keras.optimizers.Adam(FIT_RATE))
-    start = loop.start(twin.learners.age.shape[0], twin.learners.parameters)
-    num_tasks = start.age.shape[0]
-    roll = lambda shift: tf.nest.map_structure(lambda rows: tf.roll(rows, -shift, axis=0), twin.batch["query"])
-    score = lambda learners, examples: loop.evaluate(loop.loss, learners.parameters, examples)
-
-    def fit() -> Any:
-        after = loop.run(start, twin.support(start), FIT_STEPS)
-        of_support = [tf.reduce_mean(score(learners, twin.batch["support"])) for learners in (start, after)]
-        own = tf.reduce_mean(score(start, twin.batch["query"]))
-        return of_support, own, tf.stack([score(after, roll(shift)) for shift in range(num_tasks)])
-
-    of_support, before, after = run_once(fit)
-    after = np.asarray(after)  # [shift, N]: the loss on the query of the task so many places on
-    misplaced = float(np.mean(after[1:].min(axis=0) < after[0] / 2)) if num_tasks > 1 else 0.0
-    pairs = [(float(of_support[0]), float(of_support[1])), (float(before), float(after[0].mean()))]
-    return QueryCheck(pairs[0], pairs[1], misplaced)
+    num_tasks = twin.learners.age.shape[0]
+    start = loop.start(num_tasks, twin.learners.parameters)
+    fit = twin.compile(lambda learners, batch: loop.run(learners, twin.support(learners, batch), FIT_STEPS))
+    score = twin.compile(lambda learners, examples: loop.evaluate(loop.loss, learners.parameters, examples))
+    after, query = fit(start, twin.batch), twin.batch["query"]
+    roll = lambda shift: tf.nest.map_structure(lambda rows: tf.roll(rows, -shift, axis=0), query)
+    of_support = [float(np.mean(score(learners, twin.batch["support"]))) for learners in (start, after)]
+    own, *others = [np.asarray(score(after, roll(shift))) for shift in range(num_tasks)]
+    misplaced = float(np.mean(np.min(others, axis=0) < own / 2)) if others else 0.0
+    before = float(np.mean(score(start, query)))
+    return QueryCheck((of_support[0], of_support[1]), (before, float(own.mean())), misplaced)

@@ -129,9 +129,14 @@ class Diagnosis:
 
     @property
     def growth(self) -> float:
-        """The norm of the meta-gradient through the whole unroll, over that through one step."""
-        norms = list(self.by_steps.values())
-        return norms[-1] / norms[0] if norms and norms[0] else math.nan
+        """How the meta-gradient grows beyond the number of steps: its norm per step, over that through the first few.
+
+        1 is as it should be: each step adds its part. The first step alone is no measure for Adam, which then has
+        nothing but the sign of a gradient.
+        """
+        counts = list(self.by_steps)
+        first = [self.by_steps[count] / count for count in counts if count <= max(2.0, math.sqrt(counts[-1]))]
+        return self.by_steps[counts[-1]] / counts[-1] / max(first) if counts and max(first) > 0 else math.nan
 
     def __str__(self) -> str:
         variables = [(v.name, _shape(v.shape), _number(v.norm), _number(v.error), v.verdict) for v in self.variables]

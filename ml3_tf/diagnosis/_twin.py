@@ -40,22 +40,25 @@ class Twin:
     batch: Any
     dtype: str
 
-    def support(self, learners: LearnerState) -> Callable[[Parameters, Any], Any]:
+    def support(self, learners: LearnerState, batch: Any) -> Callable[[Parameters, Any], Any]:
         """Returns the function of parameters and step that gives the examples to train on."""
-        return lambda parameters, i: self.trainer.support(parameters, at_step(self.batch, learners.age, i))
+        return lambda parameters, i: self.trainer.support(parameters, at_step(batch, learners.age, i))
 
-    def task_losses(self, learners: LearnerState) -> tf.Tensor:
+    def task_losses(self, learners: LearnerState, batch: Any) -> tf.Tensor:
         """Returns the task loss of each task, `[N]`, without shaping."""
-        return self.trainer.compute_task_loss(learners.parameters, self.batch)
+        return self.trainer.compute_task_loss(learners.parameters, batch)
 
-    def score(self, learners: LearnerState) -> tf.Tensor:
-        """Returns the mean task loss, shaped by eq. 9: a scalar."""
-        shaped = self.trainer.shape_loss(self.task_losses(learners), learners.parameters, self.batch)
-        return tf.reduce_mean(shaped)
+    def scores(self, learners: LearnerState, batch: Any) -> tf.Tensor:
+        """Returns the task loss of each task, shaped by eq. 9: `[N]`."""
+        return self.trainer.shape_loss(self.task_losses(learners, batch), learners.parameters, batch)
 
-    def run(self, learners: LearnerState, num_steps: Any) -> LearnerState:
+    def run(self, learners: LearnerState, batch: Any, num_steps: Any) -> LearnerState:
         """Trains learners by the learned loss for `num_steps` steps, an integer or a tensor."""
-        return self.trainer.inner_loop.run(learners, self.support(learners), num_steps)
+        return self.trainer.inner_loop.run(learners, self.support(learners, batch), num_steps)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles a function of structures `[N, ...]`: a learner that is not vectorized lies in a graph once."""
+        return self.trainer.inner_loop.compile(function, jit_compile=False)
 
 
 def make_twin(trainer: MetaTrainer, batch: Any, *, seed: int, dtype: str | None) -> Twin:
@@ -98,8 +101,20 @@ def make_twin(trainer: MetaTrainer, batch: Any, *, seed: int, dtype: str | None)
 
 
 def run_once(function: Callable[[], Any]) -> Any:
-    """Runs a function as a graph, without TensorFlow's warning of functions that are traced for one call."""
-    return tf.function(function, autograph=False).get_concrete_function()()
+    """Runs a function as a graph."""
+    return tf.function(function, autograph=False)()
+
+
+@contextlib.contextmanager
+def without_warnings_of_tracing() -> Iterator[None]:
+    """Silences TensorFlow's warning that functions are traced often: each is here for a few calls."""
+    logger = tf.get_logger()
+    is_of_something_else = lambda record: "retracing" not in str(record.msg)
+    logger.addFilter(is_of_something_else)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_something_else)
 
 
 @contextlib.contextmanager
