@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ml3_tf.arguments import Batch, check_counts
 from ml3_tf.diagnosis import _measure as measure
-from ml3_tf.diagnosis._findings import find
+from ml3_tf.diagnosis._findings import EXPLODES, find
 from ml3_tf.diagnosis._layers import check_layers
 from ml3_tf.diagnosis._records import NOT_CHECKED, Diagnosis
 from ml3_tf.diagnosis._twin import FLOAT64, Twin, in_float64, make_twin, same_random_state, without_warnings_of_tracing
@@ -74,7 +74,7 @@ def _diagnose(
 ) -> Diagnosis:
     is_precise = not notes
     cuts = measure.known_cuts(twin)
-    num_steps = 1 if cuts else max(count for count in gradients if count <= MAX_CHECKED_STEPS)
+    num_steps = 1 if cuts else _choose_steps({count: measure.norm(values) for count, values in gradients.items()})
     checks = is_precise and not trainer.inner_loop.optimizer.stops_scale
     unrolled = gradients[trainer.unroll]
     variables = measure.check_variables(
@@ -107,6 +107,17 @@ def _diagnose(
     if layers:
         measured = dataclasses.replace(measured, notes=(*measured.notes, f"Not checked by themselves: {layers}."))
     return dataclasses.replace(measured, findings=find(measured))
+
+
+def _choose_steps(norms: dict[int, float]) -> int:
+    """Returns the number of steps to compare finite differences through: few, and none that explode."""
+    counts = list(norms)
+    shown = [counts[0]]
+    for count in counts[1:]:
+        if count > MAX_CHECKED_STEPS or not norms[count] / count < EXPLODES * norms[counts[0]] / counts[0]:
+            break
+        shown.append(count)
+    return shown[-1]
 
 
 def _notes(trainer: MetaTrainer, variables: Any, cuts: list[str], *, num_steps: int, checks: bool) -> list[str]:

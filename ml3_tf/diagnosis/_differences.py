@@ -10,7 +10,7 @@ Verdict: TypeAlias = Literal["agrees", "differs", "zero", "unsettled"]
 STEPS = 1e-4, 1e-5, 1e-6, 1e-7  # tried in this order, until one agrees
 RIGHT = 1e-4  # a relative error up to this; smooth functions in float64 come below 1e-6
 ROUNDING = 1e-14  # of float64, after many sums
-SETTLED = 0.1  # two steps whose differences are so much nearer to each other than to the derivative settle it
+SETTLED = 0.1  # two steps settle it whose differences are apart by less, as a share of them and of the error
 
 
 class Comparison(NamedTuple):
@@ -63,8 +63,8 @@ def compare(claimed: np.ndarray | float, difference: Callable[[float], np.ndarra
         seen.append((found, distance, largest, rounding))
     if seen and all(largest <= rounding for _, _, largest, rounding in seen[:1]):
         return Comparison("zero", 0.0, 0.0)
-    for (first, distance, largest, _), (second, *_) in zip(seen, seen[1:]):
-        if length(first - second) <= SETTLED * distance:
+    for (first, distance, largest, _), (second, *_, rounding) in zip(seen, seen[1:]):
+        if length(first - second) <= SETTLED * min(distance, max(length(first), length(second))) + rounding:
             return Comparison("differs", distance / largest, length(first))
     return Comparison("unsettled", float("nan"), float("nan"))
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from ml3_tf.diagnosis import Diagnosis
 from ml3_tf.inspection.style import TEXT_SIZE, style_axes
@@ -68,6 +69,9 @@ def _draw_norms(diagnosis: Diagnosis, ax: Axes) -> None:
     rows = diagnosis.variables[:MAX_ROWS]
     colors = [_color(row.verdict) for row in rows]
     _draw_bars(ax, [row.name for row in rows], [row.norm for row in rows], colors)
+    logarithms = [math.log10(row.norm) for row in rows if 0 < row.norm < math.inf] or [0.0]
+    ax.set_xlim(10.0 ** math.floor(min(logarithms) - 0.5), 10.0 ** math.ceil(max(logarithms) + 0.1))  # decades
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(title="(a) the meta-gradient of each variable", xlabel="norm")
 
 
