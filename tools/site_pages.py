@@ -20,7 +20,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-WINGS = ("", ".datasets", ".rl", ".envs", ".baselines", ".inspection", ".saving", ".serving")
+WINGS = ("", ".datasets", ".diagnosis", ".rl", ".envs", ".baselines", ".inspection", ".saving", ".serving")
 MOVED = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
