@@ -138,12 +138,12 @@ def test_a_gradient_that_a_hook_cuts_is_found():
 
 
 def snapshot(trainer):
-    state = tf.nest.flatten({k: v for k, v in trainer.training_state.items() if k not in ("kept",)})
+    state = tf.nest.flatten(trainer.training_state)
     model = trainer.learner.model.variables
     return [np.asarray(v).copy() for v in [*state, *model, *trainer.optimizer.variables]]
 
 
-@pytest.mark.parametrize("start", ["fresh", "learned"])
+@pytest.mark.parametrize("start", ["fresh", pytest.param("learned", marks=pytest.mark.long)])
 def test_the_trainer_stays_as_it_is(start):
     def make():
         trainer = make_trainer(build_learner(lambda: layers.Dropout(0.2)), start=start)
@@ -165,6 +165,7 @@ def test_the_trainer_stays_as_it_is(start):
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.long
 def test_it_says_the_same_twice():
     trainer = make_trainer()
     first, second = (str(trainer.diagnose(batch(), num_directions=1, seed=3)) for _ in range(2))
