@@ -19,6 +19,7 @@ from ml3_tf.meta_loss import LearnedRate, LossPerHead, MetaLoss, TrainingFacts, 
 if TYPE_CHECKING:
     from ml3_tf.arguments import LossInputs
     from ml3_tf.datasets import sine_tasks
+    from ml3_tf.diagnosis import Diagnosis
     from ml3_tf.inner_optimizer import StopScaleGradient
     from ml3_tf.learner import Learner, Parameters
     from ml3_tf.meta_testing import meta_test
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptLoss",
     "Checkpoint",
+    "Diagnosis",
     "EvolutionStrategies",
     "LearnedRate",
     "Learner",
@@ -52,6 +54,7 @@ __all__ = [
 _MODULES = {
     "AdaptLoss": "outer_loop",
     "Checkpoint": "outer_loop",
+    "Diagnosis": "diagnosis",
     "EvolutionStrategies": "outer_loop",
     "Learner": "learner",
     "LossInputs": "arguments",

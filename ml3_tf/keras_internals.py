@@ -179,3 +179,26 @@ def get_producer(tensor: Any) -> tuple[Any, list[Any]]:
 def get_loss_function(loss: Any) -> tuple[Any, dict[str, Any]]:
     """Returns the function of a Keras loss and the arguments it passes on; `get_config` of some leaves them out."""
     return getattr(loss, "fn", loss), dict(getattr(loss, "_fn_kwargs", {}))
+
+
+def with_compute_dtype(loss: Any, dtype: str) -> Any:
+    """Returns a `keras.losses.Loss` after it was made to compute in another dtype. A `MetaLoss` has weights, too."""
+    loss._dtype_policy = keras.dtype_policies.get(dtype)
+    loss._dtype = dtype
+    return loss
+
+
+@contextlib.contextmanager
+def same_global_seeds() -> Iterator[None]:
+    """Gives the generator that Keras draws from, where no seed is given, back the state that it had."""
+    from keras.src.backend.common import global_state
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+    generator: Any = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    state = None if generator is None else keras.ops.copy(generator.state.value)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
+        if generator is not None:
+            generator.state.assign(state)

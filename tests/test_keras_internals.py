@@ -57,3 +57,29 @@ def test_a_loss_knows_its_function_and_arguments():
     loss = keras.losses.Huber(delta=0.5)
     assert keras_internals.get_loss_function(loss) == (keras.losses.huber, {"delta": 0.5}), VERSION
     assert keras_internals.get_loss_function(keras.losses.huber) == (keras.losses.huber, {}), VERSION
+
+
+def test_a_loss_computes_in_another_dtype():
+    loss = keras_internals.with_compute_dtype(keras.losses.MeanSquaredError(), "float64")
+    value = loss(np.array([[1 / 3]]), np.array([[0.0]]))
+    assert loss.dtype == "float64" and value.dtype == "float64", VERSION
+    assert float(value) == (1 / 3) ** 2, VERSION
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_global_seeds_go_on_where_they_were(is_there):
+    from keras.src.backend.common import global_state
+
+    if is_there:
+        keras.utils.set_random_seed(0)
+        keras.random.normal(())
+    else:
+        global_state.set_global_attribute("global_seed_generator", None)
+    before = global_state.get_global_attribute("global_seed_generator")
+    state = None if before is None else np.asarray(before.state).copy()
+    with keras_internals.same_global_seeds():
+        keras.random.normal(())
+        assert global_state.get_global_attribute("global_seed_generator") is not None, VERSION
+    assert global_state.get_global_attribute("global_seed_generator") is before, VERSION
+    if is_there:
+        np.testing.assert_array_equal(before.state, state, err_msg=VERSION)

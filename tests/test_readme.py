@@ -69,6 +69,16 @@ def test_the_guide_to_wrong_labels_learns_a_loss():
     assert history[1] < history[0]
 
 
+def test_the_guide_to_failures_shows_what_is_printed(capsys):
+    page = "docs/guides/when_it_fails.md"
+    [code] = blocks_of(page)
+    exec(code, {})
+    printed = " ".join(capsys.readouterr().out.split())
+    [shown] = re.findall(r"```text\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    for part in re.split(r"[\d.]+e-\d+", " ".join(shown.split())):  # the numbers hang on the draw
+        assert part in printed
+
+
 def test_the_guide_looks_inside_a_loss(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     [code] = blocks_of("docs/guides/look_inside.md")

@@ -1,4 +1,4 @@
-"""Figures of a learned loss and of how it was learned, and its gradient as a formula (`explain`).
+"""Figures of a learned loss, of how it was learned and of a diagnosis; and the gradient as a formula (`explain`).
 
 The functions whose names start with `plot_` need matplotlib, which is imported when you first ask for one of them. The
 others work without it.
@@ -14,6 +14,7 @@ from ml3_tf.inspection.style import LINE_STYLES, NAMED_COLORS, TEXT_SIZE, style_
 
 if TYPE_CHECKING:
     from ml3_tf.inspection.adaptation import plot_adaptation
+    from ml3_tf.inspection.diagnosis_figure import plot_diagnosis
     from ml3_tf.inspection.learning_curves import plot_learning_curve, plot_meta_learning, plot_sine_tasks
     from ml3_tf.inspection.loss_plots import plot_meta_loss
 
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate_on_plane",
     "explain",
     "plot_adaptation",
+    "plot_diagnosis",
     "plot_learning_curve",
     "plot_meta_learning",
     "plot_meta_loss",
@@ -34,6 +36,7 @@ __all__ = [
 
 _NEED_MATPLOTLIB = {
     "plot_adaptation": "adaptation",
+    "plot_diagnosis": "diagnosis_figure",
     "plot_learning_curve": "learning_curves",
     "plot_meta_learning": "learning_curves",
     "plot_meta_loss": "loss_plots",

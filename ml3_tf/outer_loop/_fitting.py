@@ -1,17 +1,23 @@
-"""`fit` and `evaluate` of trainers: they read datasets of tasks, and a run is guarded, saved and resumed."""
+"""`fit`, `evaluate` and `diagnose` of trainers: they read tasks, and a run is guarded, saved and resumed."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
+from ml3_tf.arguments import Batch
 from ml3_tf.meta_loss import MetaLoss, TrainingFacts
 from ml3_tf.outer_loop._checkpoint import Checkpoint, get_checkpoint
 from ml3_tf.outer_loop._checks import check_callbacks, check_length, warn_of_non_finite
 from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
 from ml3_tf.outer_loop._run import SavedRun
+
+if TYPE_CHECKING:
+    from ml3_tf.diagnosis import Diagnosis
 
 
 class FittedOnTasks(keras.Model):
@@ -135,6 +141,45 @@ class FittedOnTasks(keras.Model):
         results: Any = super().evaluate(x, y, steps=steps, **kwargs)
         warn_of_non_finite(results)
         return results
+
+    def diagnose(self, batch: Batch, *, num_tasks: int = 8, num_directions: int = 2, seed: int = 0) -> Diagnosis:
+        """Looks for faults that keep a meta-gradient from teaching anything, and says what to do about them.
+
+        A twin of the trainer, in float64, trains fresh learners on a batch. The meta-gradient of each variable of the
+        meta-loss is compared with finite differences, and so are the first and second derivatives of each layer. Then
+        it measures how the meta-gradient grows with the number of inner steps, how far learners move, where they drift
+        beyond their life, and whether the query belongs to the task of the support. It takes tens of seconds.
+
+        The trainer stays as it is, to the last bit, and so do the global random generators. Keras builds in float64
+        meanwhile: do not build models in other threads.
+
+        Args:
+            batch: A batch of tasks, as `fit` reads them: `next(iter(tasks))`.
+            num_tasks: Number of tasks to look at, the first of the batch.
+            num_directions: Number of random directions for each variable, along which finite differences are taken.
+            seed: Integer that determines the fresh learners.
+
+        Returns:
+            A `Diagnosis`: `print` it, or draw it by `ml3_tf.inspection.plot_diagnosis`. If something does not run in
+            float64, a note says so, and derivatives are not compared.
+
+        Raises:
+            ValueError: The trainer is not compiled, or it has an `estimator`, and so no meta-gradient.
+            NotImplementedError: A `ml3_tf.rl.ModelFreeTrainer`.
+
+        Example:
+
+        >>> import ml3_tf
+        >>> build = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        >>> trainer = ml3_tf.MetaTrainer(build, ml3_tf.MetaLoss.mlp((4,)))
+        >>> trainer.compile(inner_optimizer=keras.optimizers.SGD(0.01))
+        >>> diagnosis = trainer.diagnose(next(iter(ml3_tf.sine_tasks(num_tasks=2))))
+        >>> [variable.verdict for variable in diagnosis.variables]
+        ['agrees', 'agrees', 'agrees']
+        """
+        from ml3_tf.diagnosis import diagnose
+
+        return diagnose(self, batch, num_tasks=num_tasks, num_directions=num_directions, seed=seed)
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is not None and not force:
