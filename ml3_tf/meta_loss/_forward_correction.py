@@ -50,11 +50,9 @@ def compare_frequencies(y_true: Any, y_pred: Any, sample_weight: Any = None) -> 
     Source: Tanaka et al., "Joint Optimization Framework for Learning with Noisy Labels", CVPR 2018, eq. 8, where r is
     known beforehand.
     """
-    if sample_weight is None:
-        labels, predicted = (ops.mean(values, axis=-2) for values in (y_true, y_pred))
-    else:
-        weight = ops.expand_dims(sample_weight, -1)
-        total = ops.maximum(ops.sum(weight, axis=-2), keras.config.epsilon())
-        labels, predicted = (ops.sum(weight * values, axis=-2) / total for values in (y_true, y_pred))
-    log = lambda values: ops.log(ops.maximum(values, keras.config.epsilon()))
-    return ops.sum(labels * (log(labels) - log(predicted)), axis=-1, keepdims=True)
+    weight: Any = ops.ones_like(y_pred[..., :1]) if sample_weight is None else ops.expand_dims(sample_weight, -1)
+    total: Any = ops.maximum(ops.sum(weight, axis=-2), keras.config.epsilon())
+    labels, predicted = (ops.divide(ops.sum(weight * values, axis=-2), total) for values in (y_true, y_pred))
+    above_zero = lambda values: ops.maximum(values, keras.config.epsilon())
+    log_ratio: Any = ops.log(ops.divide(above_zero(labels), above_zero(predicted)))
+    return ops.sum(labels * log_ratio, axis=-1, keepdims=True)
