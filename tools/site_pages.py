@@ -22,7 +22,7 @@ from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
-WINGS = ("", ".datasets", ".diagnosis", ".rl", ".envs", ".baselines", ".inspection", ".saving", ".serving")
+WINGS = ("", ".datasets", ".diagnosis", ".rl", ".envs", ".baselines", ".inspection", ".commands", ".saving", ".serving")
 MOVED = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
