@@ -185,7 +185,7 @@ def test_an_asynchronous_vector_that_was_asked_for_tasks_is_closed():
     """The question ends its workers: without a word, the next rollout would fail for no visible reason."""
     env = gymnasium.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="async")
     sampler, noise = Sampler(columns, env, horizon=2, distribution=GaussianActions(1)), tf.zeros((2, 1, 2, 1))
-    with pytest.warns(UserWarning, match="Worker"), pytest.raises(ValueError, match="Use seeds as tasks"):
+    with pytest.warns(UserWarning, match="ERROR"), pytest.raises(ValueError, match="Use seeds as tasks"):
         sampler(None, as_tasks({"state": tf.zeros((2, 1, 2))}), noise)
     with pytest.raises(ValueError, match="`env` must be open.* Received: Pendulum-v1, closed"):
         sampler(None, as_tasks({"seed": [[1], [2]]}), noise)
