@@ -74,7 +74,7 @@ def test_it_solves_a_task():
 
 
 def test_it_balances_a_pole():
-    """By choices, in at most 12,000 environment steps of `CartPole-v1`: a random policy holds the pole for about 22 steps."""
+    """In at most 12,000 environment steps of `CartPole-v1`: a random policy holds the pole for about 22 steps."""
     env = gymnasium.make_vec("CartPole-v1", num_envs=10, vectorization_mode="sync")
     settings = PPOSettings(
         num_updates=12, horizon=100, batch_size=100, epochs=6, optimizer=keras.optimizers.Adam(0.01), bootstrap=False
