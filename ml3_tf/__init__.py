@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ml3_tf.outer_loop import AdaptLoss, Checkpoint, EvolutionStrategies, TaskLoss
     from ml3_tf.saving import list_meta_losses, load_meta_loss
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AdaptLoss",
     "Checkpoint",

@@ -16,7 +16,7 @@ from ml3_tf.saving import _manifest
 # The files whose tests take longest, the longest first: with one file to a worker, none of them is left for the end.
 LONGEST_FIRST = (
     *("by_xla", "in_graphs"),
-    *("recipes/", "examples/", "test_inner_loop", "rl/", "baselines/", "test_meta_trainer", "saving/"),
+    *("recipes/", "examples/", "diagnosis/", "test_inner_loop", "rl/", "baselines/", "test_meta_trainer", "saving/"),
 )
 SERVED_FEATURES = {"y_pred": 2, "state": 3}
 

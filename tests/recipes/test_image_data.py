@@ -80,3 +80,12 @@ def test_what_a_package_itself_lacks_is_not_hidden(monkeypatch):
     monkeypatch.setattr(data_packages.importlib, "import_module", import_module)
     with pytest.raises(ModuleNotFoundError, match="No module named 'pandas'"):
         data_packages.import_data_package("mlxtend.data", "mlxtend")
+
+
+def test_an_overlaid_image_is_mostly_its_own_and_partly_of_the_class_beside_it():
+    images = image_data.Images(np.eye(10, dtype="float32")[np.arange(40) % 10].reshape(40, 1, 10), np.arange(40) % 10)
+    laid = image_data.overlay(images, seed=1)
+    np.testing.assert_array_equal(laid.y, images.y)
+    own = laid.x[np.arange(40), 0, images.y]
+    np.testing.assert_allclose(laid.x[np.arange(40), 0, images.y ^ 1], 1 - own, atol=1e-6)
+    assert 0.5 <= own.min() < 0.6 and 0.9 < own.max() <= 1

@@ -125,24 +125,30 @@ def test_the_best_fixed_loss_is_the_one_with_the_highest_mean():
     assert report.best_fixed(metrics, "mlp", "clean") == ("generalized", 1)
 
 
-def test_each_method_is_tuned_on_digits(monkeypatch, tmp_path, capsys):
+def test_each_method_is_tuned_on_both_kinds_of_digits(monkeypatch, tmp_path, capsys):
     """Of a grid of two rates, that with the higher score; here the score is the rate, or its negative."""
+    seen = []
 
     def train(run, network, data, noises, settings, seed):
         sign = -1 if run.callbacks else 1
         assert len(data.train.y) == 3500 and len(data.test.y) == 1000
+        seen.append(data.train.x)
         return {noise: {"test": [0.0, sign * run.rate]} for noise in noises}
 
     monkeypatch.setattr(noisy_labels, "train", train)
-    result = noisy_labels.tune("tuning", noisy_labels.Settings(rates=(1e-3, 1e-2)), tmp_path, 0)
-    assert [rate for rate, _ in result["tuned"]] == [1e-2] * 6 + [1e-3]
-    assert result["tuned"][2] == (1e-2, 0.5)
+    settings = noisy_labels.Settings(rates=(1e-3, 1e-2))
+    assert noisy_labels.tune("tuning_generalized", settings, tmp_path, 0)["tuned"] == (1e-2, 0.5)
+    assert not np.allclose(seen[0], seen[1]) and np.array_equal(seen[0], seen[2])
     assert "generalized: rate and parameter (0.01, 0.5), accuracy 0.010" in capsys.readouterr().out
+    tuned = noisy_labels.tune_all(settings, tmp_path, jobs=1).tuned
+    assert [rate for rate, _ in tuned] == [1e-2] * 6 + [1e-3] and tuned[2] == (1e-2, 0.5)
+    monkeypatch.setattr(noisy_labels, "train", None)  # what was found is kept
+    assert noisy_labels.tune_all(settings, tmp_path, jobs=1).tuned == tuned
 
 
 def test_settings_that_are_given_are_not_tuned(tmp_path):
     settings = dataclasses.replace(noisy_labels.Settings(), tuned=((1e-3, 0.5),) * len(noisy_labels.TUNED))
-    found = methods.runs(losses.build_forward(0.5, 1.0), settings, 0)
+    found = methods.runs(losses.build_forward(0.5, 1.0, 0.0), settings, 0)
     assert list(found) == list(report.LABELS)
     assert found["bootstrapping"].loss().beta == 0.5
     with pytest.raises(FileNotFoundError, match="--data-path"):
@@ -155,7 +161,7 @@ def test_the_pull_to_a_label_is_what_the_card_says():
     for probability in (0.1, 0.7):
         pull = figure.pull(keras.losses.CategoricalCrossentropy(), probability, "right labels")
         assert pull == pytest.approx((1 - probability) / 100, rel=1e-3)
-    counting = losses.build_forward(0.8, 5.0)
+    counting = losses.build_forward(0.8, 5.0, 0.0)
     right, pairs = (figure.pull(counting, 0.3, batch) for batch in ("right labels", "40 % the next class"))
     assert 0 < pairs < 0.7 * right
     assert len(figure.draw_loss(counting).axes[0].get_legend().get_texts()) == 5
