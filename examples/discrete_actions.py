@@ -3,7 +3,8 @@
 A cart is pushed to the left or to the right at each step, and has to keep its pole upright. The reward is 1 for each
 step until the pole falls or the cart leaves the track, for at most 100 steps. A task is the length of the pole; in the
 test they are longer than all that the loss was learned with, in 154,000 environment steps. There the loss sees the
-observations of a policy, the log-probabilities of its actions and the actions that it took, and no reward.
+observations of a policy, the log-probabilities of its actions and the actions that it took, and no reward. PPO has the
+best of seven rates from 1e-4 to 1e-1 on other poles.
 
 Command: python examples/discrete_actions.py
 Time: about a minute on two CPU cores.
@@ -15,9 +16,9 @@ action:
     learned loss     after   232 environment steps     84.9
     learned loss     after   681 environment steps    100.0
     PPO              after     0 environment steps     36.7
-    PPO              after   180 environment steps     37.0
-    PPO              after   372 environment steps     48.2
-    PPO              after  3745 environment steps     91.3
+    PPO              after   161 environment steps     28.8
+    PPO              after   359 environment steps     53.4
+    PPO              after  4072 environment steps     97.6
 """
 
 import gymnasium
@@ -42,7 +43,7 @@ INNER_STEPS = 10  # episodes in the life of a policy
 OUTER_STEPS = 15  # batches of new policies, with which the loss is learned
 INNER_RATE = 1e-2  # of the Adam that trains the policies
 PPO_UPDATES = 60
-PPO_RATE = 1e-2  # not tuned
+PPO_RATE = 1e-3  # the best of seven, on poles as in meta-training
 TRAIN_LENGTHS = 0.6, 1.4  # of the poles, m
 TEST_LENGTHS = 1.4, 2.0
 LOSS_INPUTS = ml3_tf.LossInputs(observation_and_action, {"log_probabilities": 2, "observation": 4, "action": 2})

@@ -46,13 +46,22 @@ def test_the_twenty_lines_run(tmp_path, monkeypatch):
     exec(BLOCKS[1].replace("epochs=100", "epochs=2, verbose=0"), names)
 
 
-def test_the_guide_makes_tasks_and_adapts_a_loss():
-    [of_tasks] = blocks_of("docs/guides/own_tables.md")
-    [of_one_data_set] = blocks_of("docs/guides/one_data_set.md")
+def test_the_guide_learns_a_loss_on_a_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [code, of_tasks] = blocks_of("docs/guides/own_tables.md")
+    assert "steps_per_epoch=50, epochs=4)" in code and len(code.splitlines()) <= 40
+    names = {}
+    exec(code.replace("steps_per_epoch=50, epochs=4)", "steps_per_epoch=2, verbose=0)"), names)
+    assert ml3_tf.load_meta_loss(tmp_path / "my_loss").base.name == "mean_squared_error"
     names = {}
     exec(of_tasks, names)
     assert tuple(next(iter(names["tasks"]))["minibatches"].shape) == (8, 40, 50)
-    exec(of_one_data_set, names)
+
+
+def test_the_guide_adapts_a_loss_to_one_data_set():
+    [code] = blocks_of("docs/guides/one_data_set.md")
+    names = {}
+    exec(code, names)
     scores = [snapshot["meta_loss"] for snapshot in names["adapt"].snapshots]
     assert scores[-1] < scores[0]
 
