@@ -44,8 +44,8 @@ class MetaLoss(keras.losses.Loss):
     **Sets.** A per-set loss is for tasks where one example says too little. `network` gives learned features of each
     example, their weighted mean over the set goes through `score_network`, and every example receives that one score;
     an example of weight zero leaves the set. The set is the second-to-last axis of `y_pred`: a batch in `fit`, the
-    examples of each task in meta-training (with `tf.distribute`, those of one replica). Train on sets like those of
-    meta-training, and let a server serve one request at a time: a batch of several would be one set.
+    examples of each task in meta-training. Train on sets like those of meta-training, and let a server serve one
+    request at a time: a batch of several would be one set.
 
     **Learned learning rate.** A learned loss may scale itself, and so the step of the learner. With
     `learning_rate=0.1` it is multiplied by a positive scalar that starts at 0.1 and is learned with the network. With

@@ -56,6 +56,17 @@ def warn_of_non_finite(results: Any) -> None:
         )
 
 
+def refuse_replicas() -> None:
+    """Raises `NotImplementedError` in the scope of a `tf.distribute.Strategy` of several replicas."""
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync > 1:
+        raise NotImplementedError(
+            "Meta-training runs on one device. Make the trainer outside of `strategy.scope()`, and give each seed or "
+            f"setting a process of its own. Received: {type(strategy).__name__} with "
+            f"{strategy.num_replicas_in_sync} replicas"
+        )
+
+
 def refuse_without_derivative(optimizer: InnerOptimizerLike) -> None:
     """Raises `ValueError` for an inner optimizer that no meta-gradient flows through."""
     if isinstance(optimizer, keras.optimizers.Lion) or optimizer == "lion":

@@ -17,7 +17,7 @@ from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import Sweep, complete_gradients
 from ml3_tf.meta_loss import LossPerHead, MetaLoss, TrainingFacts, get_loss
 from ml3_tf.outer_loop._callback_state import describe
-from ml3_tf.outer_loop._checks import refuse_without_derivative
+from ml3_tf.outer_loop._checks import refuse_replicas, refuse_without_derivative
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._fitting import FittedOnTasks
 from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
@@ -48,6 +48,7 @@ class OuterLoop(FittedOnTasks):
 
     Raises:
         ValueError: A learner without weights, or step counts that do not fit.
+        NotImplementedError: In the scope of a `tf.distribute.Strategy` of several replicas.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class OuterLoop(FittedOnTasks):
         seed: int | None,
         name: str | None,
     ) -> None:
+        refuse_replicas()
         super().__init__(name=name)
         self._names_of_keras = frozenset({*vars(self), "stop_training"})
         unroll = inner_steps if unroll is None else unroll

@@ -2,6 +2,7 @@
 cannot be differentiated."""
 
 import sys
+import types
 
 import keras
 import pytest
@@ -85,3 +86,19 @@ def test_other_callbacks_need_no_package():
 def test_a_callback_whose_package_is_there_is_taken(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", keras)  # any module that is there
     check_callbacks([keras.callbacks.TensorBoard("unused")])
+
+
+def test_several_replicas_are_refused(monkeypatch):
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    layers = keras.layers
+    with pytest.raises(
+        NotImplementedError, match="outside of `strategy.scope.*Received: SimpleNamespace with 2 replicas"
+    ):
+        MetaTrainer(lambda: keras.Sequential([keras.Input((1,)), layers.Dense(1)]), MetaLoss.mlp((3,)))
+
+
+def test_one_replica_is_taken():
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        trainer = MetaTrainer(lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]), MetaLoss.mlp((3,)))
+    assert trainer.inner_steps == 1
