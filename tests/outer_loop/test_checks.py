@@ -92,9 +92,7 @@ def test_several_replicas_are_refused(monkeypatch):
     strategy = types.SimpleNamespace(num_replicas_in_sync=2)
     monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
     layers = keras.layers
-    with pytest.raises(
-        NotImplementedError, match="outside of `strategy.scope.*Received: SimpleNamespace with 2 replicas"
-    ):
+    with pytest.raises(NotImplementedError, match="Received: SimpleNamespace with 2 replicas"):
         MetaTrainer(lambda: keras.Sequential([keras.Input((1,)), layers.Dense(1)]), MetaLoss.mlp((3,)))
 
 
