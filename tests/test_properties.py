@@ -45,7 +45,8 @@ def architectures(draw, modes=MODES):
         loss = MetaLoss.mlp(units, **arguments) if base is None else MetaLoss.around(base, units, **arguments)
         generator = np.random.default_rng(seed)
         for variable in loss.trainable_variables:
-            variable.assign(generator.uniform(-2, 2, variable.shape))
+            value = generator.uniform(-2, 2, variable.shape)
+            variable.assign(value if variable.constraint is None else variable.constraint(value))
         return loss
 
     return build

@@ -206,7 +206,7 @@ def _select(columns: np.ndarray, gradient: np.ndarray, max_terms: int) -> tuple[
         subset, residual = _best_subset(columns, gradient / np.sqrt(total), num_terms)
         if left - residual >= MIN_GAIN * (num_terms - len(chosen)) or residual <= EXACT_SHARE * left:
             chosen, left = subset, residual
-    coefficients = np.linalg.lstsq(columns[:, chosen], gradient)[0]
+    coefficients = np.linalg.lstsq(columns[:, chosen], gradient, rcond=None)[0]
     weight = np.abs(coefficients) * np.linalg.norm(columns[:, chosen], axis=0)
     order = np.argsort(-weight, kind="stable")
     return [chosen[i] for i in order], [float(coefficients[i]) for i in order], float(1 - left)

@@ -74,6 +74,7 @@ def test_global_generators_go_on_as_if_nothing_was_drawn():
 
 def test_only_warnings_of_tracing_are_silenced(caplog):
     logger = tf.get_logger()
+    caplog.set_level("WARNING", logger=logger.name)  # other tests leave it higher
     logger.addHandler(caplog.handler)
     with without_warnings_of_tracing():
         logger.warning("5 out of the last 5 calls triggered tf.function retracing.")
