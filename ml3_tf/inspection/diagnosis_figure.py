@@ -17,6 +17,7 @@ from ml3_tf.inspection.style import TEXT_SIZE, style_axes
 GOOD, BAD, UNKNOWN = "C0", "C3", "0.6"  # blue, red, gray
 RIGHT = 1e-4  # the largest relative error of a derivative that agrees
 SMALLEST = 1e-16  # an error of zero, on a logarithmic axis
+LARGEST = 1e60  # what explodes further ends here: the ends of an axis must be numbers, too
 MAX_ROWS = 16  # that one can read
 LONGEST_NAME = 28
 
@@ -69,7 +70,7 @@ def _draw_norms(diagnosis: Diagnosis, ax: Axes) -> None:
     rows = diagnosis.variables[:MAX_ROWS]
     colors = [_color(row.verdict) for row in rows]
     _draw_bars(ax, [row.name for row in rows], [row.norm for row in rows], colors)
-    logarithms = [math.log10(row.norm) for row in rows if 0 < row.norm < math.inf] or [0.0]
+    logarithms = [math.log10(row.norm) for row in rows if 0 < row.norm <= LARGEST] or [0.0]
     ax.set_xlim(10.0 ** math.floor(min(logarithms) - 0.5), 10.0 ** math.ceil(max(logarithms) + 0.1))  # decades
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(title="(a) the meta-gradient of each variable", xlabel="norm")
@@ -93,13 +94,13 @@ def _draw_errors(diagnosis: Diagnosis, ax: Axes) -> None:
 def _draw_bars(ax: Axes, names: Sequence[str], values: Sequence[float], colors: Sequence[str]) -> None:
     """Draws a bar for each name, the first on top; a value that is not known or not positive has none."""
     places = np.arange(len(names))[::-1]
-    drawn = [value if 0 < value < math.inf else math.nan for value in values]
+    drawn = [value if 0 < value <= LARGEST else math.nan for value in values]
     ax.set_xscale("log")
     ax.barh(places, drawn, color=colors, height=0.7)
     for place, value in zip(places, values):
-        if not 0 < value < math.inf:
+        if not 0 < value <= LARGEST:
             ax.annotate(
-                "0" if value == 0 else "not known" if math.isnan(value) else "not finite",
+                "0" if value == 0 else "not known" if math.isnan(value) else f"above {LARGEST:.0e}",
                 (0, place),
                 xycoords=("axes fraction", "data"),
                 xytext=(4, 0),
@@ -140,7 +141,7 @@ def _draw_drift(diagnosis: Diagnosis, ax: Axes) -> None:
 
 
 def _finite(values: Mapping[int, float]) -> tuple[list[int], list[float]]:
-    kept = {count: value for count, value in values.items() if math.isfinite(value)}
+    kept = {count: min(value, LARGEST) for count, value in values.items() if math.isfinite(value)}
     return list(kept), list(kept.values())
 
 

@@ -62,3 +62,16 @@ def test_a_healthy_one_says_so():
 def test_an_empty_one_is_refused():
     with pytest.raises(ValueError, match="has no variables"):
         plot_diagnosis(Diagnosis())
+
+
+def test_what_explodes_beyond_the_axis_is_drawn_at_its_end(tmp_path):
+    kernel = VariableCheck("kernel", (2, 4), 1e300, 1e250, "differs")
+    rate = VariableCheck("rate", (), math.inf, math.nan, "unsettled")
+    diagnosis = Diagnosis(
+        variables=(kernel, rate), by_steps={1: 0.1, 2: 1e200, 5: 1e308}, drift={0: 4.0, 5: 1e307}, inner_steps=5
+    )
+    figure = plot_diagnosis(diagnosis)
+    figure.savefig(tmp_path / "figure.png")
+    norms, _, steps, drift = figure.axes
+    assert [text.get_text() for text in norms.texts] == ["above 1e+60"] * 2
+    assert steps.lines[0].get_ydata().tolist() == [0.1, 1e60, 1e60] and drift.lines[0].get_ydata()[-1] == 1e60
