@@ -92,8 +92,10 @@ def overlay(images: Images, seed: int = 0) -> Images:
     Classes 0 and 1 are laid over one another, 2 and 3, and so on. An image keeps a share of 0.5 to 1 of itself.
     """
     generator = np.random.default_rng(seed)
-    others = [np.flatnonzero(images.y == label) for label in range(NUM_CLASSES)]
-    rows = np.array([generator.choice(others[label ^ 1]) for label in images.y])
+    of_class = [np.flatnonzero(images.y == label) for label in range(NUM_CLASSES)]
+    rows = np.empty_like(images.y)
+    for label, own in enumerate(of_class):
+        rows[own] = generator.choice(of_class[label ^ 1], len(own))
     share = generator.uniform(0.5, 1.0, (len(rows), 1, 1)).astype("float32")
     return Images(share * images.x + (1 - share) * images.x[rows], images.y)
 
