@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ml3_tf.arguments import LossInputs
     from ml3_tf.datasets import sine_tasks
     from ml3_tf.diagnosis import Diagnosis
+    from ml3_tf.hosts import join_hosts
     from ml3_tf.inner_optimizer import StopScaleGradient
     from ml3_tf.learner import Learner, Parameters
     from ml3_tf.meta_testing import meta_test
@@ -45,6 +46,7 @@ __all__ = [
     "TrainingFacts",
     "__version__",
     "check_use",
+    "join_hosts",
     "list_meta_losses",
     "load_meta_loss",
     "meta_test",
@@ -62,6 +64,7 @@ _MODULES = {
     "Parameters": "learner",
     "StopScaleGradient": "inner_optimizer",
     "TaskLoss": "outer_loop",
+    "join_hosts": "hosts",
     "list_meta_losses": "saving",
     "load_meta_loss": "saving",
     "meta_test": "meta_testing",

@@ -217,14 +217,14 @@ class InnerLoop:
         """Whether the steps of all tasks are one operation."""
         return self.learner.vectorized and self.optimizer.vectorized
 
-    def compile(self, function: Callable[..., Any], *, jit_compile: bool) -> Callable[..., Any]:
-        """Compiles a function of structures `[N, ...]` in shares, see `compile_in_shares`.
+    def compile(self, function: Callable[..., Any], *, jit_compile: bool, **replicas: Any) -> Callable[..., Any]:
+        """Compiles a function of structures `[N, ...]` in shares, see `compile_in_shares` for all arguments.
 
         XLA is left out for learners with a loop of TensorFlow: it would compile its second derivative anew at every
         step.
         """
         jit_compile = jit_compile and not self.learner.has_loop
-        return compile_in_shares(function, vectorized=self.vectorized, jit_compile=jit_compile)
+        return compile_in_shares(function, vectorized=self.vectorized, jit_compile=jit_compile, **replicas)
 
     def predict(self, parameters: Parameters, x: Any) -> tf.Tensor:
         """Returns predictions `[N, B, ...]` of learners that are not training."""

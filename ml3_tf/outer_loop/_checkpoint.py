@@ -135,18 +135,20 @@ class Record(tf.train.experimental.PythonState):
 
 
 class Store:
-    """The folder of a checkpoint, which one process has for itself.
+    """The folder of a checkpoint, which one process has for itself, but for hosts that only read it.
 
     Args:
         folder: The folder.
+        only_reads: Whether this is a host that saves nothing, since another one does.
 
     Raises:
         BlockingIOError: Another process has it.
         OSError: It cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, only_reads: bool = False) -> None:
         self.folder: Path = folder
+        self.only_reads: bool = only_reads
         self.record: Record = Record()
 
     @contextlib.contextmanager
@@ -154,6 +156,9 @@ class Store:
         """Holds the lock of the folder. It ends with the process, however that ends."""
         import fcntl  # not on Windows
 
+        if self.only_reads:
+            yield
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a+") as lock:
             try:

@@ -56,14 +56,14 @@ def warn_of_non_finite(results: Any) -> None:
         )
 
 
-def refuse_replicas() -> None:
-    """Raises `NotImplementedError` in the scope of a `tf.distribute.Strategy` of several replicas."""
+def refuse_scope() -> None:
+    """Raises `RuntimeError` in the scope of a `tf.distribute.Strategy` of several replicas."""
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync > 1:
-        raise NotImplementedError(
-            "Meta-training runs on one device. Make the trainer outside of `strategy.scope()`, and give each seed or "
-            f"setting a process of its own. Received: {type(strategy).__name__} with "
-            f"{strategy.num_replicas_in_sync} replicas"
+        raise RuntimeError(
+            "A trainer shares tasks among devices, not variables: make the meta-loss and the trainer outside of "
+            "`strategy.scope()`, and call `trainer.distribute(strategy)` before `compile`. Received: the scope of a "
+            f"{type(strategy).__name__} with {strategy.num_replicas_in_sync} replicas"
         )
 
 

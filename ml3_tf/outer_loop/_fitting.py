@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch
+from ml3_tf.inner_loop import Replicas
 from ml3_tf.meta_loss import MetaLoss, TrainingFacts
 from ml3_tf.outer_loop._checkpoint import Checkpoint, get_checkpoint
 from ml3_tf.outer_loop._checks import check_callbacks, check_length, warn_of_non_finite
@@ -28,11 +29,13 @@ class FittedOnTasks(keras.Model):
     """
 
     meta_loss: MetaLoss
+    read_variables: list[keras.Variable]
     _guard: FiniteGuard
     _norm_watch: NormWatch
     _motion_watch: MotionWatch
     _run: SavedRun | None = None  # while `fit` runs with a `Checkpoint`
     _is_validation: bool = False  # whether the evaluation that runs is that of `fit`
+    _replicas: Replicas | None = None
 
     @property
     def facts(self) -> TrainingFacts:
@@ -112,6 +115,10 @@ class FittedOnTasks(keras.Model):
                 verbose=verbose,
             )
 
+        if self._replicas is not None:
+            self._replicas.check_steps(self.steps_per_execution)
+            state = [*self.training_state.values(), [variable.value for variable in self.read_variables]]
+            self._replicas.agree([variable for part in state if isinstance(part, list) for variable in part])
         if checkpoint is None:
             history = run(callbacks, initial_epoch)
         else:
@@ -141,6 +148,39 @@ class FittedOnTasks(keras.Model):
         results: Any = super().evaluate(x, y, steps=steps, **kwargs)
         warn_of_non_finite(results)
         return results
+
+    def distribute(self, strategy: tf.distribute.Strategy) -> None:
+        """Shares the tasks of each step among the devices, or hosts, of a strategy. Call it before `compile`.
+
+        Each replica trains the learners of its rows of a batch, and what they give is joined: the result is that of one
+        device with the same batches, but for the order of sums. The trainer, its losses and models are made outside of
+        `strategy.scope()`, and stay ordinary Keras objects. Hosts run the same program with the same `tasks`, which
+        need a seed; the first one's state is taken by all, and it alone saves.
+
+        Args:
+            strategy: `tf.distribute.MirroredStrategy` for the GPUs of one host, `MultiWorkerMirroredStrategy` for more.
+
+        Raises:
+            ValueError: Another strategy; in `fit`: a batch whose number of tasks is no multiple of that of replicas.
+            RuntimeError: The trainer is compiled.
+
+        Example:
+
+        >>> import ml3_tf
+        >>> build = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        >>> trainer = ml3_tf.MetaTrainer(build, ml3_tf.MetaLoss.mlp((4,)))
+        >>> trainer.distribute(tf.distribute.MirroredStrategy())  # all GPUs
+        >>> trainer.compile(inner_optimizer=keras.optimizers.SGD(0.01))
+        >>> history = trainer.fit(ml3_tf.sine_tasks(num_tasks=8, seed=0), steps_per_epoch=1, verbose=0)
+        """
+        if self.compiled:
+            raise RuntimeError("A trainer compiles for its devices: call `distribute` before `compile`.")
+        self._replicas = Replicas(strategy)
+
+    @property
+    def is_first_host(self) -> bool:
+        """Whether this process is the only one of `distribute`, or the first, which saves for all."""
+        return self._replicas is None or self._replicas.host == 0
 
     def diagnose(self, batch: Batch, *, num_tasks: int = 8, num_directions: int = 2, seed: int = 0) -> Diagnosis:
         """Looks for faults that keep a meta-gradient from teaching anything, and says what to do about them.

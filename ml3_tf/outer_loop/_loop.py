@@ -17,7 +17,7 @@ from ml3_tf.learner import Learner, Parameters
 from ml3_tf.meta_gradient import Sweep, complete_gradients
 from ml3_tf.meta_loss import LossPerHead, MetaLoss, TrainingFacts, get_loss
 from ml3_tf.outer_loop._callback_state import describe
-from ml3_tf.outer_loop._checks import refuse_replicas, refuse_without_derivative
+from ml3_tf.outer_loop._checks import refuse_scope, refuse_without_derivative
 from ml3_tf.outer_loop._evolution import EvolutionStrategies
 from ml3_tf.outer_loop._fitting import FittedOnTasks
 from ml3_tf.outer_loop._guard import FiniteGuard, MotionWatch, NormWatch
@@ -48,7 +48,7 @@ class OuterLoop(FittedOnTasks):
 
     Raises:
         ValueError: A learner without weights, or step counts that do not fit.
-        NotImplementedError: In the scope of a `tf.distribute.Strategy` of several replicas.
+        RuntimeError: In the scope of a `tf.distribute.Strategy` of several replicas; see `distribute`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class OuterLoop(FittedOnTasks):
         seed: int | None,
         name: str | None,
     ) -> None:
-        refuse_replicas()
+        refuse_scope()
         super().__init__(name=name)
         self._names_of_keras = frozenset({*vars(self), "stop_training"})
         unroll = inner_steps if unroll is None else unroll
@@ -116,6 +116,12 @@ class OuterLoop(FittedOnTasks):
     @property
     def _start_variables(self) -> list[keras.Variable]:
         return self._learned_start.trainable_variables if hasattr(self, "_learned_start") else []
+
+    @property
+    def read_variables(self) -> list[keras.Variable]:
+        """All variables that learners and their steps read, which every device needs."""
+        start = self.start.variables if isinstance(self.start, keras.Model) else []
+        return [*(variable for layer in self.meta_loss.layers for variable in layer.weights), *start]
 
     def draw_learners(self, num_tasks: int, *, for_evaluation: bool = False) -> LearnerState:
         """Returns the `LearnerState` of N learners at their start."""
@@ -174,10 +180,11 @@ class OuterLoop(FittedOnTasks):
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._norm_mean = keras.metrics.Mean(name="meta_gradient_norm")
         as_it_is = lambda function: function
-        compile_in_shards = functools.partial(self.inner_loop.compile, jit_compile=jit_compile)
+        shared = {"replicas": self._replicas, "variables": self.read_variables}
+        in_shards = functools.partial(self.inner_loop.compile, jit_compile=jit_compile, **shared)
         compiled = lambda function: tf.function(function, autograph=False, jit_compile=jit_compile)
         self._compiled = as_it_is if run_eagerly else compiled
-        self._in_shards = as_it_is if run_eagerly else compile_in_shards
+        self._in_shards = as_it_is if run_eagerly else in_shards
 
     @property
     def training_state(self) -> dict[str, Any]:

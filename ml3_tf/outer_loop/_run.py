@@ -51,7 +51,7 @@ class SavedRun:
         self._positions = {"tasks": Position(tasks, "tasks")}
         if validation_data is not None:
             self._positions["validation_data"] = Position(validation_data, "validation_data")
-        self._store = Store(checkpoint.folder)
+        self._store = Store(checkpoint.folder, only_reads=not trainer.is_first_host)
         self._config = _as_json(
             {
                 **trainer.training_config,
@@ -162,7 +162,7 @@ class SavedRun:
         if is_best:
             self._best = float(results[monitor])
         self._save()
-        if is_best:
+        if is_best and not self._store.only_reads:
             self._store.save("best", self._trainer.training_state)
         if self._interrupts.received is not None:
             self._interrupts.leave()
@@ -203,6 +203,8 @@ class SavedRun:
         status.assert_existing_objects_matched().expect_partial()
 
     def _save(self, *, is_over: bool = False) -> None:
+        if self._store.only_reads:
+            return
         check_finite(self._trainer.training_state["meta_loss"])
         state, positions = dict(self._trainer.training_state), {}
         for name, position in self._positions.items():

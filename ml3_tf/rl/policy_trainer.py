@@ -6,6 +6,7 @@ Shape letters: N tasks, B episodes of a task, T time, O observation, A action, G
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from ml3_tf.arguments import Batch, LossInputs, ModelLike, check_counts
@@ -70,11 +71,16 @@ class PolicyTrainer(MetaTrainer):
         self.loss_inputs: LossInputs = loss_inputs
         # Called through a function: a model of the dynamics is not part of this one, whose weights are phi.
         self._dynamics = lambda states, actions: dynamics(states, actions)
+        self._get_dynamics_variables = lambda: getattr(getattr(dynamics, "__self__", dynamics), "variables", [])
         self._last = Kept()
 
     @property
     def training_state(self) -> dict[str, Any]:
         return {**super().training_state, "last_policies": self._last.tracked}
+
+    @property
+    def read_variables(self) -> list[keras.Variable]:
+        return [*super().read_variables, *self._get_dynamics_variables()]
 
     def support(self, parameters: Parameters, batch: Batch) -> Any:
         _check_parts(batch)

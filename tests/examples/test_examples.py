@@ -68,6 +68,19 @@ def test_the_example_of_one_data_set_trains_in_every_way(monkeypatch, capsys):
     assert min(accuracies.values()) > 0.5  # two epochs are too few for wrong labels to be learned
 
 
+def test_the_example_of_several_hosts_runs_alone_and_goes_on(tmp_path, capsys):
+    from examples import several_hosts
+
+    several_hosts.main(tmp_path, num_epochs=1)
+    assert "Epoch 1/2" not in capsys.readouterr().out
+    several_hosts.main(tmp_path, num_epochs=2)
+    printed = capsys.readouterr().out
+    assert "Epoch 2/2" in printed and "Epoch 1/2" not in printed
+    assert f"The loss is in {tmp_path / 'sine' / '2'}" in printed
+    before, after = (float(number) for number in re.findall(r" (\d+\.\d+)$", printed, re.MULTILINE)[-2:])
+    assert after < before
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_an_example_is_short_and_says_what_it_does(path):
     text = path.read_text()
@@ -80,7 +93,7 @@ def test_an_example_is_short_and_says_what_it_does(path):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_an_example_uses_public_names_alone(path):
-    assert path.stem in ("one_data_set", "serving") or path.stem in TOY_SIZES
+    assert path.stem in ("one_data_set", "several_hosts", "serving") or path.stem in TOY_SIZES
     tree = ast.parse(path.read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     for node in imports:

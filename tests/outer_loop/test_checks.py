@@ -88,15 +88,16 @@ def test_a_callback_whose_package_is_there_is_taken(monkeypatch):
     check_callbacks([keras.callbacks.TensorBoard("unused")])
 
 
-def test_several_replicas_are_refused(monkeypatch):
+def test_the_scope_of_several_replicas_is_refused(monkeypatch):
     strategy = types.SimpleNamespace(num_replicas_in_sync=2)
     monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
     layers = keras.layers
-    with pytest.raises(NotImplementedError, match="Received: SimpleNamespace with 2 replicas"):
+    remedy = r"outside of `strategy.scope\(\)`, and call `trainer.distribute\(strategy\)` before `compile`"
+    with pytest.raises(RuntimeError, match=f"{remedy}.*a SimpleNamespace with 2 replicas"):
         MetaTrainer(lambda: keras.Sequential([keras.Input((1,)), layers.Dense(1)]), MetaLoss.mlp((3,)))
 
 
-def test_one_replica_is_taken():
+def test_the_scope_of_one_replica_is_taken():
     with tf.distribute.OneDeviceStrategy("CPU:0").scope():
         trainer = MetaTrainer(lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]), MetaLoss.mlp((3,)))
     assert trainer.inner_steps == 1
