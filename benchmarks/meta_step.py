@@ -26,7 +26,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -36,6 +36,7 @@ from peers.workloads import WORKLOADS
 # This process imports no framework: on Linux, the peak of a process begins with that of the process which started it.
 
 Framework = Literal["ml3_tf", "JAX", "torch.func", "higher", "TorchOpt"]
+Runner = Callable[[str, str, dict[str, Any]], dict[str, Any]]
 WorkloadName = Literal["dense", "lenet", "attention", "gru", "lstm"]
 
 STEPS_PER_CALL = 10
@@ -90,7 +91,9 @@ def run_child(python: str, module: str, options: dict[str, Any]) -> dict[str, An
     return {"error": f"does not run: {reason}"}
 
 
-def measure(method: Method, workload: str, num_steps: int, python_of_peers: str) -> dict[str, Any]:
+def measure(
+    method: Method, workload: str, num_steps: int, python_of_peers: str, run: Runner = run_child
+) -> dict[str, Any]:
     """Measures a method.
 
     Args:
@@ -98,16 +101,17 @@ def measure(method: Method, workload: str, num_steps: int, python_of_peers: str)
         workload: Name of the workload.
         num_steps: Number of inner steps.
         python_of_peers: The Python of all modules but `ours`.
+        run: Function of a Python, a module and options that returns a measurement.
 
     Returns:
         The measurement, with the seconds `step_s` of an outer step in place of those of a call; or `{"error": ...}`.
     """
     options = {"workload": workload, "num_steps": num_steps, **method.options}
     if method.module != "ours":
-        steps_per_call, result = 1, run_child(python_of_peers, method.module, options)
+        steps_per_call, result = 1, run(python_of_peers, method.module, options)
     else:
         for steps_per_call in (1, STEPS_PER_CALL):
-            result = run_child(sys.executable, method.module, {**options, "steps_per_call": steps_per_call})
+            result = run(sys.executable, method.module, {**options, "steps_per_call": steps_per_call})
             if result.get("call_s", LONG_STEP) >= LONG_STEP:
                 break
     if "error" not in result:

@@ -123,11 +123,11 @@ def jax_steps(horizon: int) -> Steps:
     return run
 
 
-def measure(make: Callable[[], Steps]) -> tuple[float, float, float]:
+def measure(make: Callable[[], Steps], outer_steps: int = OUTER_STEPS) -> tuple[float, float, float]:
     """Returns the wall-clock seconds of the first step and of the others, and the processor seconds of all."""
     wall, processor = [time.perf_counter()], time.process_time()
     run = make()
-    for num_steps in (1, OUTER_STEPS - 1):
+    for num_steps in (1, outer_steps - 1):
         run(num_steps)
         wall.append(time.perf_counter())
     return wall[1] - wall[0], wall[2] - wall[1], time.process_time() - processor

@@ -151,6 +151,17 @@ def test_the_guide_learns_in_environments_of_the_reader(number, tmp_path, monkey
     assert loaded.features == names["trainer"].meta_loss.features
 
 
+def test_the_guide_collects_from_processes_what_one_process_collects(capsys):
+    code = blocks_of("docs/guides/own_environment.md")[2]
+    in_one = code.replace("AsyncVectorEnv", "SyncVectorEnv").replace(', context="spawn"', "")
+    assert in_one.count("SyncVectorEnv([make] * NUM_ENVS)") == 1
+    for program in (code, in_one):
+        keras.utils.set_random_seed(0)
+        exec(program, {"__name__": "__main__"})
+    *received, expected = capsys.readouterr().out.splitlines()
+    assert received == [expected] and len(expected.split()) >= 4
+
+
 @pytest.mark.parametrize("name", ml3_tf.list_meta_losses().names)
 def test_the_code_of_a_card_runs(name):
     """With fewer updates; those that only compile a model are given one."""

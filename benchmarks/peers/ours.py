@@ -69,6 +69,34 @@ class Ticks(keras.callbacks.Callback):
         self.model.stop_training = self.clock.tick()
 
 
+def make_trainer(
+    workload: str,
+    num_steps: int,
+    *,
+    jit_compile: bool,
+    steps_per_call: int = 1,
+    optimizer: keras.optimizers.Optimizer | None = None,
+) -> ml3_tf.MetaTrainer:
+    """Compiles a trainer; see `prepare` for the arguments. The outer optimizer is Adam unless one is given."""
+    mode = "per_output" if WORKLOADS[workload].classifies else "per_sample"
+    meta_loss = ml3_tf.MetaLoss.mlp((LOSS_UNITS, LOSS_UNITS), mode=mode)
+    trainer = ml3_tf.MetaTrainer(LEARNERS[workload], meta_loss, inner_steps=num_steps, seed=0)
+    trainer.compile(
+        optimizer=optimizer or keras.optimizers.Adam(OUTER_RATE),
+        loss="categorical_crossentropy" if WORKLOADS[workload].classifies else "mse",
+        inner_optimizer=keras.optimizers.SGD(INNER_RATE),
+        jit_compile=jit_compile,
+        steps_per_execution=steps_per_call,
+    )
+    return trainer
+
+
+def make_batch(workload: str) -> dict[str, Any]:
+    """Returns the tasks, which are trained and scored on the same examples."""
+    part = WORKLOADS[workload].tasks()
+    return {"support": part, "query": part}
+
+
 def prepare(workload: str, num_steps: int, *, jit_compile: bool, steps_per_call: int) -> Run:
     """Compiles a trainer.
 
@@ -81,19 +109,13 @@ def prepare(workload: str, num_steps: int, *, jit_compile: bool, steps_per_call:
     Returns:
         A `Run`.
     """
-    classifies = WORKLOADS[workload].classifies
-    mode = "per_output" if classifies else "per_sample"
-    meta_loss = ml3_tf.MetaLoss.mlp((LOSS_UNITS, LOSS_UNITS), mode=mode)
-    trainer = ml3_tf.MetaTrainer(LEARNERS[workload], meta_loss, inner_steps=num_steps, seed=0)
-    trainer.compile(
-        optimizer=keras.optimizers.Adam(OUTER_RATE),
-        loss="categorical_crossentropy" if classifies else "mse",
-        inner_optimizer=keras.optimizers.SGD(INNER_RATE),
-        jit_compile=jit_compile,
-        steps_per_execution=steps_per_call,
-    )
-    part = WORKLOADS[workload].tasks()
-    tasks = tf.data.Dataset.from_tensors({"support": part, "query": part}).repeat()
+    trainer = make_trainer(workload, num_steps, jit_compile=jit_compile, steps_per_call=steps_per_call)
+    return run_of(trainer, workload)
+
+
+def run_of(trainer: ml3_tf.MetaTrainer, workload: str) -> Run:
+    """Returns the `Run` of a trainer."""
+    tasks = tf.data.Dataset.from_tensors(make_batch(workload)).repeat()
 
     def run(clock: Clock) -> float:
         history = trainer.fit(tasks, steps_per_epoch=10**6, callbacks=[Ticks(clock)], verbose=0)

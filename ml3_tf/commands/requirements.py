@@ -9,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 
 DISTRIBUTION = "ml3_tf"
 FOR_DEVELOPERS = ("bench", "docs", "test")  # extras that only a checkout needs
+FOR_DEVICES = ("gpu",)  # TensorFlow once more, with libraries of its own: the devices tell whether they are there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ def packages_of_extras() -> dict[str, list[Package]]:
     """
     extras = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
     packages = {}
-    for extra in sorted(set(extras) - {*FOR_DEVELOPERS}):
+    for extra in sorted(set(extras) - {*FOR_DEVELOPERS, *FOR_DEVICES}):
         found = {requirement.name: _look_up(requirement) for requirement in _requirements(extra)}
         packages[extra] = [found[name] for name in sorted(found)]
     return packages

@@ -5,13 +5,13 @@ Shape letters: N environments, O observation, A action, G goal.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ml3_tf.rl.env_spaces import as_env_actions, check_vector, env_name, vector_lines
+from ml3_tf.rl.worker_processes import close_failed, has_workers, watch_workers, worker_failure
 
 if TYPE_CHECKING:
     import gymnasium
@@ -53,8 +53,9 @@ class CheckedEnv:
     Raises:
         ValueError: An environment that is not a vector, that starts the next episode within a step, or whose
             observations or actions are not vectors or choices; in `reset`, one that takes a single seed received many.
-        RolloutError: In `reset` and `step`: an answer that is not gymnasium's, an exception, values that are not
-            finite or not in the observation space, actions that are not finite.
+        RolloutError: In `reset` and `step`: an answer that is not gymnasium's, values that are not finite or not in
+            the observation space, actions that are not finite; an exception in `step`; a worker of an
+            `AsyncVectorEnv` that raised or died.
 
     Example:
 
@@ -68,6 +69,7 @@ class CheckedEnv:
 
     def __init__(self, env: gymnasium.vector.VectorEnv, seed: int | Sequence[int] | None = None) -> None:
         check_vector(env)
+        watch_workers(env)
         self._env: Any = env
         self._seed = seed
         self._step = 0
@@ -107,8 +109,10 @@ class CheckedEnv:
         try:
             answer = self._env.step(as_env_actions(actions, self._env))
         except Exception as error:
-            diverged = isinstance(error, FloatingPointError)
-            self._fail(f"`step` raised {type(error).__name__}: {error}", diverged=diverged, cause=error)
+            # A worker that raised has ended, so that a `reset` does not repair it.
+            diverged = isinstance(error, FloatingPointError) and not has_workers(self._env)
+            what = worker_failure(self._env, error) or f"raised {type(error).__name__}: {error}"
+            self._fail(f"`step` {what}", diverged=diverged, cause=error)
         if not isinstance(answer, tuple) or len(answer) != 5:
             self._fail(
                 "`step` must return observations, rewards, terminated, truncated and info. Received: "
@@ -129,8 +133,10 @@ class CheckedEnv:
 
         try:
             return self._env.reset(seed=self._seed, options=options)
-        except Error as error:
-            if not isinstance(self._seed, Sequence):
+        except Exception as error:
+            if what := worker_failure(self._env, error):
+                self._fail(f"`reset` {what}", cause=error)
+            if not isinstance(error, Error) or not isinstance(self._seed, Sequence):
                 raise
             raise ValueError(
                 "`env` must take a seed for each of its environments; vectors that step all by one function take a "
@@ -176,8 +182,7 @@ class CheckedEnv:
             else "The environment has been closed."
         )
         if not diverged:
-            with contextlib.suppress(Exception):
-                self._env.close()
+            close_failed(self._env)
         error = RolloutError(
             f"{where.removesuffix('.')}. Nothing was learned from these episodes. {advice}", diverged=diverged
         )

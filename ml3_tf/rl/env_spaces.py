@@ -36,7 +36,8 @@ def check_vector(env: Any, name: str = "env") -> None:
             f"`{name}` must be {or_simulator}a vector of environments, one for each episode that is rolled out at "
             f"once. Received: {received}"
         )
-    if getattr(env, "closed", False):
+    vector = getattr(env, "unwrapped", env)  # wrappers have a `closed` of their own
+    if getattr(vector, "closed", False):
         raise ValueError(
             f"`{name}` must be open: expected a vector that was made anew. Received: {env_name(env)}, closed"
         )
@@ -46,6 +47,12 @@ def check_vector(env: Any, name: str = "env") -> None:
             f"`{name}` must start the next episode in the step after the end of one, as gymnasium does by default: "
             "else it hides the last observation, or takes no further step. "
             f"Received: autoreset_mode={mode}. {vector_lines(env)}"
+        )
+    if getattr(vector, "shared_memory", True) is False:
+        raise ValueError(
+            f"`{name}` must be made with `shared_memory=True`, gymnasium's default: without it a `reset` does not undo "
+            "the end of an episode, and the first step after it is lost. "
+            f"Received: {env_name(env)}, shared_memory=False"
         )
     shape = env.single_observation_space.shape
     if shape is None or len(shape) != 1:

@@ -15,8 +15,9 @@ import tensorflow as tf
 from ml3_tf.arguments import Batch, TensorLike, check_counts
 from ml3_tf.learner import scan
 from ml3_tf.rl.action_distributions import ActionDistribution
-from ml3_tf.rl.checked_env import CheckedEnv
+from ml3_tf.rl.checked_env import CheckedEnv, RolloutError
 from ml3_tf.rl.env_spaces import as_actions, env_name, vector_lines
+from ml3_tf.rl.worker_processes import close_failed, watch_workers, worker_failure
 
 if TYPE_CHECKING:
     import gymnasium
@@ -253,6 +254,7 @@ def set_tasks(env: Any, tasks: Batch) -> None:
 
     Raises:
         ValueError: Another number of environments, or environments without the attribute.
+        RolloutError: A worker of an `AsyncVectorEnv` raised or died.
     """
     number = int(np.prod(tasks["state"].shape[:2]))
     if env.num_envs != number:
@@ -265,16 +267,21 @@ def set_tasks(env: Any, tasks: Batch) -> None:
     if not named:
         return
     vector: Any = env.unwrapped  # wrappers of a vector do not pass on its attributes
+    watch_workers(env)
     try:
         vector.get_attr("task")
-    except AttributeError as error:
-        if hasattr(vector, "processes"):  # those of an `AsyncVectorEnv` have died of the question
-            vector.close(terminate=True)
-        raise ValueError(
-            "Each environment must take its task from its attribute `task` at `reset`, a dictionary of "
-            f"{sorted(named)}, as those of `ml3_tf.envs` do. Received: {env_name(env)}, without it. Use seeds as "
-            "tasks, by which an environment chooses its start:\n    tasks = {'seed': np.arange(N * E).reshape(N, E)}\n"
-            f"Or wrap each environment in a `gymnasium.Wrapper` with that attribute. "
-            f"{vector_lines(env, 'YourWrapper({0})')}"
-        ) from error
-    vector.set_attr("task", [{name: values[n] for name, values in named.items()} for n in range(number)])
+        vector.set_attr("task", [{name: values[n] for name, values in named.items()} for n in range(number)])
+    except Exception as error:
+        if failure := worker_failure(env, error):
+            close_failed(env)
+        if isinstance(error, AttributeError):
+            raise ValueError(
+                "Each environment must take its task from its attribute `task` at `reset`, a dictionary of "
+                f"{sorted(named)}, as those of `ml3_tf.envs` do. Received: {env_name(env)}, without it. Use seeds as "
+                "tasks, by which an environment chooses its start:\n    tasks = {'seed': np.arange(N * E).reshape(N, "
+                "E)}\nOr wrap each environment in a `gymnasium.Wrapper` with that attribute. "
+                f"{vector_lines(env, 'YourWrapper({0})')}"
+            ) from error
+        if not failure:
+            raise
+        raise RolloutError(f"{env_name(env)}: taking a task {failure}. The environment has been closed.") from error

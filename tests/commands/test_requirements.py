@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 def metadata(monkeypatch):
     """The metadata of an installed ml3_tf with two extras, of which one includes the other."""
     message = Message()
-    for extra in ("plot", "all", "test"):
+    for extra in ("plot", "all", "gpu", "test"):
         message["Provides-Extra"] = extra
     message["Requires-Python"] = ">=3.11"
     asked = [
@@ -38,7 +38,7 @@ def test_needed_packages_are_those_of_this_platform(metadata):
     assert python_bounds() == ">=3.11"
 
 
-def test_extras_include_each_other_and_those_of_developers_are_left_out(metadata):
+def test_extras_include_each_other_and_those_of_developers_and_devices_are_left_out(metadata):
     extras = packages_of_extras()
     assert list(extras) == ["all", "plot"]
     assert [package.name for package in extras["all"]] == ["matplotlib", "no-such-package"]

@@ -177,3 +177,20 @@ def test_other_choices_are_refused(actions):
     words = r"Discrete\(2\): integers of shape \(2,\), or one-hot rows of shape \(2, 2\).* Pass `policy.mode`"
     with pytest.raises(ValueError, match=words):
         as_actions(actions, env)
+
+
+def test_workers_that_do_not_share_their_memory_are_refused():
+    """gymnasium's worker then starts an episode that a reset has started once more, and a step is lost."""
+    make = lambda: gymnasium.make("CartPole-v1")
+    env = gymnasium.vector.AsyncVectorEnv([make] * 2, shared_memory=False, context="spawn")
+    with pytest.raises(ValueError, match="must be made with `shared_memory=True`.* Received: AsyncVectorEnv, shared"):
+        check_vector(env)
+    env.close()
+
+
+def test_a_wrapper_of_a_closed_vector_is_refused():
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+    env = gymnasium.wrappers.vector.RecordEpisodeStatistics(vector)
+    env.close()
+    with pytest.raises(ValueError, match="`env` must be open"):
+        check_vector(env)
