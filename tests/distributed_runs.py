@@ -40,10 +40,10 @@ def sines():
     return ml3_tf.sine_tasks(NUM_TASKS, num_support=5, seed=1)
 
 
-def make_trainer(strategy, *, jit_compile=False, loss=None, steps_per_execution=2, seed=0, **arguments):
-    keras.utils.set_random_seed(seed)
+def make_trainer(strategy, *, jit_compile=False, loss=None, steps_per_execution=2, loss_seed=0, **arguments):
+    keras.utils.set_random_seed(loss_seed)
     loss = ml3_tf.MetaLoss.mlp((6,)) if loss is None else loss()
-    trainer = ml3_tf.MetaTrainer(build_learner, loss, inner_steps=4, seed=seed, **arguments)
+    trainer = ml3_tf.MetaTrainer(build_learner, loss, inner_steps=4, seed=0, **arguments)
     if strategy is not None:
         trainer.distribute(strategy)
     trainer.compile(
@@ -152,7 +152,7 @@ def train_on_host(folder):
     if "TF_CONFIG" in os.environ:
         number, strategy = json.loads(os.environ["TF_CONFIG"])["task"]["index"], ml3_tf.join_hosts(timeout=120)
     # Each host draws a loss of its own: that of the first one counts.
-    trainer, tasks = make_trainer(strategy, seed=number, lives=(4, 12), steps_per_execution=1)
+    trainer, tasks = make_trainer(strategy, loss_seed=number, lives=(4, 12), steps_per_execution=1)
     result = train(trainer, tasks, epochs=4, resume=folder, callbacks=[Tell()])
     print(json.dumps(result), flush=True)
 
