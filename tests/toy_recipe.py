@@ -20,7 +20,7 @@ class Head:
 @dataclasses.dataclass(frozen=True)
 class Settings(RecipeSettings):
     rate: float = 0.1
-    """Added to the error. With 5.0 seed 101 fails, with 9.0 its process is killed."""
+    """Added to the error. With 5.0 seed 101 fails, with 9.0 the process is killed."""
     pair: tuple[int, int] = (1, 2)
     """Two numbers."""
     decay: bool = True
@@ -57,7 +57,7 @@ def run_seed(seed, settings, output_dir, verbose):
     leave_mark(seed, settings)
     if settings.rate == 5.0 and seed == 101:
         raise ValueError("it diverged")
-    if settings.rate == 9.0 and seed == 101:
+    if settings.rate == 9.0:
         os.kill(os.getpid(), signal.SIGKILL)
     while settings.marks is not None and seed == 101 and not (settings.marks / "go").exists():
         time.sleep(0.1)
