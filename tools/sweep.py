@@ -1,15 +1,16 @@
 """Runs a recipe over a grid of settings and over seeds, and names the best setting.
 
     python tools/sweep.py recipes/sine_regression.py --metric test_mse_learned --grid outer_rate=1e-3,3e-3
-    python tools/sweep.py recipes/digits.py --metric accuracy_learned_100 --maximize --grid inner_steps=10,20
-    python tools/sweep.py recipes/digits.py --metric steps_to_90_learned --grid inner_steps=10,20 --cluster ray
+    python tools/sweep.py recipes/sine_regression.py --metric test_mse_learned --grid num_tasks=8,16 --cluster ray
+    python tools/sweep.py recipes/digits.py --metric steps_to_90_learned --grid epochs=25,50 "test_pairs=0 9"
 
-A value is typed as in the flag of the recipe's setting: `--grid "train_pair=4 7,3 8" two_classes.outer_rate=1e-3`.
+A value is typed as in the flag of the recipe's setting: `two_classes.outer_rate=1e-3`, `"test_pairs=0 9 1 2,3 5 6 8"`.
 More names make all combinations. A single value fixes a setting: fix what the recipe would tune anew for each setting,
 such as the rate of a baseline.
 
-The seeds are 100, 101, ... unless `--first-seed` says otherwise. Settings must not be chosen on the seeds and tasks
-that are reported, which begin at 0: there, the best of many settings looks better than it is.
+Settings must not be chosen on the seeds and tasks that are reported: there, the best of many settings looks better than
+it is. Reported seeds begin at 0; those of a sweep are 100, 101, ... unless `--first-seed` says otherwise. If a recipe
+tests all seeds on the same data, as `digits.py` does on its pairs, let the grid name other data, too.
 
 Files in `--output-dir`: `sweep.json` (the metric of each setting with its interval, the best, and what failed),
 `figure.png`, and a folder for each setting, as the recipe writes it. `seeds/log_100.txt` in there holds what seed 100

@@ -36,9 +36,9 @@ def run_in_processes(
 ) -> Iterator[Outcome]:
     """Runs a function once for each job, in spawned processes, and yields each outcome as soon as it is there.
 
-    An error of one job does not end the others. Ctrl-C ends all processes at once, and so does the end of this process,
-    whatever ended it. A process takes one job after another; joblib ends it if jobs have left more than 300 MB behind,
-    for which it asks psutil.
+    An error of one job does not end the others. Ctrl-C ends all processes at once, and so does, on Linux, the end of
+    this process, whatever ended it. A process takes one job after another; joblib replaces it if jobs have left more
+    than 300 MB behind, for which it asks psutil.
 
     Args:
         function: The function, defined at the top of a module.
@@ -105,6 +105,7 @@ def seed_of_this_process() -> int | None:
 def _end_with_parent(parent: int) -> None:
     """Lets Linux send SIGTERM to this process when its parent ends: a `fit` that resumes saves its run first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit("The process that started this one has ended.")
