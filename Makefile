@@ -118,7 +118,7 @@ clean: ## remove .venv, builds and caches
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
 		echo "ml3_tf is installed on Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is not one of them" \
 			"($$($(PYTHON) --version 2>&1)). Name one: make venv PYTHON=python3.12"; exit 1; }
-	@echo "Installing the locked packages into .venv (2.6 GB, some minutes) ..."
+	@echo "Installing the locked packages into .venv (2.8 GB, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements.lock
 	@touch $@
@@ -128,7 +128,7 @@ clean: ## remove .venv, builds and caches
 	@touch $@
 
 .venv-lowest/.installed: requirements-lowest.lock setup.py pyproject.toml
-	@echo "Installing the oldest packages into .venv-lowest (2.6 GB, some minutes) ..."
+	@echo "Installing the oldest packages into .venv-lowest (2.8 GB, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv-lowest
 	@.venv-lowest/bin/python -m pip --quiet --quiet --disable-pip-version-check install \
 		--require-hashes --only-binary :all: --requirement requirements-lowest.lock

@@ -5,8 +5,10 @@ import importlib.util
 NEEDED = {  # module -> package
     "PIL": "pillow",
     "gymnasium": "gymnasium",
+    "joblib": "joblib",
     "matplotlib": "matplotlib",
     "mujoco": "mujoco",
+    "psutil": "psutil",  # by it joblib sees how much memory a process takes
     "scipy": "scipy",
     "sklearn": "scikit-learn",
     "tensorflow_probability": "tensorflow-probability",

@@ -22,13 +22,11 @@ import contextlib
 import csv
 import functools
 import json
-import multiprocessing
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -38,6 +36,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 import ml3_tf
+from parts.processes import OtherSeedsLeft, run_in_processes, seed_of_this_process
 from parts.settings import RecipeSettings
 
 tf.get_logger().setLevel("ERROR")  # a recipe compiles many functions once each; TensorFlow warns of retracing
@@ -94,23 +93,25 @@ def run_seeds(
 
     Raises:
         ValueError: The folder holds results of other settings.
+        RuntimeError: Seeds failed in processes of their own; the results of all others are kept.
+        OtherSeedsLeft: Within `only_seed`, once that seed is kept.
     """
     folder = Path(output_dir) / "seeds"
     folder.mkdir(parents=True, exist_ok=True)
     config = settings.to_config()
     missing = [seed for seed in seeds if _read_kept(folder, seed, config) is None]
+    only = seed_of_this_process()
+    is_part = only in seeds  # and not, say, a tuning before all seeds
+    if is_part:
+        missing = [seed for seed in missing if seed == only]
     if jobs == 1:
         for seed in missing:
             print(f"{run_seed.__name__.replace('_', ' ')}: {seed}", flush=True)
             _run_and_keep(run_seed, seed, settings, output_dir, verbose=1)
     elif missing:
-        # Spawned, because a process that has imported TensorFlow must not be forked.
-        # Each seed has a process of its own: the memory of its compiled functions is freed with it.
-        context, workers = multiprocessing.get_context("spawn"), min(jobs, len(missing))
-        with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
-            futures = {seed: pool.submit(_run_and_keep, run_seed, seed, settings, output_dir, 0) for seed in missing}
-            for seed, future in futures.items():
-                print(f"seed {seed}: {future.result():.0f} s", flush=True)
+        _run_in_processes(run_seed, missing, settings, output_dir, jobs)
+    if is_part:
+        raise OtherSeedsLeft(f"Seed {only} is kept in '{folder}'. Other processes run the other seeds.")
     return [_read_kept(folder, seed, config) for seed in seeds]
 
 
@@ -205,6 +206,26 @@ def print_table(metrics: Metrics, rows: Sequence[tuple[str, str]]) -> None:
 def _as_tuple(value: Any) -> Any:
     """JSON has lists for tuples."""
     return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def _run_in_processes(
+    run_seed: Callable[..., Result],
+    seeds: Sequence[Seed],
+    settings: RecipeSettings,
+    output_dir: Path | str,
+    num_processes: int,
+) -> None:
+    """Runs all seeds, then names those that failed."""
+    arguments, errors = [(run_seed, seed, settings, output_dir, 0) for seed in seeds], []
+    for index, seconds, error in run_in_processes(_run_and_keep, arguments, num_processes=num_processes):
+        print(f"seed {seeds[index]}: {'failed' if error else f'{seconds:.0f} s'}", flush=True)
+        errors += [f"Seed {seeds[index]} failed:\n{error}"] if error else []
+    if errors:
+        raise RuntimeError(
+            "\n".join(errors)
+            + f"The results of other seeds are kept in '{output_dir}'. Run the same command again for "
+            "those that are missing."
+        )
 
 
 def _run_and_keep(

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import importlib
 import inspect
 import json
 import os
@@ -69,6 +70,7 @@ def run_command(main: Callable[..., Any], *, description: str | None) -> None:
     The fields of the settings are flags without a prefix, beside the other arguments of `main`. A preset is chosen
     first, so that other flags override it: `--setting paper --inner-steps 5`.
     """
+    main = _by_module(main)
     signature, settings_type = inspect.signature(main), _settings_type(main)
     annotation = Annotated[settings_type, tyro.conf.arg(name="")]  # no prefix
 
@@ -86,6 +88,18 @@ def run_command(main: Callable[..., Any], *, description: str | None) -> None:
     tyro.cli(command, description=description)
 
 
+def settings_from_flags(settings_type: type[AnySettings], flags: Sequence[str]) -> AnySettings | None:
+    """Returns the settings that flags stand for, as `run_command` reads them, or `None` if they stand for none.
+
+    Here a flag that is on or off takes a value, too: `--cosine-decay False`.
+    """
+    default, config = _chosen_preset(settings_type, flags), (tyro.conf.FlagConversionOff,)
+    try:
+        return tyro.cli(settings_type, args=list(flags), default=default, config=config, console_outputs=False)
+    except SystemExit:
+        return None
+
+
 def recorded_command(
     main: Callable[..., Any], settings: RecipeSettings, *, seeds: int, first_seed: int, smoke: bool
 ) -> str:
@@ -98,6 +112,13 @@ def recorded_command(
     command += _flag("seeds", seeds) if seeds != 1 else []
     command += _flag("first_seed", first_seed) if first_seed != 0 else []
     return " ".join(command + (["--smoke"] if smoke else []))
+
+
+def _by_module(main: Callable[..., Any]) -> Callable[..., Any]:
+    """The `main` of the file that is run, from the module of its name, where other processes find its functions."""
+    if main.__module__ != "__main__":
+        return main
+    return getattr(importlib.import_module(Path(inspect.getsourcefile(main)).stem), main.__name__)
 
 
 def _settings_type(main: Callable[..., Any]) -> type[RecipeSettings]:
