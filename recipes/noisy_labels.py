@@ -26,16 +26,28 @@ with_checked: cross-entropy, with these 500 among the training images.
 right_only: cross-entropy on the images with right labels alone, which nobody could choose: what can be had at most by
     leaving images out.
 
-Expected result: the reported run is still to come. A first version was tested on three seeds of clothes: its base had
-no balance, and meta-training saw clear digits alone. With the MLP it came to 73.2 % on right labels (cross-entropy
-80.8), 70.9 at 40 % of any class (symmetric cross-entropy 81.1) and 77.2 at 40 % of the next (generalized 78.8): classes
-that are alike had become one. Hence this version; its settings were chosen on digits, but clothes have given the hint.
-On held-out digits with others over them, what the loss starts as has 83.0, 79.5 and 77.9 %, symmetric cross-entropy
-83.0, 80.3 and 68.8.
+Expected result (10 seeds; accuracy in %, mean ± standard deviation):
+
+    MLP                      right labels  20 % any  40 % any  60 % any  40 % next  40 % by image
+    learned                   82.7 ± 0.4    82.0      80.9      77.7     80.2 ± 3.1   80.1 ± 0.9
+    symmetric cross-entropy   82.1 ± 0.3    81.9      81.0      78.5     76.3 ± 1.5   78.4 ± 1.5
+    cross-entropy             82.6 ± 0.4    81.4      79.9      75.4     62.9 ± 3.1   70.6 ± 2.3
+    start of the learned      82.7 ± 0.6    81.9      80.4      77.1     81.0 ± 1.2   79.6 ± 1.3
+    AdaptLoss, 500 checked    83.2 ± 0.5    82.3      81.1      78.5     75.7 ± 2.9   79.1 ± 0.8
+    right labels alone        82.6 ± 0.4    82.2      81.5      80.0     81.5 ± 0.5   81.3 ± 0.5
+
+The aim holds for the next class (2 points above the best of the others on 9 seeds; on the tenth two classes became
+one) and for right labels, where no seed is more than 0.2 below cross-entropy. It is missed for any class: the loss is
+level with the others there, and with the right labels alone there would be half a point more. Label smoothing is best
+on right labels (83.4). Most of the gain is in what the loss starts as; learning adds 0.5 with 40 % of any class or by
+the image. With LeNet the loss is 1.3 points behind cross-entropy on right labels and 1.6 with 40 % of any class, and 5
+above the others with the next class; its start is a point better there.
 
 Departures from the paper: it has no such experiment. The aim was set beforehand: 2 points above the best of the others'
 losses at 40 % of both kinds of wrong labels on 9 seeds of 10, and never more than 0.5 below cross-entropy on right
-labels. Settings were chosen on digits, with seeds from 100 on. Tried, too: losses of one example's probability and
+labels. Settings were chosen on digits, with seeds from 100 on. But clothes have given a hint: a first version, without
+a balance and on clear digits alone, was run on three seeds of clothes, where alike classes became one (73.2 % on right
+labels). Hence balance and digits over one another. Tried, too: losses of one example's probability and
 label alone, learned from generalized cross-entropy (as good as the best of the others, no better; short unrolls lower
 q, and lose on pairs); a gradient through the counts (83 instead of 89 % with pairs at q = 0.8); counts of squared
 probabilities (the same); lives of 300 to 1,200 steps (behind at 40 and 60 %); twice the inner rate (0.8 points less on

@@ -129,6 +129,33 @@ TABLES = {
         )
         | {"the paper's start, after 30 updates: share within 0.1": "later_strict_rate_{} .2f"},
     ),
+    "noisy_labels": Table(
+        "noisy_labels",
+        "deviation",
+        {
+            "learned loss": "learned",
+            "cross-entropy": "cross_entropy",
+            "generalized": "generalized",
+            "symmetric": "symmetric",
+            "start of the loss": "forward",
+            "`AdaptLoss`, 500 checked": "adapted",
+            "right labels alone": "right_only",
+        },
+        {
+            f"{label} (%)": f"accuracy_{network}_{{}} .1%"
+            for label, network in {
+                "right labels": "mlp_clean",
+                "20 % any other class": "mlp_symmetric_20",
+                "40 % any other class": "mlp_symmetric_40",
+                "60 % any other class": "mlp_symmetric_60",
+                "40 % the next class": "mlp_pairs_40",
+                "40 % by the image": "mlp_instance_40",
+                "LeNet, right labels": "lenet_clean",
+                "LeNet, 40 % any other class": "lenet_symmetric_40",
+                "LeNet, 40 % the next class": "lenet_pairs_40",
+            }.items()
+        },
+    ),
     "pointmass": Table(
         "pointmass",
         "quartiles",

@@ -46,6 +46,7 @@ FIGURES: dict[str, Callable[[ml3_tf.MetaLoss], Figure]] = {
     ),
     "label_free": _by_recipe("label_free.figure"),
     "mountain_car": _by_recipe("mountain_car.figure"),
+    "noisy_labels": _by_recipe("noisy_labels.figure"),
     "pointmass": _by_recipe("pointmass.figure"),
     "reacher_demonstrations": _by_recipe("reacher_demonstrations.figure"),
     "reacher_model_based": _by_recipe("reacher_model_based.figure"),

@@ -43,6 +43,7 @@ def _against_ppo(metric):
     return metric.format("learned"), None, metric.format("ppo")
 
 
+OTHER_LOSSES = {"cross-entropy": "cross_entropy", "symmetric cross-entropy": "symmetric"}
 LEARNED_DISTANCE = "final_distance_learned"
 INVERSE_DYNAMICS = ["torque_rmse_shaped", "torque_rmse_same_rate", "torque_rmse_tuned"]
 ROWS = [
@@ -166,6 +167,27 @@ ROWS += [
             *([] if name == "clean" else [(f"{label}, against a loss made for it", f"{name}_score_robust_adam")]),
         )
     ),
+    *(
+        Row(
+            "noisy_labels",
+            f"wrong labels on clothes{network_label}, {noise_label}, against {other}, accuracy ↑",
+            f"accuracy_{network}_{noise}_learned",
+            None,
+            f"accuracy_{network}_{noise}_{OTHER_LOSSES[other]}",
+            True,
+        )
+        for network, network_label, noise, noise_label, other in (
+            ("mlp", "", "clean", "right labels", "cross-entropy"),
+            ("mlp", "", "symmetric_20", "20 % any other class", "symmetric cross-entropy"),
+            ("mlp", "", "symmetric_40", "40 % any other class", "symmetric cross-entropy"),
+            ("mlp", "", "symmetric_60", "60 % any other class", "symmetric cross-entropy"),
+            ("mlp", "", "pairs_40", "40 % the next class", "symmetric cross-entropy"),
+            ("mlp", "", "instance_40", "40 % by the image", "symmetric cross-entropy"),
+            ("lenet", ", LeNet", "clean", "right labels", "cross-entropy"),
+            ("lenet", ", LeNet", "symmetric_40", "40 % any other class", "cross-entropy"),
+            ("lenet", ", LeNet", "pairs_40", "40 % the next class", "symmetric cross-entropy"),
+        )
+    ),
     Row("reacher_demonstrations", "arm, unseen targets, final distance (rad) ↓", LEARNED_DISTANCE, None, None),
 ]
 
@@ -173,7 +195,7 @@ ROWS += [
 README_ROWS = (
     "sine regression, error after 100 steps ↓",
     "sine regression, error after 1,000 steps ↓",
-    "sines, learned for lives of 1,000 steps, error after 1,000 steps ↓",
+    "wrong labels on clothes, 40 % the next class, against symmetric cross-entropy, accuracy ↑",
     "all ten digits, steps to 90 % accuracy ↓",
     "shaped sine, share of frequencies recovered in 10 steps ↑",
     "digits, unseen corruptions, adapted without labels, accuracy ↑",

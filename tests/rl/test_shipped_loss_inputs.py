@@ -40,7 +40,15 @@ def test_they_fit_the_shipped_loss(name):
 
 
 def test_every_shipped_loss_of_policies_has_its_inputs():
-    data_sets = {"sine", "shaped_sine", "digits", "label_free", "inverse_dynamics_reacher", "inverse_dynamics_sawyer"}
+    data_sets = {
+        "sine",
+        "shaped_sine",
+        "digits",
+        "label_free",
+        "noisy_labels",
+        "inverse_dynamics_reacher",
+        "inverse_dynamics_sawyer",
+    }
     shipped = {path.name for path in ml3_tf.saving.catalog.SHIPPED.iterdir() if path.is_dir()}
     assert shipped - data_sets == set(OBSERVATIONS)
 

@@ -20,6 +20,7 @@ STYLES = {
     "learned": (NAMED_COLORS["learned"], "-"),
     "cross_entropy": (NAMED_COLORS["task loss"], "--"),
     "generalized": (NAMED_COLORS["tuned"], "-."),
+    "symmetric": ("C6", (0, (5, 2))),
     "forward": ("C4", ":"),
     "adapted": ("C5", (0, (3, 1, 1, 1, 1, 1))),
     "right_only": ("0.4", (0, (1, 3))),
