@@ -45,6 +45,7 @@ class Replicas:
         self._devices: Sequence[str] = strategy.extended.worker_devices
         self.count: int = strategy.num_replicas_in_sync
         self.num_hosts: int = self.count // len(self._devices)
+        self._agreements: dict[tuple[int, ...], Callable[[], None]] = {}
         self.host: int = strategy.cluster_resolver.task_id if self.num_hosts > 1 else 0
 
     def share(self, function: Callable[..., Any], variables: Sequence[keras.Variable]) -> Callable[..., Any]:
@@ -94,13 +95,15 @@ class Replicas:
         if self.num_hosts == 1:
             return
 
-        @tf.function(autograph=False)
         def assign() -> None:
             own = [tf.convert_to_tensor(variable)[tf.newaxis] for variable in variables]
             for variable, values in zip(variables, self._join([own] * len(self._devices)), strict=True):
                 variable.assign(values[0])
 
-        assign()
+        key = tuple(map(id, variables))
+        if key not in self._agreements:  # a graph for each epoch would stay in memory
+            self._agreements[key] = tf.function(assign, autograph=False)
+        self._agreements[key]()
 
     def _count_rows(self, inputs: Any) -> int:
         num_tasks = tf.nest.flatten(inputs)[0].shape[0]

@@ -115,10 +115,7 @@ class FittedOnTasks(keras.Model):
                 verbose=verbose,
             )
 
-        if self._replicas is not None:
-            self._replicas.check_steps(self.steps_per_execution)
-            state = [*self.training_state.values(), [variable.value for variable in self.read_variables]]
-            self._replicas.agree([variable for part in state if isinstance(part, list) for variable in part])
+        self._agree()
         if checkpoint is None:
             history = run(callbacks, initial_epoch)
         else:
@@ -144,6 +141,7 @@ class FittedOnTasks(keras.Model):
             ValueError: The dataset is empty, or has no end and no number of `steps`.
         """
         check_length(x, "x", steps=steps)
+        self._agree()
         self._is_validation = self._run is not None and self._run.validates_on(x)
         results: Any = super().evaluate(x, y, steps=steps, **kwargs)
         warn_of_non_finite(results)
@@ -155,7 +153,7 @@ class FittedOnTasks(keras.Model):
         Each replica trains the learners of its rows of a batch, and what they give is joined: the result is that of one
         device with the same batches, but for the order of sums. The trainer, its losses and models are made outside of
         `strategy.scope()`, and stay ordinary Keras objects. Hosts run the same program with the same `tasks`, which
-        need a seed; the first one's state is taken by all, and it alone saves.
+        need a seed; `fit` and `evaluate` take the first one's state on all, and it alone saves.
 
         Args:
             strategy: `tf.distribute.MirroredStrategy` for the GPUs of one host, `MultiWorkerMirroredStrategy` for more.
@@ -176,6 +174,14 @@ class FittedOnTasks(keras.Model):
         if self.compiled:
             raise RuntimeError("A trainer compiles for its devices: call `distribute` before `compile`.")
         self._replicas = Replicas(strategy)
+
+    def _agree(self) -> None:
+        """Takes the state of the first host, if there are several."""
+        if self._replicas is None:
+            return
+        self._replicas.check_steps(self.steps_per_execution)
+        state = [*self.training_state.values(), [variable.value for variable in self.read_variables]]
+        self._replicas.agree([variable for part in state if isinstance(part, list) for variable in part])
 
     @property
     def is_first_host(self) -> bool:
