@@ -205,7 +205,9 @@ def test_kept_seeds_are_not_run_again(run, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_sweep_leaves_no_process_and_goes_on(number, run, tmp_path):
     grid, folder = ("rate=0.1,0.3", f"marks={tmp_path}"), tmp_path / "sweep"
-    command = [sys.executable, ROOT / "tools" / "sweep.py", TOY, "--grid", *grid, "--output-dir", folder]
+    # A shell that starts tests in the background lets them, and what they start, ignore Ctrl-C.
+    command = ["env", "--default-signal=INT", sys.executable, ROOT / "tools" / "sweep.py", TOY]
+    command += ["--grid", *grid, "--output-dir", folder]
     command += "--metric error --seeds 2 --jobs 2".split()
     waits = [tmp_path / f"{rate}_101" for rate in (0.1, 0.3)]  # seed 101 waits for the file `go`
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # and without that of the recipes
@@ -213,7 +215,10 @@ def test_an_interrupted_sweep_leaves_no_process_and_goes_on(number, run, tmp_pat
         wait_until(lambda: all(mark.is_file() and mark.read_text() for mark in waits) or process.poll() is not None)
         workers = [int(mark.read_text()) for mark in waits]
         process.send_signal(number)
-        errors = process.communicate(timeout=300)[1]
+        try:
+            errors = process.communicate(timeout=300)[1]
+        finally:
+            process.kill()
     assert len({process.pid, *workers}) == 3
     if number == signal.SIGINT:
         assert errors.endswith(b"Interrupted. Run the same command again: it goes on from here.\n")
