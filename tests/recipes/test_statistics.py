@@ -24,9 +24,8 @@ def test_the_probability_of_improvement_is_that_of_mann_and_whitney():
 def test_the_interval_of_a_mean_is_that_of_scipy():
     scores = np.random.default_rng(1).normal(size=(40, 1))
     found = bootstrap_interval(lambda values: values.mean(axis=(-2, -1)), scores, num_samples=10_000)
-    expected = stats.bootstrap(
-        (scores[:, 0],), np.mean, n_resamples=10_000, method="percentile", random_state=0
-    )  # SciPy 1.13 has no `rng`
+    settings = {"n_resamples": 10_000, "method": "percentile", "random_state": 0}  # SciPy 1.13 has no `rng`
+    expected = stats.bootstrap((scores[:, 0],), np.mean, **settings)
     assert found.value == pytest.approx(scores.mean())
     np.testing.assert_allclose(found[1:], expected.confidence_interval, atol=0.02)
     assert bootstrap_interval(interquartile_mean, scores) == bootstrap_interval(interquartile_mean, scores)
