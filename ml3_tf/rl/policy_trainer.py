@@ -71,7 +71,8 @@ class PolicyTrainer(MetaTrainer):
         self.loss_inputs: LossInputs = loss_inputs
         # Called through a function: a model of the dynamics is not part of this one, whose weights are phi.
         self._dynamics = lambda states, actions: dynamics(states, actions)
-        self._get_dynamics_variables = lambda: getattr(getattr(dynamics, "__self__", dynamics), "variables", [])
+        model = getattr(dynamics, "__self__", dynamics)  # of a method
+        self._get_dynamics_variables = lambda: getattr(model, "variables", [])
         self._last = Kept()
 
     @property
@@ -80,7 +81,8 @@ class PolicyTrainer(MetaTrainer):
 
     @property
     def read_variables(self) -> list[keras.Variable]:
-        return [*super().read_variables, *self._get_dynamics_variables()]
+        of_dynamics = [variable for variable in self._get_dynamics_variables() if isinstance(variable, keras.Variable)]
+        return [*super().read_variables, *of_dynamics]
 
     def support(self, parameters: Parameters, batch: Batch) -> Any:
         _check_parts(batch)

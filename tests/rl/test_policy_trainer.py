@@ -15,12 +15,16 @@ STARTS, GOALS = np.random.default_rng(0).normal(size=(2, 3, 1, 2)).astype("float
 BATCH = {"support": (STARTS, GOALS), "query": (np.zeros((3, 4, 2), "float32"), np.ones((3, 4, 2), "float32"))}
 
 
-def make_trainer(horizon=5, loss_inputs=INPUTS, policy=MLPPolicy, **arguments):
+def drift(states, actions):
+    return states + 0.1 * actions
+
+
+def make_trainer(horizon=5, loss_inputs=INPUTS, policy=MLPPolicy, dynamics=drift, **arguments):
     keras.utils.set_random_seed(0)
     trainer = PolicyTrainer(
         lambda: policy(2, 2, hidden_units=(4,)),
         MetaLoss.mlp((6,), features=INPUTS),
-        dynamics=lambda states, actions: states + 0.1 * actions,
+        dynamics=dynamics,
         horizon=horizon,
         loss_inputs=loss_inputs,
         seed=0,
@@ -40,6 +44,33 @@ def test_the_support_is_a_rollout_without_a_gradient():
     for received, value in zip((x, y, weights), expected):
         np.testing.assert_allclose(received, value, rtol=1e-6)
     assert all(gradient is None for gradient in tape.gradient(x, parameters.trainable))
+
+
+class Ensemble(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.gain = self.add_weight(shape=(), initializer="ones", name="gain")
+
+    def next_states(self, states, actions):
+        return states + self.gain * actions
+
+
+class Module(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.gain = tf.Variable(1.0)
+
+    def next_states(self, states, actions):
+        return states + self.gain * actions
+
+
+def test_what_a_method_of_a_keras_model_reads_is_known():
+    """So that other devices get its values. Of variables that are not Keras's, only their own device can read them."""
+    model, trainer = Ensemble(), make_trainer()
+    own = trainer.read_variables
+    assert [v.path for v in own] == [v.path for v in trainer.meta_loss.trainable_variables]
+    assert make_trainer(dynamics=model.next_states).read_variables[-1] is model.gain
+    assert len(make_trainer(dynamics=Module().next_states).read_variables) == len(own)
 
 
 def test_the_last_policies_are_kept_with_their_support():
