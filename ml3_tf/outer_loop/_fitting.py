@@ -92,12 +92,8 @@ class FittedOnTasks(keras.Model):
             FloatingPointError: The meta-gradient is not finite in four steps in a row, or in all. The loss keeps its
                 last finite weights. (Single steps are left out, with a warning in the end.)
         """
-        if not isinstance(tasks, tf.data.Dataset):
-            raise ValueError(f"`fit` takes a `tf.data.Dataset` of tasks. Received: {type(tasks).__name__}")
-        check_length(tasks, "tasks", steps_per_epoch=steps_per_epoch)
+        tasks = _check_tasks(tasks, steps_per_epoch)
         check_length(validation_data, "validation_data", validation_steps=validation_steps)
-        if steps_per_epoch is not None and tasks.cardinality() > 0:
-            tasks = tasks.repeat()
         callbacks, checkpoint = _check_callbacks_and_resume(callbacks, resume)
         self._guard.reset()
 
@@ -262,6 +258,14 @@ class FittedOnTasks(keras.Model):
             "`save_weights(path)`, and a run that shall go on by `fit(resume=folder)` or `ml3_tf.Checkpoint(folder)`. "
             "Keras's `ModelCheckpoint` needs save_weights_only=True."
         )
+
+
+def _check_tasks(tasks: tf.data.Dataset, steps_per_epoch: int | None) -> tf.data.Dataset:
+    """Returns the dataset of a run, which starts over where it ends within an epoch."""
+    if not isinstance(tasks, tf.data.Dataset):
+        raise ValueError(f"`fit` takes a `tf.data.Dataset` of tasks. Received: {type(tasks).__name__}")
+    check_length(tasks, "tasks", steps_per_epoch=steps_per_epoch)
+    return tasks.repeat() if steps_per_epoch is not None and tasks.cardinality() > 0 else tasks
 
 
 def _check_callbacks_and_resume(
