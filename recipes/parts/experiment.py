@@ -43,7 +43,7 @@ tf.get_logger().setLevel("ERROR")  # a recipe compiles many functions once each;
 
 Seed: TypeAlias = int | str
 Result: TypeAlias = dict[str, Any]
-"""What `run_seed` returns, as JSON can hold it. "metrics" maps each name to a number."""
+"""What `run_seed` returns, as JSON can hold it. "metrics" maps each name to a number; for "costs" see `costs.py`."""
 Metrics: TypeAlias = dict[str, list[float]]
 """Name -> one value for each seed."""
 AnySettings = TypeVar("AnySettings", bound="RecipeSettings")
@@ -125,7 +125,7 @@ def write_summary(
     *,
     further_config: Mapping[str, Any] | None = None,
 ) -> Metrics:
-    """Writes `summary.json`; returns the metrics.
+    """Writes `summary.json`, with "costs" if the results have them; returns the metrics.
 
     Args:
         recipe: Name of the recipe.
@@ -142,6 +142,7 @@ def write_summary(
         "command": command,
         "seeds": list(seeds),
         "metrics": metrics,
+        **({"costs": _collect([result["costs"] for result in results])} if "costs" in results[0] else {}),
         "config": {**settings.to_config(), **(further_config or {})},
         "versions": {
             "python": platform.python_version(),
@@ -201,6 +202,13 @@ def print_table(metrics: Metrics, rows: Sequence[tuple[str, str]]) -> None:
     print(f"\n{'':{width}}  {'mean':>9}  {'std':>9}  over {len(next(iter(metrics.values())))} seed(s)")
     for label, name in rows:
         print(f"{label:{width}}  {np.mean(metrics[name]):9.4f}  {np.std(metrics[name]):9.4f}")
+
+
+def _collect(costs: Sequence[Any]) -> Any:
+    """Dictionaries of the same keys become one, with a list over seeds in place of each value."""
+    if isinstance(costs[0], Mapping):
+        return {name: _collect([cost[name] for cost in costs]) for name in costs[0]}
+    return list(costs)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -230,6 +230,16 @@ def test_a_summary_holds_metrics_and_settings(tmp_path):
     assert set(summary["versions"]) == {"python", "ml3_tf", "tensorflow", "keras", "numpy"}
 
 
+def test_a_summary_holds_the_costs_of_each_seed(tmp_path):
+    results = [
+        {"metrics": {}, "seconds": 1.0, "costs": {"core_minutes": {"meta_train": minutes, "learned": None}}}
+        for minutes in (1.5, 2.5)
+    ]
+    write_summary("toy", "python toy.py", [4, 5], results, Settings(), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["costs"] == {"core_minutes": {"meta_train": [1.5, 2.5], "learned": [None, None]}}
+
+
 # All recipes
 
 
