@@ -4,15 +4,16 @@ PYTHONPATH=recipes python tools/results_table.py
 """
 
 import json
+import statistics
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from parts.costs import break_even
 from parts.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 ROOT = Path(__file__).parents[1]
-MARKERS = "<!-- results -->\n", "<!-- /results -->"
 
 
 class Row(NamedTuple):
@@ -291,21 +292,63 @@ def _wins(row, metrics, other):
     return f"{wins} of {len(learned)}<br>" + "{:.2f} [{:.2f}, {:.2f}]".format(*_improvement(row, metrics, other))
 
 
-def with_table(text, table):
-    """Returns a text with the table between its markers."""
-    before, rest = text.split(MARKERS[0])
-    return before + MARKERS[0] + table + MARKERS[1] + rest.split(MARKERS[1])[1]
+NEVER = float("inf")
 
 
-TABLES = {"README.md": readme_table, "docs/results.md": results_table, "docs/is_it_for_me.md": verdict_tables}
-"""Page -> the function that makes what is between its markers."""
+def costs_table():
+    """Returns the table of what meta-training and one use cost, of all results that have "costs".
+
+    A use lasts until the learner is as good as the best tuned baseline at the horizon. Break-even is taken for each
+    seed; shown are medians over seeds, of which a seed that never gets there is the largest.
+    """
+    head = "| experiment | unit | meta-training | one use, learned loss | one use, best baseline | break-even, uses |"
+    lines = [
+        f"| [{path.parent.name}](../results/{path.parent.name}) | {unit.replace('_', '-')} | {' | '.join(cells)} |"
+        for path in sorted((ROOT / "results").glob("*/summary.json"))
+        for unit, costs in json.loads(path.read_text()).get("costs", {}).items()
+        for cells in [_cost_cells(costs)]
+    ]
+    return "\n".join([head, "|---|---|---|---|---|---|", *lines]) + "\n"
+
+
+def _cost_cells(costs):
+    columns = [costs[name] for name in ("meta_train", "baseline", "learned")]
+    uses = [break_even(*values) for values in zip(*columns, strict=True)]
+    meta_train, baseline, learned, uses = map(_median, (*columns, uses))
+    return [meta_train, learned, baseline, uses]
+
+
+def _median(values):
+    """The median over seeds, and on how many seeds there is a number, if not on all."""
+    middle = statistics.median(NEVER if value is None else value for value in values)
+    numbers = sum(value is not None for value in values)
+    share = "" if numbers == len(values) else f" ({numbers} of {len(values)} seeds)"
+    if middle == NEVER:
+        return f"never{share if numbers else ''}"
+    return (f"{middle:,.0f}" if middle >= 100 else f"{middle:.2g}") + share
+
+
+def with_table(text, table, name="results"):
+    """Returns a text with the table between its markers, `<!-- name -->` and `<!-- /name -->`."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, rest = text.split(begin)
+    return before + begin + table + end + rest.split(end)[1]
+
+
+TABLES = {
+    ("README.md", "results"): readme_table,
+    ("docs/results.md", "results"): results_table,
+    ("docs/results.md", "costs"): costs_table,
+    ("docs/is_it_for_me.md", "results"): verdict_tables,
+}
+"""Page, name of its markers -> the function that makes what is between them."""
 
 
 def main():
     """Writes all tables."""
-    for page, make in TABLES.items():
+    for (page, name), make in TABLES.items():
         path = ROOT / page
-        path.write_text(with_table(path.read_text(encoding="utf-8"), make()), encoding="utf-8")
+        path.write_text(with_table(path.read_text(encoding="utf-8"), make(), name), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,23 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_tables_are_those_of_the_results():
-    for page, make in results_table.TABLES.items():
+    for (page, name), make in results_table.TABLES.items():
         text = (ROOT / page).read_text(encoding="utf-8")
-        assert results_table.with_table(text, make()) == text
+        assert results_table.with_table(text, make(), name) == text
+
+
+def test_costs_are_medians_over_seeds(tmp_path, monkeypatch):
+    costs = {"meta_train": [1.0, 2.0, 3.0], "learned": [0.25, 0.25, None], "baseline": [0.5, 0.5, 0.75]}
+    samples = {"meta_train": [2e6, 2e6, 2e6], "learned": [None, None, 100], "baseline": [5000, None, 5000]}
+    monkeypatch.setattr(results_table, "ROOT", tmp_path)
+    for name, summary in {"toy": {"costs": {"core_minutes": costs, "samples": samples}}, "other": {}}.items():
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "summary.json").write_text(json.dumps(summary))
+    rows = [line.split(" | ")[1:] for line in results_table.costs_table().splitlines()[2:]]
+    assert rows == [
+        ["core-minutes", "2", "0.25 (2 of 3 seeds)", "0.5", "8 (2 of 3 seeds) |"],
+        ["samples", "2,000,000", "never (1 of 3 seeds)", "5,000 (2 of 3 seeds)", "never (1 of 3 seeds) |"],
+    ]
 
 
 def test_each_comparison_has_a_verdict():
