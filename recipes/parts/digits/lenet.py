@@ -24,17 +24,19 @@ def build_lenet(num_classes: int) -> keras.Model:
             layers.Flatten(),
             layers.Dense(120, activation="tanh"),
             layers.Dense(84, activation="tanh"),
-            layers.Dense(num_classes, activation="softmax"),
+            layers.Dense(num_classes, activation="softmax", name="output"),
         ]
     )
 
 
-def learning_curves(loss: Any, rate: float, tasks: dict[str, Any], num_steps: int, seed: int) -> np.ndarray:
+def learning_curves(
+    loss: Any, optimizer: keras.optimizers.Optimizer, tasks: dict[str, Any], num_steps: int, seed: int
+) -> np.ndarray:
     """Trains fresh LeNets, one for each task, with any loss; every method takes this path.
 
     Args:
         loss: A learned loss, or the name of one of Keras's.
-        rate: Learning rate of SGD.
+        optimizer: The optimizer of the LeNets.
         tasks: `{"support": (x, y), "query": (x, y)}` of N tasks.
         num_steps: Number of full-batch steps.
         seed: Determines the fresh LeNets.
@@ -47,7 +49,7 @@ def learning_curves(loss: Any, rate: float, tasks: dict[str, Any], num_steps: in
     curves = ml3_tf.meta_test(
         learner,
         loss,
-        keras.optimizers.SGD(rate),
+        optimizer,
         tasks,
         num_steps=num_steps,
         task_loss="categorical_crossentropy",

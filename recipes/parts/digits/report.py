@@ -15,7 +15,7 @@ from parts.experiment import Metrics, Result, Seed, print_table
 if TYPE_CHECKING:
     from digits import Settings
 
-REPORTED_STEPS = (10, 30, 100, 300)
+REPORTED_STEPS = (10, 20, 60, 100, 200, 300)
 
 
 def compute_metrics(curves: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
@@ -25,8 +25,13 @@ def compute_metrics(curves: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str,
         for name, (cross_entropy, accuracy) in methods.items():
             for step in REPORTED_STEPS:
                 if step < len(accuracy):
+                    until = slice(step + 1)
                     metrics[f"{prefix}accuracy_{name}_{step}"] = float(accuracy[step].mean())
                     metrics[f"{prefix}cross_entropy_{name}_{step}"] = float(cross_entropy[step].mean())
+                    metrics[f"{prefix}best_accuracy_{name}_{step}"] = float(accuracy[until].mean(axis=1).max())
+                    metrics[f"{prefix}best_cross_entropy_{name}_{step}"] = float(
+                        cross_entropy[until].mean(axis=1).min()
+                    )
             metrics[f"{prefix}steps_to_90_{name}"] = float(steps_to(0.9, accuracy).mean())
     return metrics
 
