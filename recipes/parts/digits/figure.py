@@ -32,8 +32,9 @@ def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
         ("", 0, "new images of unseen pairs"),
         ("ten_class_", 1, "new images of all ten digits"),
     ):
-        draw_methods(results, prefix, 1, accuracies[axes])
-        draw_methods(results, prefix, 0, cross_entropies[axes])
+        best = settings.best_optimizer_ten if prefix else settings.best_optimizer
+        draw_methods(results, prefix, 1, accuracies[axes], best)
+        draw_methods(results, prefix, 0, cross_entropies[axes], best)
         accuracies[axes].set(title=f"({'bc'[axes]}) {title}", ylabel="accuracy")
         cross_entropies[axes].set(title=f"({'ef'[axes]}) {title}", ylabel="cross-entropy (nats)")
     for ax in (*accuracies, *cross_entropies):
@@ -43,7 +44,7 @@ def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
     digits.grid(False)
     digits.tick_params(length=0)
     handles, labels = accuracies[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower right", ncols=4, fontsize=TEXT_SIZE, frameon=False)
+    figure.legend(handles, labels, loc="outside lower right", ncols=5, fontsize=TEXT_SIZE, frameon=False)
     return figure
 
 
@@ -75,15 +76,24 @@ def draw_meta_training(results: Sequence[Result], settings: "Settings", ax: Axes
     ax.legend(fontsize=TEXT_SIZE - 1, frameon=False)
 
 
-def draw_methods(results: Sequence[Result], prefix: str, quantity: int, ax: Axes) -> None:
-    """Draws one curve for each method over the gradient steps; `quantity` is 0 for cross-entropy, 1 for accuracy."""
+def draw_methods(results: Sequence[Result], prefix: str, quantity: int, ax: Axes, best: str) -> None:
+    """Draws one curve for each method over the gradient steps.
+
+    Args:
+        results: One result for each seed.
+        prefix: The group of digits.
+        quantity: 0 for cross-entropy, 1 for accuracy.
+        ax: Where to draw.
+        best: The optimizer that is drawn beside `METHODS`.
+    """
     ax.set_xscale("log")
     ax.set_yscale("log" if quantity == 0 else "linear")
-    for name, style in zip(METHODS, LINE_STYLES):
+    labels = METHODS | {best: "cross-entropy, best optimizer"}
+    for (name, label), style in zip(labels.items(), LINE_STYLES):
         curves = np.array([result["meta_test"][prefix][name][quantity] for result in results])[:, 1:]
         steps = np.arange(1, curves.shape[1] + 1)  # a logarithmic axis has no step 0, which is the same for all
-        color = NAMED_COLORS[name.replace("_", " ")]
-        plot_learning_curve(curves, ax, label=METHODS[name], color=color, steps=steps)
+        color = NAMED_COLORS.get(name.replace("_", " "), "C3")
+        plot_learning_curve(curves, ax, label=label, color=color, steps=steps)
         ax.lines[-1].set_linestyle(style)
     ax.set_xlabel("gradient steps")
     if quantity == 1:

@@ -11,6 +11,7 @@ import numpy as np
 
 from parts.digits.figure import METHODS
 from parts.experiment import Metrics, Result, Seed, print_table
+from parts.tuned_optimizers import OPTIMIZER_NAMES
 
 if TYPE_CHECKING:
     from digits import Settings
@@ -72,7 +73,7 @@ def print_report(metrics: Metrics, settings: "Settings", figure_path: Path, loss
     kinds = {"": "unseen pairs", "ten_class_": "ten digits"}
     rows = []
     for prefix, kind in kinds.items():
-        for key, method in METHODS.items():
+        for key, method in (METHODS | OPTIMIZER_NAMES).items():
             rows += [
                 (f"{kind}, {method}: accuracy after {step} steps", f"{prefix}accuracy_{key}_{step}")
                 for step in REPORTED_STEPS
