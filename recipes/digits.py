@@ -6,7 +6,7 @@
 
 The learner is LeNet with its original layer sizes: tanh convolutions of 6 and of 16 filters of 5x5, each followed by
 average pooling, then tanh layers of 120 and 84. Images have 16x16 pixels (the first convolution pads): scikit-learn's
-of 8x8 are scaled up, MNIST's of 28x28 are scaled down (`--data mnist_5000`). There is one softmax output for each class.
+of 8x8 are scaled up, MNIST's of 28x28 scaled down (`--data mnist_5000`). There is one softmax output for each class.
 The loss is learned on one pair of digits, 4 and 7. It is tested on four pairs that share no digit with it, and on all
 ten digits. All methods start from the same fresh LeNets and take full-batch steps on 50 images of each class, of SGD
 where no other optimizer is named. Scores are on 49 or 50 other images of each class:

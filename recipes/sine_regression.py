@@ -11,6 +11,7 @@ points that the regressors were not trained on. All methods start from the same 
 learned: the learned loss.
 same_rate: MSE at the same rate. This is the comparison of the paper.
 tuned: MSE at the best rate of a grid, tuned on 200 other sines.
+sgd, adam, adamw, muon: MSE with these optimizers, each at the rate that is best after 100 steps on these 200 sines.
 
 Two settings:
 
@@ -30,11 +31,13 @@ fresh parameters and fresh points (the reference trains on 11 initializations), 
 points.
 
 Metrics (`summary.json`, one value per seed; MSE on unseen points, mean over the 10 test sines, no unit):
-    test_mse_learned, test_mse_same_rate, test_mse_tuned: after 100 gradient steps.
-    test_mse_learned_1000, test_mse_same_rate_1000, test_mse_tuned_1000: after 1,000 steps, ten times as many as the
-        loss was trained for.
+    test_mse_METHOD: after 100 gradient steps, the number that the loss was trained for; METHOD is one of the above.
+    test_mse_METHOD_300, test_mse_METHOD_1000: after 300 and 1,000 steps, three and ten times as many.
+    best_test_mse_METHOD, best_test_mse_METHOD_300, best_test_mse_METHOD_1000: the least error up to then.
     test_mse_tuned_for_1000: after 1,000 steps, at the rate that is best after 1,000 steps.
     train_mse_learned, train_mse_same_rate: on training sines, after one gradient step.
+    "costs", beside the metrics: core-minutes of meta-training, and of training one regressor until its error is that of
+        the best optimizer (on the 200 sines) after 100 steps, see `parts/costs.py`.
 
 Files: `summary.json` (the tuned rates are in "config"), `history.csv`, `figure.png`, and the learned loss of the first
 seed in `meta_loss/`.
@@ -44,18 +47,17 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import ml3_tf
 from ml3_tf.inspection import explain
+from parts.costs import CoreMinutes
 from parts.experiment import (
     Metrics,
     Result,
-    Seed,
     export_seed_loss,
     fill_in,
     run_seeds,
@@ -66,9 +68,18 @@ from parts.experiment import (
     write_summary,
 )
 from parts.settings import RecipeSettings, recorded_command, run_command
-from parts.sine_regression.regressor import build_regressor, train_regressors
+from parts.sine_regression.methods import (
+    TUNED_SETTINGS,
+    build_methods,
+    compute_metrics,
+    count_costs,
+    learning_curve,
+    tune,
+)
+from parts.sine_regression.regressor import build_regressor
 from parts.sine_regression.report import draw_figure, history_rows, print_report
 from parts.sine_regression.tasks import draw_tasks, task_seed
+from parts.tuned_optimizers import ADAPTIVE_RATES, SGD_RATES
 
 NUM_EPOCHS = 20  # points of the meta-training curve
 
@@ -110,9 +121,13 @@ class Settings(RecipeSettings):
     clip_norm: float | None = 0.5
     """Largest norm of the outer gradient."""
     rates: tuple[float, ...] = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 7e-2, 1e-1)
-    """The grid for the rate of MSE."""
+    """The grid for the rate of SGD on MSE."""
+    sgd_rates: tuple[float, ...] = SGD_RATES
+    """Where the search for the rate of `sgd` begins."""
+    adaptive_rates: tuple[float, ...] = ADAPTIVE_RATES
+    """Where the search for the rates of `adam`, `adamw` and `muon` begins."""
     num_tuning_tasks: int = 200
-    """Number of sines that the rate of MSE is tuned on."""
+    """Number of sines that MSE is tuned on."""
     num_test_tasks: int = 10
     """Number of test sines."""
     test_steps: int = 1000
@@ -125,6 +140,10 @@ class Settings(RecipeSettings):
     """Rate that is best for MSE after the reported step. None: tune it."""
     tuned_rate_at_end: float | None = None
     """Rate that is best for MSE after the last step. None: tune it."""
+    optimizer_rates: tuple[float, ...] | None = None
+    """Rates of `sgd`, `adam`, `adamw` and `muon` that are best for MSE after the reported step. None: tune them."""
+    best_optimizer: str | None = None
+    """The one of these that is best then, on the same sines. None: found as the rates are."""
 
     preset_field = "setting"
 
@@ -151,7 +170,13 @@ class Settings(RecipeSettings):
 
     def smoke(self) -> "Settings":
         return self.replace(
-            inner_steps=min(self.inner_steps, 5), outer_steps=4, test_steps=20, reported_step=10, jit_compile=False
+            inner_steps=min(self.inner_steps, 5),
+            outer_steps=4,
+            test_steps=20,
+            reported_step=10,
+            jit_compile=False,
+            sgd_rates=self.sgd_rates[:1],
+            adaptive_rates=self.adaptive_rates[:1],
         )
 
 
@@ -167,8 +192,8 @@ def training_tasks(settings: Settings, seed: int, num_tasks: int) -> tf.data.Dat
     )
 
 
-def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float]]:
-    """Returns the learned loss, and the task loss for each epoch of meta-training."""
+def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tuple[ml3_tf.MetaLoss, list[float], float]:
+    """Returns the learned loss, the task loss for each epoch of meta-training, and its core-minutes."""
     keras.utils.set_random_seed(seed)
     initializer = "glorot_uniform"
     if settings.output_stddev is not None:
@@ -192,57 +217,34 @@ def meta_train(settings: Settings, seed: int, folder: Path, verbose: int) -> tup
         steps_per_execution=min(steps_per_epoch, 10),
         jit_compile=settings.jit_compile,
     )
+    cost = CoreMinutes()
     history = trainer.fit(
         training_tasks(settings, task_seed("train", seed), settings.num_tasks),
         steps_per_epoch=steps_per_epoch,
         epochs=steps // steps_per_epoch,
+        callbacks=[cost],
         verbose=verbose,
         resume=folder,
     )
-    return meta_loss, history.history["loss"]
-
-
-def learning_curve(loss: Any, rate: float, tasks: Any, settings: Settings, seed: int) -> np.ndarray:
-    """Returns the error of fresh regressors at meta-test, `[test_steps + 1]`, mean over tasks."""
-    sgd, steps = keras.optimizers.SGD(rate), settings.test_steps
-    return train_regressors(loss, sgd, tasks, steps, seed=seed, jit_compile=settings.jit_compile)
-
-
-def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    """Returns the rates of the grid that are best for MSE after the reported step and at the end.
-
-    They are the same for all seeds: near the edge of divergence, a rate tuned on few sines fails on the next.
-    """
-    tasks = draw_tasks("tune", 0, settings.num_tuning_tasks)
-    curves = [learning_curve("mse", rate, tasks, settings, 0) for rate in settings.rates]
-    scores = np.nan_to_num(np.array(curves), nan=np.inf)
-    best = [settings.rates[scores[:, step].argmin()] for step in (settings.reported_step, settings.test_steps)]
-    return {"tuned_rate": best[0], "tuned_rate_at_end": best[1]}
+    return meta_loss, history.history["loss"], cost.total
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    meta_loss, meta_train_curve = meta_train(settings, seed, training_folder(seed, output_dir), verbose)
+    meta_loss, meta_train_curve, cost = meta_train(settings, seed, training_folder(seed, output_dir), verbose)
     meta_loss.export(seed_loss_folder(seed, output_dir))
 
-    steps, reported, rate = settings.test_steps, settings.reported_step, settings.inner_rate
-    tasks = draw_tasks("test", seed, settings.num_test_tasks)
-    methods = {"learned": (meta_loss, rate), "same rate": ("mse", rate), "tuned": ("mse", settings.tuned_rate)}
+    tasks, methods = draw_tasks("test", seed, settings.num_test_tasks), build_methods(meta_loss, settings)
     curves = {name: learning_curve(*method, tasks, settings, seed) for name, method in methods.items()}
-    tuned_for_all = learning_curve("mse", settings.tuned_rate_at_end, tasks, settings, seed)[-1]
 
     # Tasks of the training distribution; as many as the spread of one-step losses needs.
     train_tasks = next(iter(training_tasks(settings, task_seed("train", seed), num_tasks=20)))
     short = settings.replace(test_steps=settings.inner_steps)
-    on_train = {name: learning_curve(*methods[name], train_tasks, short, seed) for name in ("learned", "same rate")}
-
-    key = lambda name: name.replace(" ", "_")
-    metrics = {f"test_mse_{key(name)}": float(curve[reported]) for name, curve in curves.items()}
-    metrics |= {f"test_mse_{key(name)}_{steps}": float(curve[steps]) for name, curve in curves.items()}
-    metrics[f"test_mse_tuned_for_{steps}"] = float(tuned_for_all)
-    metrics |= {f"train_mse_{key(name)}": float(curve[1]) for name, curve in on_train.items()}
+    on_train = {name: learning_curve(*methods[name], train_tasks, short, seed) for name in ("learned", "same_rate")}
     return {
-        "metrics": metrics,
-        "meta_train": {"learned": meta_train_curve, "same rate": [float(on_train["same rate"][-1])] * 2},
+        "metrics": compute_metrics(curves, settings)
+        | {f"train_mse_{name}": float(curve[1]) for name, curve in on_train.items()},
+        "costs": count_costs(cost, methods, curves, tasks, settings),
+        "meta_train": {"learned": meta_train_curve, "same_rate": [float(on_train["same_rate"][-1])] * 2},
         "meta_test": {name: curve.tolist() for name, curve in curves.items()},
     }
 
@@ -271,7 +273,7 @@ def main(
     """
     command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
     settings = settings.smoke() if smoke else settings
-    settings = fill_in(tune_rates, ("tuned_rate", "tuned_rate_at_end"), settings, output_dir)
+    settings = fill_in(tune, TUNED_SETTINGS, settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
     metrics = write_summary("sine_regression", command, numbers, results, settings, output_dir)

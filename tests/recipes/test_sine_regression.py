@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import sine_regression
 
 import ml3_tf
+from parts.sine_regression.methods import compute_metrics
+from parts.tuned_optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +35,7 @@ def sine_run(shell_run):
 def test_sine_regression_writes_what_a_recipe_writes(sine_run):
     folder, metrics = sine_run
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == {"recipe", "command", "seeds", "metrics", "config", "versions", "seconds"}
+    assert set(summary) == {"recipe", "command", "seeds", "metrics", "costs", "config", "versions", "seconds"}
     assert summary["recipe"] == "sine_regression"
     assert summary["command"] == "python recipes/sine_regression.py --seeds 2 --smoke"
     assert summary["seeds"] == [0, 1]
@@ -41,7 +44,7 @@ def test_sine_regression_writes_what_a_recipe_writes(sine_run):
     assert all(len(values) == 2 for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
     learned = [float(row["mse"]) for row in rows if row["seed"] == "1" and row["phase"] == "meta_test"]
-    assert len(learned) == 3 * 21
+    assert len(learned) == 8 * 21
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -54,8 +57,20 @@ def test_the_exported_loss_is_that_of_the_first_seed(sine_run):
 
 
 def test_every_metric_is_explained(sine_run):
+    methods = "|".join(("learned", "same_rate", "tuned", *OPTIMIZERS))
     for name in sine_run[1]:
-        assert name.replace("_20", "_1000") in sine_regression.__doc__
+        name = name.replace("_20", "_1000")
+        words = re.sub(f"test_mse_({methods})(?=$|_1)", "test_mse_METHOD", name)
+        assert name in sine_regression.__doc__ or words in sine_regression.__doc__
+
+
+def test_last_and_best_at_once_three_and_ten_times_the_horizon():
+    curve = np.linspace(10.0, 0.0, 1001)
+    curve[[50, 250]] = 1.0, 0.5
+    metrics = compute_metrics({"adam": curve}, sine_regression.Settings())
+    assert metrics["test_mse_adam"] == curve[100] and metrics["best_test_mse_adam"] == 1.0
+    assert metrics["test_mse_adam_300"] == curve[300] and metrics["best_test_mse_adam_300"] == 0.5
+    assert metrics["test_mse_adam_1000"] == metrics["best_test_mse_adam_1000"] == 0.0
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(sine_run, monkeypatch):

@@ -12,7 +12,12 @@ from parts.experiment import kept_learner
 def build_regressor() -> keras.Model:
     layers = keras.layers
     return keras.Sequential(
-        [keras.Input((1,)), layers.Dense(40, activation="relu"), layers.Dense(40, activation="relu"), layers.Dense(1)]
+        [
+            keras.Input((1,)),
+            layers.Dense(40, activation="relu"),
+            layers.Dense(40, activation="relu"),
+            layers.Dense(1, name="output"),
+        ]
     )
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from ml3_tf.inspection import plot_meta_learning
 from parts.experiment import Metrics, Result, Seed, print_table
+from parts.tuned_optimizers import OPTIMIZER_NAMES
 
 if TYPE_CHECKING:
     from sine_regression import Settings
@@ -29,12 +30,16 @@ def draw_figure(results: Sequence[Result], settings: "Settings", train: Any, tes
     learned_steps = (np.arange(num_epochs) + 1) * outer / num_epochs
     meta_train = {
         "learned": (learned_steps, [result["meta_train"]["learned"] for result in results]),
-        "same rate": ([0, outer], [result["meta_train"]["same rate"] for result in results]),
+        "same rate": ([0, outer], [result["meta_train"]["same_rate"] for result in results]),
     }
     steps = np.arange(1, settings.test_steps + 1)  # a logarithmic axis has no step 0, which is the same for all
-    meta_test = {
-        name: (steps, [result["meta_test"][name][1:] for result in results]) for name in results[0]["meta_test"]
+    drawn = {
+        "learned": "learned",
+        "same rate": "same_rate",
+        "tuned": "tuned",
+        "best optimizer": settings.best_optimizer,
     }
+    meta_test = {label: (steps, [result["meta_test"][name][1:] for result in results]) for label, name in drawn.items()}
     figure = plot_meta_learning(train, test, meta_train=meta_train, meta_test=meta_test)
     figure.axes[3].set_xscale("log")
     figure.axes[3].axvline(settings.inner_steps, color="0.5", linewidth=1, linestyle=":")
@@ -62,9 +67,11 @@ def print_report(metrics: Metrics, settings: "Settings") -> None:
             (f"learned loss, {soon}", "test_mse_learned"),
             (f"MSE at the same rate, {soon}", "test_mse_same_rate"),
             (f"MSE at its best rate, {soon}", "test_mse_tuned"),
+            *((f"{label} on MSE, {soon}", f"test_mse_{name}") for name, label in OPTIMIZER_NAMES.items()),
             (f"learned loss, {late}", f"test_mse_learned_{steps}"),
             (f"MSE at the same rate, {late}", f"test_mse_same_rate_{steps}"),
             (f"MSE at its best rate for this, {late}", f"test_mse_tuned_for_{steps}"),
+            *((f"{label} on MSE, {late}", f"test_mse_{name}_{steps}") for name, label in OPTIMIZER_NAMES.items()),
         ],
     )
     share = {name: np.mean(metrics["test_mse_learned"]) / np.mean(metrics[f"test_mse_{name}"]) for name in BASELINES}
