@@ -60,6 +60,16 @@ ROWS = [
 ]
 ROWS += [
     Row(
+        "sine_regression",
+        f"sine regression, against the best optimizer, error after {steps:,} steps ↓",
+        f"test_mse_learned{suffix}",
+        None,
+        f"test_mse_adamw{suffix}",
+    )
+    for steps, suffix in ((100, ""), (300, "_300"), (1000, "_1000"))
+]
+ROWS += [
+    Row(
         f"sine_lives_{optimizer}",
         f"{label}, error after {steps:,} steps ↓",
         f"test_mse_learned_{steps}",

@@ -45,6 +45,15 @@ def test_each_comparison_has_a_verdict():
             assert (low > 0.495) - (high < 0.505) == verdict or 0.49 < low < 0.51 or 0.49 < high < 0.51
 
 
+def test_the_best_optimizer_is_that_of_the_tuning_tasks():
+    rows = [row for row in results_table.ROWS if "against the best optimizer" in row.label]
+    assert rows
+    for row in rows:
+        config = json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["config"]
+        suffix = "_ten" if row.learned.startswith("ten_class_") else ""
+        assert re.sub(r"_\d+$", "", row.tuned).endswith(f"_{config[f'best_optimizer{suffix}']}")
+
+
 def test_the_readme_shows_few_rows_and_losses_among_them():
     lines = results_table.readme_table().splitlines()[2:]
     wins = [line.split(" | ")[-1] for line in lines]
