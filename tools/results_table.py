@@ -60,12 +60,13 @@ ROWS = [
 ]
 ROWS += [
     Row(
-        "sine_regression",
-        f"sine regression, against the best optimizer, error after {steps:,} steps ↓",
+        folder,
+        f"{label}, against the best optimizer, error after {steps:,} steps ↓",
         f"test_mse_learned{suffix}",
         None,
         f"test_mse_adamw{suffix}",
     )
+    for folder, label in (("sine_regression_paper", "sine regression, setting of the paper"),)
     for steps, suffix in ((100, ""), (300, "_300"), (1000, "_1000"))
 ]
 ROWS += [
