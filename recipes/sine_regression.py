@@ -23,9 +23,9 @@ Two settings:
 
 Expected result (10 seeds): after 100 steps the learned loss has a third of the error of MSE at the same rate, and 0.9
 times that of MSE at its best rate, with less on 6 seeds. In the setting of the paper it has two thirds of the error at
-the same rate, 2.14. Adam, AdamW and Muon on MSE, tuned, are far ahead, with 0.06, 0.07 and 0.09: a loss that was learned
-for SGD never pays for itself here. Through 100 steps the meta-gradient explodes at times, which a warning tells: more outer steps made it
-worse, 600 left one seed of ten untrained. `sine_lives.py` learns without that.
+the same rate, 2.14. Tuned, Adam, AdamW and Muon on MSE are far ahead there, with 0.06, 0.07 and 0.09: a loss that was
+learned for SGD never pays for itself. Through 100 steps the meta-gradient explodes at times, which a warning tells:
+more outer steps made it worse, 600 left one seed of ten untrained. `sine_lives.py` learns without that.
 
 Departures from the paper in both settings, where it is silent or its reference errs: every outer step starts from
 fresh parameters and fresh points (the reference trains on 11 initializations), and test points differ from training
