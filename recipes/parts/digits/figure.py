@@ -44,7 +44,7 @@ def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
     digits.grid(False)
     digits.tick_params(length=0)
     handles, labels = accuracies[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower right", ncols=5, fontsize=TEXT_SIZE, frameon=False)
+    figure.legend(handles, labels, loc="outside lower right", ncols=3, fontsize=TEXT_SIZE, frameon=False)
     return figure
 
 
