@@ -23,7 +23,7 @@ Two settings:
 
 Expected result (10 seeds): after 100 steps the learned loss has a third of the error of MSE at the same rate, and 0.9
 times that of MSE at its best rate, with less on 6 seeds. In the setting of the paper it has two thirds of the error at
-the same rate, 2.14. Tuned, Adam, AdamW and Muon on MSE are far ahead there, with 0.06, 0.07 and 0.09: a loss that was
+the same rate. Tuned, Adam, AdamW and Muon on MSE are far ahead in both, with 0.06, 0.07 and 0.09: a loss that was
 learned for SGD never pays for itself. Through 100 steps the meta-gradient explodes at times, which a warning tells:
 more outer steps made it worse, 600 left one seed of ten untrained. `sine_lives.py` learns without that.
 

@@ -41,6 +41,7 @@ THROUGH_MODEL = {
 DIGITS = {", steps to 90 %": "steps_to_90_{} .0f"}
 DIGITS |= {f", accuracy after {n} steps (%)": f"accuracy_{{}}_{n} .1%" for n in (10, 30, 100, 300)}
 DIGITS |= {f", cross-entropy after {n} steps (nats)": f"cross_entropy_{{}}_{n} .2f" for n in (100, 300)}
+SINE_STEPS = {100: "", 300: "_300", 1000: "_1000"}
 INVERSE_DYNAMICS = {
     f"{label}, {steps} steps": f"{metric}_{{}}{suffix} .3g/.2g"
     for label, metric in {
@@ -247,8 +248,11 @@ TABLES = {
             "learned loss": "learned",
             "squared error, rate 0.001": "same_rate",
             "squared error, best rate of a grid": "tuned",
+            "Adam": "adam",
+            "AdamW": "adamw",
+            "Muon": "muon",
         },
-        {"after 100 steps": "test_mse_{} .2f", "after 1,000 steps": "test_mse_{}_1000 .2f"},
+        {f"after {steps:,} steps": f"test_mse_{{}}{suffix} .2f" for steps, suffix in SINE_STEPS.items()},
         # The best rate is that for so many steps.
         {"test_mse_tuned_1000": "test_mse_tuned_for_1000"},
     ),
