@@ -91,10 +91,10 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from parts.experiment import Metrics, Result
-from parts.model_free.baselines import tune_ppo
+from parts.experiment import Metrics, Result, Seed
 from parts.model_free.report import run_experiment, run_one_seed
 from parts.model_free.settings import ModelFreeSettings, TuningSettings
+from parts.model_free.tuning import run_setting
 from parts.reacher_model_free.task import EXPERIMENT, VARIANTS
 from parts.settings import recorded_command, run_command
 
@@ -185,9 +185,9 @@ class Settings(ModelFreeSettings):
         )
 
 
-def run_tuning(_: str, settings: TuningSettings, output_dir: Path, verbose: int) -> Result:
-    """Finds rate and episodes of PPO."""
-    return tune_ppo(EXPERIMENT, settings)
+def run_tuning(name: Seed, settings: TuningSettings, output_dir: Path, verbose: int) -> Result:
+    """Trains by PPO with one rate and number of episodes of the grid, on tasks of their own."""
+    return run_setting(EXPERIMENT, settings, str(name))
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
