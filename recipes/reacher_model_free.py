@@ -64,8 +64,11 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
         if PPO does not, with all of its samples (a lower bound).
     sample_ratio_to_paper_ppo: the same for `paper_ppo`.
     samples_to_level_METHOD: samples to the level, environment steps; -1 if it is not reached.
+    samples_to_ppo_return_METHOD: samples to the final return of `ppo`, reached as a level is; -1 if it is not reached.
+    samples_to_learned_return_METHOD: the same for the final return of `learned`.
     final_return_METHOD: final return of the mean policy, m.
     on_policy_final_return_METHOD: that of the noisy policy, m.
+    late_rise_METHOD: rise of a straight line through the last fifth of the curve, m; about 0 where it has converged.
     initial_return: return of fresh policies, m.
     level: the level, m.
     meta_train_env_steps_METHOD: environment steps that meta-training used, those of the guide included.
