@@ -85,6 +85,16 @@ def test_an_interrupted_tuning_runs_what_is_left(tmp_path):
     assert runs == [(4e-3, 8)] and found.ppo == (2e-3, 8)
 
 
+def test_another_first_grid_uses_what_is_kept(tmp_path):
+    settings = SETTINGS.replace(ppo_rates=(1e-3, 2e-3, 4e-3), ppo_episodes=(8,))
+    rises = lambda rate, episodes: 1 if rate == 2e-3 else 3
+    tune(rises, settings, tmp_path)
+    found, runs = tune(rises, settings.replace(ppo_rates=(5e-4, 1e-3, 2e-3, 4e-3), paper_ppo=(1e-3, 20)), tmp_path)
+    assert runs == [(5e-4, 8)] and found.ppo == (2e-3, 8)
+    with pytest.raises(ValueError, match="ppo_samples differ"):  # but no other experience
+        tune(rises, settings.replace(ppo_samples=2200), tmp_path)
+
+
 def test_one_setting_is_ppo_with_its_rate_and_episodes(monkeypatch):
     received = {}
 

@@ -58,7 +58,7 @@ def tune_ppo(run_tuning: Callable[..., Result], settings: TuningSettings, folder
 
     An optimum at the edge of the grid tells nothing about settings beyond it: the grid grows there, until its optimum
     lies inside. So does that of `PAPER_EPISODES`, along the rates. Each setting is kept by itself, so an interrupted
-    tuning resumes.
+    tuning resumes, and another first grid uses what is kept.
 
     Args:
         run_tuning: Function as `run_seeds` takes it, that calls `run_setting`.
@@ -67,6 +67,8 @@ def tune_ppo(run_tuning: Callable[..., Result], settings: TuningSettings, folder
         jobs: Number of processes.
     """
     rates, episodes = sorted(settings.ppo_rates), sorted(settings.ppo_episodes)
+    # What a setting gives does not depend on the grid that asks for it: another first grid uses what is kept.
+    settings = settings.replace(ppo_rates=(), ppo_episodes=(), ppo=None, paper_ppo=None)
     while True:
         grid = list(itertools.product(rates, episodes))
         results = run_seeds(
