@@ -29,8 +29,8 @@ Methods:
     learned: the learned loss. It sees mean, standard deviation, observation and action, the paper's form.
     learned_alone: the same, meta-trained without the guide (with `--losses learned_alone`).
     ppo: PPO for each task from scratch, at the rate and number of episodes of a grid that need the fewest samples to
-        80 % on 4 tasks of their own ("config", "ppo"; the grid's samples in `seeds/tuning/`). Its discount and lambda
-        are those of eq. 8 here.
+        80 % on 4 tasks of their own ("config", "ppo"). The grid grows until its optimum lies inside ("ppo_grid"; its
+        curves in `seeds/tuning/`). Discount and lambda are those of eq. 8 here.
     paper_ppo: the same with 20 episodes an update, as a reader of the paper might set it, at the best rate of the grid.
     goal_conditioned: the guide. It needs no sample of a new task.
 

@@ -31,9 +31,9 @@ Methods:
         between 0.5 and 1, either way round. The guide's torques are turned into actions of such motors (`for_motors`):
         only meta-training knows the gains.
     ppo: PPO for each task from scratch, at the rate and number of episodes of a grid that need the fewest samples to
-        80 % on 20 tasks of their own ("config", "ppo"; the grid's samples in `seeds/tuning/`). Its discount and lambda
-        are those of eq. 8 here. Its rate is constant: falling to zero from the same or twice the rate, it moved the
-        final return by -3 to 3 % on seeds 101 to 103.
+        80 % on 20 tasks of their own ("config", "ppo"). The grid grows until its optimum lies inside ("ppo_grid"; its
+        curves in `seeds/tuning/`). Discount and lambda are those of eq. 8 here. The rate is constant: falling to zero
+        from the same or twice the rate, it moved the final return by -3 to 3 % on seeds 101 to 103.
     paper_ppo: the same with 20 episodes an update, as a reader of the paper might set it, at the same rate.
     goal_conditioned: the guide, trained on 1,024 tasks in 5.2 million environment steps. It observes the goal, in a
         frame turned until that lies straight ahead (`turned_to_goal`), and so knows all directions, the last quarter
