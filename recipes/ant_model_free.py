@@ -29,8 +29,8 @@ Methods:
     learned: the learned loss. It sees mean, standard deviation, observation and action, the paper's form.
     learned_alone: the same, meta-trained without the guide (with `--losses learned_alone`).
     ppo: PPO for each task from scratch, at the rate and number of episodes of a grid that need the fewest samples to
-        80 % on 4 tasks of their own ("config", "ppo"; the grid's samples in `seeds/tuning/`). Its discount and lambda
-        are those of eq. 8 here.
+        80 % on 4 tasks of their own ("config", "ppo"). The grid grows until its optimum lies inside ("ppo_grid"; its
+        curves in `seeds/tuning/`). Discount and lambda are those of eq. 8 here.
     paper_ppo: the same with 20 episodes an update, as a reader of the paper might set it, at the best rate of the grid.
     goal_conditioned: the guide. It needs no sample of a new task.
 
@@ -54,9 +54,12 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
         if PPO does not, with all of its samples (a lower bound).
     sample_ratio_to_paper_ppo: the same for `paper_ppo`.
     samples_to_level_METHOD: samples to the level, environment steps; -1 if it is not reached.
+    samples_to_ppo_return_METHOD: samples to the final return of `ppo`, reached as a level is; -1 if it is not reached.
+    samples_to_learned_return_METHOD: the same for the final return of `learned`.
     level: the level, m.
     final_return_METHOD: final return of the mean policy, m.
     on_policy_final_return_METHOD: that of the noisy policy, m.
+    late_rise_METHOD: rise of a straight line through the last fifth of the curve, m; about 0 where it has converged.
     initial_return: return of fresh policies, m.
     meta_train_env_steps_METHOD: environment steps that meta-training used, those of the guide included.
     shifted_METRIC: a metric on 3 tasks with goals 3 m away, farther than all of meta-training.
@@ -79,10 +82,10 @@ from pathlib import Path
 from typing import Literal
 
 from parts.ant_model_free.task import EXPERIMENT, VARIANTS
-from parts.experiment import Metrics, Result
-from parts.model_free.baselines import tune_ppo
+from parts.experiment import Metrics, Result, Seed
 from parts.model_free.report import run_experiment, run_one_seed
 from parts.model_free.settings import ModelFreeSettings, TuningSettings
+from parts.model_free.tuning import run_setting
 from parts.settings import recorded_command, run_command
 
 
@@ -172,9 +175,9 @@ class Settings(ModelFreeSettings):
         )
 
 
-def run_tuning(_: str, settings: TuningSettings, output_dir: Path, verbose: int) -> Result:
-    """Finds rate and episodes of PPO."""
-    return tune_ppo(EXPERIMENT, settings)
+def run_tuning(name: Seed, settings: TuningSettings, output_dir: Path, verbose: int) -> Result:
+    """Trains by PPO with one rate and number of episodes of the grid, on tasks of their own."""
+    return run_setting(EXPERIMENT, settings, str(name))
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:

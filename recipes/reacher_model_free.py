@@ -31,9 +31,9 @@ Methods:
         between 0.5 and 1, either way round. The guide's torques are turned into actions of such motors (`for_motors`):
         only meta-training knows the gains.
     ppo: PPO for each task from scratch, at the rate and number of episodes of a grid that need the fewest samples to
-        80 % on 20 tasks of their own ("config", "ppo"; the grid's samples in `seeds/tuning/`). Its discount and lambda
-        are those of eq. 8 here. Its rate is constant: falling to zero from the same or twice the rate, it moved the
-        final return by -3 to 3 % on seeds 101 to 103.
+        80 % on 20 tasks of their own ("config", "ppo"). The grid grows until its optimum lies inside ("ppo_grid"; its
+        curves in `seeds/tuning/`). Discount and lambda are those of eq. 8 here. The rate is constant: falling to zero
+        from the same or twice the rate, it moved the final return by -3 to 3 % on seeds 101 to 103.
     paper_ppo: the same with 20 episodes an update, as a reader of the paper might set it, at the same rate.
     goal_conditioned: the guide, trained on 1,024 tasks in 5.2 million environment steps. It observes the goal, in a
         frame turned until that lies straight ahead (`turned_to_goal`), and so knows all directions, the last quarter
@@ -64,8 +64,11 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
         if PPO does not, with all of its samples (a lower bound).
     sample_ratio_to_paper_ppo: the same for `paper_ppo`.
     samples_to_level_METHOD: samples to the level, environment steps; -1 if it is not reached.
+    samples_to_ppo_return_METHOD: samples to the final return of `ppo`, reached as a level is; -1 if it is not reached.
+    samples_to_learned_return_METHOD: the same for the final return of `learned`.
     final_return_METHOD: final return of the mean policy, m.
     on_policy_final_return_METHOD: that of the noisy policy, m.
+    late_rise_METHOD: rise of a straight line through the last fifth of the curve, m; about 0 where it has converged.
     initial_return: return of fresh policies, m.
     level: the level, m.
     meta_train_env_steps_METHOD: environment steps that meta-training used, those of the guide included.
@@ -91,10 +94,10 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from parts.experiment import Metrics, Result
-from parts.model_free.baselines import tune_ppo
+from parts.experiment import Metrics, Result, Seed
 from parts.model_free.report import run_experiment, run_one_seed
 from parts.model_free.settings import ModelFreeSettings, TuningSettings
+from parts.model_free.tuning import run_setting
 from parts.reacher_model_free.task import EXPERIMENT, VARIANTS
 from parts.settings import recorded_command, run_command
 
@@ -185,9 +188,9 @@ class Settings(ModelFreeSettings):
         )
 
 
-def run_tuning(_: str, settings: TuningSettings, output_dir: Path, verbose: int) -> Result:
-    """Finds rate and episodes of PPO."""
-    return tune_ppo(EXPERIMENT, settings)
+def run_tuning(name: Seed, settings: TuningSettings, output_dir: Path, verbose: int) -> Result:
+    """Trains by PPO with one rate and number of episodes of the grid, on tasks of their own."""
+    return run_setting(EXPERIMENT, settings, str(name))
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:

@@ -12,9 +12,7 @@ import pytest
 import tensorflow as tf
 
 import ml3_tf
-from ml3_tf.rl import Adaptation
 from parts.ant_model_free import figure, task
-from parts.model_free import baselines
 from parts.model_free.experiment import meta_train
 from parts.model_free.extra_loss import make_extra_loss
 from parts.model_free.figure import pushes
@@ -153,24 +151,6 @@ def test_a_guide_asks_for_means_and_for_slopes(pull, lacking):
     data = {"tasks": {"state": tf.zeros((2, 1, 29))}, "query": (x, None, weight), "support": [(x, y, weight)] * 2}
     losses = extra_loss(None, data)
     np.testing.assert_allclose(losses, [10.0 * 0.25 * lacking] * 2, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("episodes", "paper_ppo"), [((8, 20), (1e-3, 20)), ((8,), (3e-3, 20))])
-def test_ppo_is_tuned_freely_and_with_the_episodes_of_the_paper(monkeypatch, episodes, paper_ppo):
-    """8 episodes learn fastest at 3e-3, 20 at 1e-3."""
-    rises = {(1e-3, 8): 3, (3e-3, 8): 1, (1e-3, 20): 2, (3e-3, 20): 4}
-
-    def train(experiment, settings, tasks, *, seed, rate, episodes, samples):
-        returns = np.where(np.arange(12) < rises[rate, episodes], -10.0, -1.0)[:, np.newaxis]
-        return Adaptation(returns, returns, 100 * np.arange(12)[:, np.newaxis], None)
-
-    monkeypatch.setattr(baselines, "train_by_ppo", train)
-    settings = ant_model_free.Settings(
-        num_tuning_tasks=1, ppo_rates=(1e-3, 3e-3), ppo_episodes=episodes, ppo_samples=1100
-    )
-    tuned = baselines.tune_ppo(task.EXPERIMENT, settings)
-    assert (tuned["ppo"], tuned["paper_ppo"]) == ((3e-3, 8), paper_ppo)
-    assert tuned["samples_to_level"]["0.003, 8"] == 100
 
 
 def test_where_the_loss_pushes_is_drawn():

@@ -209,6 +209,14 @@ def test_samples_to_a_level_count_from_where_it_is_kept():
     assert measures.samples_to(1.0, samples, [2.0, 2.0, 2.0, 2.0]) == 0
 
 
+def test_the_late_rise_is_that_of_the_last_fifth():
+    samples, rising = np.arange(0, 1000, 10), np.minimum(np.arange(100.0), 90.0)
+    assert measures.late_rise(samples, np.arange(100.0)) == pytest.approx(19.0)  # the last 20 of 100
+    assert 0 < measures.late_rise(samples, rising) < 19.0
+    assert measures.late_rise(samples, np.minimum(rising, 50.0)) == pytest.approx(0.0, abs=1e-9)
+    assert measures.late_rise([0, 10], [-3.0, -1.0]) == pytest.approx(2.0)  # two evaluations at least
+
+
 def test_ratios_of_curves_written_by_hand():
     def adaptation(returns, step):
         column = np.array(returns, float)[:, np.newaxis]
@@ -224,6 +232,8 @@ def test_ratios_of_curves_written_by_hand():
     assert metrics["sample_ratio_to_paper_ppo"] == 5 * 1300 / 65  # never there: all of its samples
     assert metrics["samples_to_level_paper_ppo"] == -1
     assert metrics["on_policy_final_return_learned"] == -4.0
+    assert metrics["samples_to_learned_return_ppo"] == 4 * 260  # it passes on the way to its own
+    assert metrics["samples_to_ppo_return_learned"] == metrics["samples_to_learned_return_paper_ppo"] == -1
     adapted["learned"] = adaptation([-10.0] * 6, 65)
     assert measures.measure(adapted)["sample_ratio_to_ppo"] == 0.0
 

@@ -1,7 +1,5 @@
 """The baseline of the recipes that reach goals by experience alone: PPO, for each task or for all goals."""
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -10,12 +8,8 @@ from ml3_tf import Learner
 from ml3_tf.baselines import PPOSettings, ppo
 from ml3_tf.rl import Adaptation, as_tasks
 from parts.model_free.experiment import Experiment, Guide, Tasks
-from parts.model_free.measures import compute_level, final, make_curve, samples_to
 from parts.model_free.meta_testing import count_episodes, meta_test_seed, roll_out_without_noise
 from parts.model_free.settings import ModelFreeSettings, TuningSettings
-
-TUNING_SEED = 1000  # of the tasks and policies that PPO is tuned on
-PAPER_EPISODES = 20  # of an update, as a reader of the paper might set it
 
 
 def train_by_ppo(
@@ -99,31 +93,3 @@ def guide_returns(experiment: Experiment, guide: Guide, tasks: Tasks) -> np.ndar
     episodes = as_tasks({name: np.reshape(values[:, 0], (1, len(values), -1)) for name, values in tasks.items()})
     trajectory = roll_out_without_noise(experiment, lambda _, x: guide(x), None, episodes)
     return np.sum(trajectory.rewards[0], -1)
-
-
-def tune_ppo(experiment: Experiment, settings: TuningSettings, *, seed: int = TUNING_SEED) -> dict[str, Any]:
-    """Finds the rate and the number of episodes that take the fewest samples to 80 %, on tasks of their own.
-
-    Returns:
-        `{"ppo": (rate, episodes), "paper_ppo": ..., "samples_to_level": {"rate, episodes": samples, ...},
-        "final_returns": {...}}`; `paper_ppo` is the best with `PAPER_EPISODES`, or has the same rate if the grid has
-        none with so many.
-    """
-    draw = next(iter(experiment.test_tasks.values()))
-    tasks = draw(np.random.default_rng([seed, 2]), settings.num_tuning_tasks)
-    curves = {}
-    for rate in settings.ppo_rates:
-        for episodes in settings.ppo_episodes:
-            result = train_by_ppo(
-                experiment, settings, tasks, seed=seed, rate=rate, episodes=episodes, samples=settings.ppo_samples
-            )
-            curves[rate, episodes] = make_curve(result)
-    level = compute_level(curves.values())
-    needed = {setting: samples_to(level, *curve) for setting, curve in curves.items()}
-    order = lambda setting: (needed[setting] is None, needed[setting] or 0, -final(curves[setting][1]))
-    chosen = min(needed, key=order)
-    of_paper = [setting for setting in needed if setting[1] == PAPER_EPISODES]
-    of_paper = min(of_paper, key=order) if of_paper else (chosen[0], PAPER_EPISODES)
-    words = {f"{rate:g}, {episodes}": samples for (rate, episodes), samples in needed.items()}
-    finals = {f"{rate:g}, {episodes}": final(curve[1]) for (rate, episodes), curve in curves.items()}
-    return {"ppo": chosen, "paper_ppo": of_paper, "samples_to_level": words, "final_returns": finals}

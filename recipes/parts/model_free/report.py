@@ -15,7 +15,6 @@ from parts.experiment import (
     Metrics,
     Result,
     export_seed_loss,
-    fill_in,
     print_table,
     run_seeds,
     seed_loss_folder,
@@ -29,6 +28,7 @@ from parts.model_free.figure import draw_figure, write_animation
 from parts.model_free.measures import compare_depths, make_curve, measure
 from parts.model_free.meta_testing import draw_fresh_parameters, draw_test_tasks, meta_test, roll_out_means
 from parts.model_free.settings import ModelFreeSettings, TuningSettings
+from parts.model_free.tuning import tune_ppo
 
 PPO_METHODS = ("ppo", "paper_ppo")
 
@@ -51,7 +51,7 @@ def run_experiment(
         settings: The settings.
         seeds: The seeds.
         command: The command of the run.
-        run_tuning: Function of the recipe as `fill_in` takes it.
+        run_tuning: Function of the recipe as `tune_ppo` takes it.
         run_seed: Function of the recipe as `run_seeds` takes it.
         jobs: Number of processes.
         output_dir: Folder of the run.
@@ -66,10 +66,15 @@ def run_experiment(
     if not layers or min(layers) < 1:
         raise ValueError(f"`policy_layers` must be numbers of hidden layers, at least 1. Received: {layers}")
     output_dir = Path(output_dir)
-    tuned = fill_in(run_tuning, PPO_METHODS, settings.restricted_to(TuningSettings), output_dir / "seeds" / "tuning")
-    settings = settings.replace(ppo=tuned.ppo, paper_ppo=tuned.paper_ppo)
+    tuning_settings, further_config = settings.restricted_to(TuningSettings), {}
+    if settings.ppo is None or settings.paper_ppo is None:
+        tuned = tune_ppo(run_tuning, tuning_settings, output_dir / "seeds" / "tuning", jobs=jobs)
+        settings = settings.replace(ppo=settings.ppo or tuned.ppo, paper_ppo=settings.paper_ppo or tuned.paper_ppo)
+        further_config["ppo_grid"] = tuned.grid
     results = run_seeds(run_seed, seeds, settings, output_dir, jobs=jobs)
-    metrics = write_summary(experiment.name, command, seeds, results, settings, output_dir)
+    metrics = write_summary(
+        experiment.name, command, seeds, results, settings, output_dir, further_config=further_config
+    )
     write_history(history_rows(seeds, results, experiment), output_dir)
     draw_figure(results, experiment).savefig(output_dir / "figure.png")
     env = gymnasium.make(experiment.env, render_mode="rgb_array")
