@@ -26,7 +26,14 @@ Meta-training sees 4s and 7s alone. Turned by quarters and mirrored, they make 1
 of these take turns. A task trains a fresh LeNet for 20 steps; its error on other images is differentiated through all.
 
 Expected result (10 seeds): to 90 % accuracy on unseen pairs a ninth of the steps that cross-entropy takes at the same
-rate, and 1.2 times as many as at its best rate; on ten digits 0.6 times and 1.4 times as many.
+rate, and 1.1 times as many as at its best rate; on ten digits 0.6 times and 1.5 times as many. Cross-entropy (nats):
+
+    | | learned | sgd | adam | muon |
+    |---|---|---|---|---|
+    | unseen pairs, 20, 60, 200 steps | 0.17, 0.07, 0.07 | 0.29, 0.06, 0.07 | 0.10, 0.10, 0.12 | 0.08, 0.10, 0.14 |
+    | ten digits, 20, 60, 200 steps | 1.38, 0.28, 0.14 | 0.98, 0.32, 0.14 | 0.20, 0.14, 0.14 | 0.17, 0.15, 0.16 |
+
+So a tuned Adam or Muon is ahead for as long as the loss was learned for, and learning a loss does not pay for itself.
 
 Departures from the paper, which says "one pair to train, other pairs to test, LeNet" and little else: turned and
 mirrored digits in meta-training; probabilities as the loss's input (its reference takes the logarithms of both

@@ -39,8 +39,8 @@ THROUGH_MODEL = {
     "squared distance, best rate": "tuned_squared",
 }
 DIGITS = {", steps to 90 %": "steps_to_90_{} .0f"}
-DIGITS |= {f", accuracy after {n} steps (%)": f"accuracy_{{}}_{n} .1%" for n in (10, 30, 100, 300)}
-DIGITS |= {f", cross-entropy after {n} steps (nats)": f"cross_entropy_{{}}_{n} .2f" for n in (100, 300)}
+DIGITS |= {f", accuracy after {n} steps (%)": f"accuracy_{{}}_{n} .1%" for n in (20, 60, 200)}
+DIGITS |= {f", cross-entropy after {n} steps (nats)": f"cross_entropy_{{}}_{n} .2f" for n in (20, 60, 200)}
 SINE_STEPS = {100: "", 300: "_300", 1000: "_1000"}
 INVERSE_DYNAMICS = {
     f"{label}, {steps} steps": f"{metric}_{{}}{suffix} .3g/.2g"
@@ -87,6 +87,9 @@ TABLES = {
             "learned loss": "learned",
             "cross-entropy, same rate": "same_rate",
             "cross-entropy, best rate": "tuned",
+            "Adam": "adam",
+            "AdamW": "adamw",
+            "Muon": "muon",
         },
         _expand({"unseen pairs": "", "ten digits": "ten_class_"}, DIGITS),
     ),

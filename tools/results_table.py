@@ -86,6 +86,20 @@ ROWS += [
     Row("digits", "unseen pairs of digits, accuracy after 100 steps ↑", *_methods("accuracy_{}_100"), True),
     Row("digits", "all ten digits, steps to 90 % accuracy ↓", *_methods("ten_class_steps_to_90_{}")),
     Row("digits", "all ten digits, accuracy after 100 steps ↑", *_methods("ten_class_accuracy_{}_100"), True),
+    *(
+        Row(
+            "digits",
+            label.format(steps),
+            f"{kind}cross_entropy_learned_{steps}",
+            None,
+            f"{kind}cross_entropy_{best}_{steps}",
+        )
+        for kind, best, label in (
+            ("", "adam", "unseen pairs of digits, against the best optimizer, cross-entropy after {} steps ↓"),
+            ("ten_class_", "muon", "all ten digits, against the best optimizer, cross-entropy after {} steps ↓"),
+        )
+        for steps in (20, 60, 200)
+    ),
     Row("keras_fit", "a CNN in `fit`, ten digits, test accuracy ↑", *_methods("digits_accuracy_{}"), True),
     Row("keras_fit", "a regressor in `fit`, diabetes, test RMSE ↓", *_methods("diabetes_rmse_{}")),
     Row(
