@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parts.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
+from ml3_tf.bench.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 ROOT = Path(__file__).parents[1]
 MARKERS = "<!-- results -->\n", "<!-- /results -->"
