@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-long test-backends test-lowest lint format bench bench-gpu cards notebooks docs docs-serve dist sbom audit lock clean
+.PHONY: help venv demo test test-long test-backends test-lowest lint format bench bench-gpu bench-losses cards notebooks docs docs-serve dist sbom audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench: venv ## time and memory of one outer step (BENCH_ARGS="--workloads dense 
 
 bench-gpu: venv ## the same on a GPU, with rollouts, and meta-gradients beside the CPU's (into benchmarks/results)
 	@$(BIN)/python benchmarks/gpu.py $(BENCH_ARGS)
+
+bench-losses: venv ## losses against one another (BENCH_ARGS="sine digits --seeds 10"; into benchmarks/results)
+	@$(BIN)/python -m ml3_tf.bench --output-dir benchmarks/results $(BENCH_ARGS)
 
 LOCK := pip compile --quiet pyproject.toml --extra test \
 	--universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

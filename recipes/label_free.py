@@ -67,6 +67,7 @@ import keras
 import numpy as np
 
 import ml3_tf
+from ml3_tf.bench.image_data import Images, one_hot
 from parts.experiment import (
     Metrics,
     Result,
@@ -78,7 +79,6 @@ from parts.experiment import (
     write_history,
     write_summary,
 )
-from parts.image_data import Images, one_hot
 from parts.label_free.corruptions import SEEN, UNSEEN
 from parts.label_free.figure import draw_figure
 from parts.label_free.losses import build_loss, start_as

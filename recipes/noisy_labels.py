@@ -74,6 +74,7 @@ import keras
 import numpy as np
 
 import ml3_tf
+from ml3_tf.bench.image_data import NUM_CLASSES, halve, load_digits, load_fashion, overlay
 from ml3_tf.datasets import tasks_from_arrays, with_minibatches
 from parts.experiment import (
     Metrics,
@@ -87,7 +88,6 @@ from parts.experiment import (
     write_history,
     write_summary,
 )
-from parts.image_data import NUM_CLASSES, halve, load_digits, load_fashion, overlay
 from parts.noisy_labels.figure import draw_figure
 from parts.noisy_labels.losses import build_forward, build_generalized
 from parts.noisy_labels.methods import LENET_METHODS, TUNED, hand_made, runs

@@ -28,6 +28,8 @@ EXTRA_OF = {
     "grpc": "serving",
     "tensorflow_serving": "serving",
     "tyro": "cli",
+    "scipy": "recipes",
+    "sklearn": "recipes",
 }
 CORE = {"ml3_tf", "keras", "numpy", "safetensors", "tensorflow"} | {"google", "packaging"}  # TensorFlow needs these two
 
@@ -44,7 +46,8 @@ def ask_for_all(missing):
     errors = []
     # What cannot be imported twice is asked for alone if it lacks something.
     of_serving = ["serving"] if extra_of[missing] == "serving" else []
-    for wing in ["envs", "inspection", "rl", "commands", *of_serving]:
+    of_bench = ["bench.statistics", "bench.tables"]
+    for wing in ["envs", "inspection", "rl", "commands", *of_bench, *of_serving]:
         try:
             module = importlib.import_module(f"ml3_tf.{wing}")
         except ImportError as error:
@@ -71,7 +74,7 @@ def ask_for_all(missing):
 
 for missing in extra_of:
     kept = {name: module for name, module in sys.modules.items() if is_of(name, missing)}
-    again = ("envs", "inspection", "commands")
+    again = ("envs", "inspection", "commands", "bench")
     purged = [name for name in sys.modules if any(is_of(name, f"ml3_tf.{wing}") for wing in again)]
     for name in [*kept, *purged]:
         del sys.modules[name]

@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WINGS = ("saving", "rl", "inspection", "envs", "baselines", "commands")
+WINGS = ("saving", "rl", "inspection", "envs", "baselines", "commands", "bench")
 MAY_IMPORT = {
     "saving": {"core"},
     "inspection": {"core"},
@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "envs": {"core"},
     "baselines": {"core", "rl"},
     "commands": {"core", "saving", "inspection"},
+    "bench": {"core", "saving", "rl", "envs"},
 }
 OWN = {"self", "cls", "os", "_bundle", "_architecture", "_manifest", "_probe", "_safetensors", "_strict_json"}
 LAZY = {

@@ -21,6 +21,7 @@ WINGS = (
     "ml3_tf.envs",
     "ml3_tf.baselines",
     "ml3_tf.commands",
+    "ml3_tf.bench",
 )
 MODULES = sorted(module.name for module in pkgutil.walk_packages(ml3_tf.__path__, "ml3_tf."))
 WITHOUT_TESTS = {"__init__", "__main__"}  # they hold names alone, which this file and `test_command_line.py` test

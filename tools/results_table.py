@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ml3_tf.bench.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 from parts.costs import break_even
-from parts.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 ROOT = Path(__file__).parents[1]
 

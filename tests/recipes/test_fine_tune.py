@@ -11,7 +11,7 @@ import pytest
 from fashion_files import write_fashion
 
 import ml3_tf
-from parts import image_data
+from ml3_tf.bench import image_data
 from parts.fine_tune import methods, model, tasks
 
 ROOT = Path(__file__).parents[2]

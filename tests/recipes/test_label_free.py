@@ -12,8 +12,8 @@ import tensorflow as tf
 from fashion_files import write_fashion
 
 import ml3_tf
-from parts import image_data
-from parts.image_data import Images
+from ml3_tf.bench import image_data
+from ml3_tf.bench.image_data import Images
 from parts.label_free import corruptions, report, tasks
 from parts.label_free.figure import pull
 from parts.label_free.losses import Entropy, NoLoss, SameForAllClasses, build_loss, start_as

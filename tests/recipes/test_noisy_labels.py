@@ -12,8 +12,8 @@ import tensorflow as tf
 from fashion_files import write_fashion
 
 import ml3_tf
-from parts import image_data
-from parts.image_data import Images
+from ml3_tf.bench import image_data
+from ml3_tf.bench.image_data import Images
 from parts.noisy_labels import figure, losses, methods, noise, report, training
 
 IMAGES = Images(np.random.default_rng(0).random((5000, 28, 28)).astype("float32"), np.arange(5000) % 10)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from ml3_tf.bench.statistics import Interval, bootstrap_interval
 from ml3_tf.inspection import style_axes
 from parts.experiment import save_figure
 from parts.settings import recorded_command
-from parts.statistics import Interval, bootstrap_interval
 from sweeping.grid import Point
 from sweeping.runs import Run, load_recipe
 

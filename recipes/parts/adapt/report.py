@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ml3_tf.bench.statistics import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 from parts.adapt.scoring import Score
 from parts.adapt.training import CHECKED_STEPS
 from parts.experiment import Result, Seed
-from parts.statistics import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
 MEAN = "mean"  # over the optimizers
 WORSE = -0.005  # of R^2, accuracy or balanced accuracy

@@ -7,7 +7,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils.class_weight import compute_sample_weight
 
-from parts.adapt.tables import Parts
+from ml3_tf.bench.tables import Parts
 
 LEAST_PROBABILITY = 1e-7  # Keras's: cross-entropy is finite
 

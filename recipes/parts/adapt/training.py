@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 import ml3_tf
+from ml3_tf.bench.tables import META_SHARE, MOST_ROWS, TEST_SHARE, Parts, Rows
 from parts.adapt.scoring import Score, balanced_weights, measure
-from parts.adapt.tables import META_SHARE, MOST_ROWS, TEST_SHARE, Parts, Rows
 
 NUM_FEATURES = 64  # at most; the others are zero
 NUM_UNITS = 64

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 import ml3_tf
-from parts.image_data import SIDE
+from ml3_tf.bench.image_data import SIDE
 
 NUM_FEATURES = 128
 NUM_HIDDEN = 64

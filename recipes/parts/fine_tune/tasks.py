@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from parts.image_data import load_digits, load_fashion
+from ml3_tf.bench.image_data import load_digits, load_fashion
 
 PER_CLASS = 500  # images of each class: as many as there are of a digit
 NAMES = (

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import ml3_tf
+from ml3_tf.bench.image_data import NUM_CLASSES
 from ml3_tf.inspection import NAMED_COLORS, TEXT_SIZE, plot_learning_curve, style_axes
 from parts.experiment import Result
-from parts.image_data import NUM_CLASSES
 from parts.label_free.losses import Entropy
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 import ml3_tf
-from parts.image_data import NUM_CLASSES
+from ml3_tf.bench.image_data import NUM_CLASSES
 
 
 @keras.saving.register_keras_serializable("label_free")

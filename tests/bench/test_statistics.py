@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parts.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
+from ml3_tf.bench.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end():

