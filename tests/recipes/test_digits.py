@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ml3_tf
-from parts import image_data
+from ml3_tf.bench import image_data
 from parts.digits import images as digit_images
 from parts.digits import report
 from parts.settings import recorded_command

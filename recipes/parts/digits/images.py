@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parts import image_data
+from ml3_tf.bench import image_data
 
 SIZE = 16  # pixels to a side
 NUM_TRAIN = 1200  # of scikit-learn's 1,797
