@@ -48,6 +48,10 @@ OTHER_LOSSES = {"cross-entropy": "cross_entropy", "symmetric cross-entropy": "sy
 LEARNED_DISTANCE = "final_distance_learned"
 INVERSE_DYNAMICS = ["torque_rmse_shaped", "torque_rmse_same_rate", "torque_rmse_tuned"]
 SINES = ("sine_regression", "sine regression"), ("sine_regression_paper", "sine regression, setting of the paper")
+DIGITS = (  # folder, labels, and the optimizers that are best on the tuning tasks
+    ("digits", "unseen pairs of digits", "all ten digits", "adam", "muon"),
+    ("digits_28x28", "unseen pairs of MNIST", "all ten digits of MNIST", "adamw", "muon"),
+)
 ROWS = [
     Row(folder, f"{label}, error after {steps} steps ↓", *(f"test_mse_{method}{suffix}" for method in methods))
     for folder, label in SINES
@@ -82,22 +86,25 @@ ROWS += [
     for steps in (100, 1000)
 ]
 ROWS += [
-    Row("digits", "unseen pairs of digits, steps to 90 % accuracy ↓", *_methods("steps_to_90_{}")),
-    Row("digits", "unseen pairs of digits, accuracy after 100 steps ↑", *_methods("accuracy_{}_100"), True),
-    Row("digits", "all ten digits, steps to 90 % accuracy ↓", *_methods("ten_class_steps_to_90_{}")),
-    Row("digits", "all ten digits, accuracy after 100 steps ↑", *_methods("ten_class_accuracy_{}_100"), True),
+    *(
+        Row(folder, f"{group}{label}", *_methods(f"{prefix}{metric}"), label.endswith("↑"))
+        for folder, pairs, ten, _, _ in DIGITS
+        for group, prefix in ((pairs, ""), (ten, "ten_class_"))
+        for label, metric in (
+            (", steps to 90 % accuracy ↓", "steps_to_90_{}"),
+            (", accuracy after 100 steps ↑", "accuracy_{}_100"),
+        )
+    ),
     *(
         Row(
-            "digits",
-            label.format(steps),
-            f"{kind}cross_entropy_learned_{steps}",
+            folder,
+            f"{group}, against the best optimizer, cross-entropy after {steps} steps ↓",
+            f"{prefix}cross_entropy_learned_{steps}",
             None,
-            f"{kind}cross_entropy_{best}_{steps}",
+            f"{prefix}cross_entropy_{best}_{steps}",
         )
-        for kind, best, label in (
-            ("", "adam", "unseen pairs of digits, against the best optimizer, cross-entropy after {} steps ↓"),
-            ("ten_class_", "muon", "all ten digits, against the best optimizer, cross-entropy after {} steps ↓"),
-        )
+        for folder, pairs, ten, best_for_pairs, best_for_ten in DIGITS
+        for group, prefix, best in ((pairs, "", best_for_pairs), (ten, "ten_class_", best_for_ten))
         for steps in (20, 60, 200)
     ),
     Row("keras_fit", "a CNN in `fit`, ten digits, test accuracy ↑", *_methods("digits_accuracy_{}"), True),
