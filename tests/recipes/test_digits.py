@@ -258,8 +258,9 @@ def committed(name):
     }
 
 
-def test_the_results_hold_what_is_promised():
+@pytest.mark.parametrize("folder", ["digits", "digits_28x28"])
+def test_the_results_hold_what_is_promised(folder):
     """On unseen pairs: half the steps of cross-entropy at the same rate, and within a point of its best rate."""
-    metrics = committed("digits")
+    metrics = committed(folder)
     assert metrics["steps_to_90_learned"].mean() <= 0.5 * metrics["steps_to_90_same_rate"].mean()
     assert metrics["accuracy_learned_100"].mean() >= metrics["accuracy_tuned_100"].mean() - 0.01
