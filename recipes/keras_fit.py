@@ -1,6 +1,6 @@
 """Use learned losses in plain Keras: `compile(loss=...)`, `fit`, callbacks, and no other code in the loop.
 
-    python recipes/keras_fit.py                   one seed, about half a minute
+    python recipes/keras_fit.py                   one seed, about a minute, and the tuning of the optimizers, four
     python recipes/keras_fit.py --seeds 10        the reported run
 
 Copy from this recipe: `train_classifier` and `train_regressor` are complete. The paper has no such experiment. It shows
@@ -13,25 +13,30 @@ diabetes: a regressor of two layers of 40 predicts the progression of diabetes a
     (scikit-learn's 442 patients, divided 6:2:2, standardized) in batches of 32 with the loss "sine", which was learned
     on sine curves. At most 100 epochs.
 
-Each learned loss is compared with the usual loss, cross-entropy or mean squared error (MSE): at the same rate, and at
-the best rate of a grid. The rate is tuned once, with seeds that are not reported, for the best validation value and not
-for speed. All use plain SGD. Early stopping ends a run whose metric on the validation data no longer improves, and
-keeps the best weights. It watches a *metric*, never the loss: a learned loss has a scale of its own.
+Each learned loss is used with the plain SGD that it was learned for, and compared with the usual loss, cross-entropy or
+mean squared error (MSE): `same_rate` with the same SGD; `sgd`, `adam`, `adamw` and `muon` with these optimizers of
+Keras, each at its best rate. Rates are tuned once, with seeds that are not reported, for the best validation value and
+not for speed; their grids grow until the best rate lies inside. Early stopping ends a run whose metric on the
+validation data no longer improves, and keeps the best weights. It watches a *metric*, never the loss: a learned loss
+has a scale of its own.
 
 Expected result (10 seeds): the learned losses are better than the usual ones at the same rate, on 8 seeds for the
 digits and on 8 for the patients. They come close to the usual ones at their best rate, but are not better.
 
-Metrics (`summary.json`, one value per seed; METHOD is `learned`, `same_rate` or `tuned`):
+Metrics (`summary.json`, one value per seed; METHOD is `learned`, or one of the five above):
     digits_accuracy_METHOD: share of correct classes on the test images, at the best epoch.
-    digits_accuracy_METHOD_1: share of correct classes on the validation images, after one epoch.
+    digits_accuracy_METHOD_1, digits_accuracy_METHOD_last: share of correct classes on the validation images, after one
+        epoch, and after the last.
     digits_epochs_METHOD: epochs until 90 % of the validation images are right; 30 if never.
     diabetes_rmse_METHOD: root mean squared error on the test patients at the best epoch, in points of the score of
         progression, which ranges from 25 to 346.
     diabetes_r2_METHOD: share of the variance of the test patients' scores that is explained, 1 at best.
     diabetes_epochs_METHOD: epoch with the least MSE on the validation patients.
+    diabetes_mse_METHOD_best, diabetes_mse_METHOD_last: MSE on the validation patients, as a share of the variance of
+        the training patients, at the best epoch and after the last.
 
-Files: `summary.json` (the tuned rates are in "config"), `history.csv`, `figure.png`, and Keras's own log of each run in
-`logs/`.
+Files: `summary.json` (tuned rates and best optimizers are in "config"), `history.csv`, `figure.png`, and Keras's own
+log of each run in `logs/`.
 """
 
 import dataclasses
@@ -44,21 +49,11 @@ import numpy as np
 
 import ml3_tf
 from parts.digits.images import SIZE
-from parts.experiment import (
-    Metrics,
-    Result,
-    Seed,
-    fill_in,
-    run_seeds,
-    save_figure,
-    write_history,
-    write_summary,
-)
+from parts.experiment import Metrics, Result, Seed, fill_in, run_seeds, save_figure, write_history, write_summary
 from parts.keras_fit.data import load_diabetes, load_digits
 from parts.keras_fit.report import (
-    METHODS,
     METRIC,
-    best_value,
+    best_error,
     draw_figure,
     history_rows,
     measure_diabetes,
@@ -66,8 +61,10 @@ from parts.keras_fit.report import (
     print_report,
 )
 from parts.settings import RecipeSettings, recorded_command, run_command
+from parts.tuned_optimizers import build_optimizers, tune_optimizers
 
 BATCH_SIZE = 32
+TUNED = ("digits_rates", "digits_best_optimizer", "diabetes_rates", "diabetes_best_optimizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,40 +75,47 @@ class TaskSettings:
     """Largest number of epochs."""
     rate: float
     """Rate of SGD that the learned loss was learned for."""
-    grid: tuple[float, ...]
-    """The grid for the rate of the usual loss."""
+    sgd_rates: tuple[float, ...]
+    """Where the search for the rate of SGD begins, with the usual loss."""
+    adaptive_rates: tuple[float, ...]
+    """The same for Adam, AdamW and Muon."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(RecipeSettings):
-    digits: TaskSettings = TaskSettings(epochs=30, rate=7e-2, grid=(5e-2, 1e-1, 2e-1, 3e-1, 5e-1, 7e-1, 1.0))
+    digits: TaskSettings = TaskSettings(
+        epochs=30, rate=7e-2, sgd_rates=(1e-1, 2e-1, 3e-1, 5e-1), adaptive_rates=(1e-3, 2e-3, 5e-3, 1e-2)
+    )
     """The digits; batches of 32 take a little less than the 0.1 of `digits.py`, chosen on validation images."""
-    diabetes: TaskSettings = TaskSettings(epochs=100, rate=1e-3, grid=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
+    diabetes: TaskSettings = TaskSettings(
+        epochs=100, rate=1e-3, sgd_rates=(1e-3, 3e-3, 1e-2, 3e-2), adaptive_rates=(5e-4, 1e-3, 2e-3, 5e-3)
+    )
     """The patients."""
     tuning_seeds: tuple[int, ...] = (100, 101)
-    """Seeds that the rate of the usual loss is tuned with."""
-    digits_tuned_rate: float | None = None
-    """Rate that is best for cross-entropy. None: tune it."""
-    diabetes_tuned_rate: float | None = None
-    """Rate that is best for MSE. None: tune it."""
+    """Seeds that the optimizers are tuned with."""
+    digits_rates: tuple[float, ...] | None = None
+    """Rates of SGD, Adam, AdamW and Muon that are best for cross-entropy. None: tune them."""
+    digits_best_optimizer: str | None = None
+    """The best of them, by the tuning."""
+    diabetes_rates: tuple[float, ...] | None = None
+    """Rates of SGD, Adam, AdamW and Muon that are best for MSE. None: tune them."""
+    diabetes_best_optimizer: str | None = None
+    """The best of them, by the tuning."""
 
     @property
     def tasks(self) -> dict[str, TaskSettings]:
         return {"digits": self.digits, "diabetes": self.diabetes}
 
-    @property
-    def tuned_rates(self) -> dict[str, float | None]:
-        return {"digits": self.digits_tuned_rate, "diabetes": self.diabetes_tuned_rate}
-
     def smoke(self) -> "Settings":
         digits, diabetes = (
-            dataclasses.replace(task, epochs=1, grid=task.grid[1:2]) for task in (self.digits, self.diabetes)
+            dataclasses.replace(task, epochs=1, sgd_rates=task.sgd_rates[:1], adaptive_rates=task.adaptive_rates[:1])
+            for task in (self.digits, self.diabetes)
         )
         return self.replace(digits=digits, diabetes=diabetes, tuning_seeds=(100,))
 
 
 def train_classifier(
-    loss: Any, rate: float, data: Mapping[str, Any], epochs: int, log: Path, verbose: int
+    loss: Any, optimizer: Any, data: Mapping[str, Any], epochs: int, log: Path, verbose: int
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains a classifier of the ten digits; `loss` is a learned loss or any other."""
     layers = keras.layers
@@ -124,10 +128,10 @@ def train_classifier(
             layers.MaxPooling2D(2),
             layers.Flatten(),
             layers.Dense(64, activation="relu"),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(10, activation="softmax", name="output"),
         ]
     )
-    model.compile(optimizer=keras.optimizers.SGD(rate), loss=loss, metrics=["accuracy"])
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
     history = model.fit(
         *data["train"],
         batch_size=BATCH_SIZE,
@@ -143,7 +147,7 @@ def train_classifier(
 
 
 def train_regressor(
-    loss: Any, rate: float, data: Mapping[str, Any], epochs: int, log: Path, verbose: int
+    loss: Any, optimizer: Any, data: Mapping[str, Any], epochs: int, log: Path, verbose: int
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains a regressor of one number; `loss` is a learned loss or any other."""
     layers = keras.layers
@@ -153,10 +157,10 @@ def train_regressor(
             keras.Input((num_features,)),
             layers.Dense(40, activation="relu"),
             layers.Dense(40, activation="relu"),
-            layers.Dense(1),
+            layers.Dense(1, name="output"),
         ]
     )
-    model.compile(optimizer=keras.optimizers.SGD(rate), loss=loss, metrics=["mse"])
+    model.compile(optimizer=optimizer, loss=loss, metrics=["mse"])
     history = model.fit(
         *data["train"],
         batch_size=BATCH_SIZE,
@@ -187,47 +191,64 @@ TASKS = {
 }
 
 
-def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    """Returns the rate of each grid at which the usual loss does best on validation data; the same for all seeds."""
-    tuned = {}
+def tune(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Returns the rates at which the usual losses do best on validation data; the same for all seeds."""
+    found = {}
     for name, task in TASKS.items():
-        grid, scores = settings.tasks[name].grid, []
-        for rate in grid:
+        data = {seed: task.load(seed) for seed in settings.tuning_seeds}
+
+        def measure(optimizer: keras.optimizers.Optimizer, name: str = name, data: Any = data) -> float:
             runs = [
-                fit(name, "tuned", seed, rate, task.load(seed), settings, output_dir, 0)
+                fit(
+                    name,
+                    "tuning",
+                    seed,
+                    type(optimizer).from_config(optimizer.get_config()),
+                    data[seed],
+                    settings,
+                    output_dir,
+                    0,
+                )
                 for seed in settings.tuning_seeds
             ]
-            scores.append(np.mean([best_value(name, history) for _, history in runs]))
-        tuned[f"{name}_tuned_rate"] = grid[int(np.argmax(scores))]
-    return tuned
+            return float(np.mean([best_error(name, history) for _, history in runs]))
+
+        grids = settings.tasks[name]
+        tuned = tune_optimizers(measure, sgd_rates=grids.sgd_rates, adaptive_rates=grids.adaptive_rates)
+        found |= {f"{name}_rates": tuned.rates, f"{name}_best_optimizer": tuned.best}
+    return found
 
 
 def fit(
     name: str,
     method: str,
     seed: int,
-    rate: float,
+    optimizer: keras.optimizers.Optimizer,
     data: Mapping[str, Any],
     settings: Settings,
     output_dir: Path,
     verbose: int,
 ) -> tuple[keras.Model, dict[str, list[float]]]:
-    """Trains one model; the methods differ in the loss and the rate alone."""
+    """Trains one model; the methods differ in the loss and the optimizer alone."""
     task = TASKS[name]
     loss = ml3_tf.load_meta_loss(task.learned_loss) if method == "learned" else task.usual_loss
     keras.utils.set_random_seed(seed)  # the same fresh weights and batches for all methods
-    log = output_dir / "logs" / f"{name}_{method}_{rate}_{seed}.csv"
+    log = output_dir / "logs" / f"{name}_{method}_{optimizer.name}_{float(optimizer.learning_rate):g}_{seed}.csv"
     log.parent.mkdir(parents=True, exist_ok=True)
-    return task.train(loss, rate, data, settings.tasks[name].epochs, log, verbose)
+    return task.train(loss, optimizer, data, settings.tasks[name].epochs, log, verbose)
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
     metrics, curves = {}, {}
     for name, task in TASKS.items():
         data, task_settings = task.load(seed), settings.tasks[name]
-        for method in METHODS:
-            rate = settings.tuned_rates[name] if method == "tuned" else task_settings.rate
-            model, history = fit(name, method, seed, rate, data, settings, output_dir, verbose)
+        optimizers = {
+            "learned": keras.optimizers.SGD(task_settings.rate),
+            "same_rate": keras.optimizers.SGD(task_settings.rate),
+            **build_optimizers(getattr(settings, f"{name}_rates")),
+        }
+        for method, optimizer in optimizers.items():
+            model, history = fit(name, method, seed, optimizer, data, settings, output_dir, verbose)
             values = task.measure(model, history, data, task_settings.epochs)
             metrics |= {metric.format(method): float(value) for metric, value in values.items()}
             curves |= {f"{name}_{method}": history[METRIC[name]]}
@@ -258,7 +279,7 @@ def main(
     """
     command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
     settings = settings.smoke() if smoke else settings
-    settings = fill_in(tune_rates, ("digits_tuned_rate", "diabetes_tuned_rate"), settings, output_dir)
+    settings = fill_in(tune, TUNED, settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
     constants = {"batch_size": BATCH_SIZE}

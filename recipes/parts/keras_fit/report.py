@@ -9,19 +9,21 @@ from matplotlib.figure import Figure
 
 from ml3_tf.inspection import LINE_STYLES, NAMED_COLORS, TEXT_SIZE, plot_learning_curve, style_axes
 from parts.experiment import Metrics, Result, Seed, print_table
+from parts.tuned_optimizers import OPTIMIZER_NAMES, OPTIMIZERS
 
 if TYPE_CHECKING:
     from keras_fit import Settings
 
-METHODS = ("learned", "same_rate", "tuned")
+METHODS = ("learned", "same_rate", *OPTIMIZERS)
+COLORS = {"learned": NAMED_COLORS["learned"], "same_rate": NAMED_COLORS["same rate"], "sgd": NAMED_COLORS["tuned"]}
 METRIC = {"digits": "val_accuracy", "diabetes": "val_mse"}
 
 
-def best_value(task: str, history: Mapping[str, Sequence[float]]) -> float:
-    """Returns the best value of the validation metric, higher is better; minus infinity for a run that diverged."""
+def best_error(task: str, history: Mapping[str, Sequence[float]]) -> float:
+    """Returns the least share of errors, or MSE, on the validation data; infinity for a run that diverged."""
     values = np.array(history[METRIC[task]])
-    values = values if task == "digits" else -values
-    return np.max(np.nan_to_num(values, nan=-np.inf))
+    values = 1 - values if task == "digits" else values
+    return float(np.min(np.nan_to_num(values, nan=np.inf)))
 
 
 def measure_digits(
@@ -33,6 +35,7 @@ def measure_digits(
     return {
         "digits_accuracy_{}": model.evaluate(*data["test"], verbose=0, return_dict=True)["accuracy"],
         "digits_accuracy_{}_1": validation[0],
+        "digits_accuracy_{}_last": validation[-1],
         "digits_epochs_{}": reached[0] + 1 if len(reached) else epochs,
     }
 
@@ -47,11 +50,13 @@ def measure_diabetes(
         "diabetes_rmse_{}": np.sqrt(mse) * data["deviation"],
         "diabetes_r2_{}": 1 - mse / y.var(),
         "diabetes_epochs_{}": np.nanargmin(history["val_mse"]) + 1,
+        "diabetes_mse_{}_best": np.nanmin(history["val_mse"]),
+        "diabetes_mse_{}_last": history["val_mse"][-1],
     }
 
 
 def draw_figure(results: Sequence[Result], settings: "Settings", losses: Mapping[str, str]) -> Figure:
-    """Draws the best validation metric up to each epoch.
+    """Draws the best validation metric up to each epoch, beside the best optimizer.
 
     Args:
         results: One result for each seed.
@@ -65,14 +70,20 @@ def draw_figure(results: Sequence[Result], settings: "Settings", losses: Mapping
     for (task, task_settings), ax in zip(settings.tasks.items(), axes):
         ax.set_yscale("log")
         usual = {"digits": "cross-entropy", "diabetes": "MSE"}[task]
-        for method, style in zip(METHODS, LINE_STYLES):
+        rates = dict(zip(OPTIMIZERS, getattr(settings, f"{task}_rates")))
+        methods = {
+            "learned": f'"{losses[task]}", SGD {task_settings.rate}',
+            "same_rate": f"{usual}, SGD {task_settings.rate}",
+            "sgd": f"{usual}, SGD {rates['sgd']:g}",
+        }
+        best = getattr(settings, f"{task}_best_optimizer")
+        methods[best] = f"{usual}, {OPTIMIZER_NAMES[best]} {rates[best]:g}"
+        for (method, label), style in zip(methods.items(), LINE_STYLES):
             curves = [
                 _best_so_far(task, result["curves"][f"{task}_{method}"], task_settings.epochs) for result in results
             ]
-            rate = settings.tuned_rates[task] if method == "tuned" else task_settings.rate
-            label = f'"{losses[task]}", rate {rate}' if method == "learned" else f"{usual}, rate {rate}"
             epochs = np.arange(1, task_settings.epochs + 1)
-            color = NAMED_COLORS[method.replace("_", " ")]
+            color = COLORS.get(method, "C3")
             plot_learning_curve(curves, ax, label=label, color=color, steps=epochs)
             ax.lines[-1].set_linestyle(style)
         ax.set(xlabel="epochs", ylabel=labels[task], title=f"{task}, validation data")
@@ -100,7 +111,8 @@ def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[
 
 def print_report(metrics: Metrics) -> None:
     """Prints the table."""
-    methods = {"learned": "learned loss", "same_rate": "usual loss, same rate", "tuned": "usual loss, best rate"}
+    methods = {"learned": "learned loss", "same_rate": "usual loss, same rate"}
+    methods |= {name: f"usual loss, tuned {label}" for name, label in OPTIMIZER_NAMES.items()}
     metric_names = {
         "digits_accuracy_{}": "digits, test accuracy",
         "digits_epochs_{}": "digits, epochs to 90 %",
