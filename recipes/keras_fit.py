@@ -25,15 +25,15 @@ digits and on 8 for the patients. They come close to the usual ones at their bes
 
 Metrics (`summary.json`, one value per seed; METHOD is `learned`, or one of the five above):
     digits_accuracy_METHOD: share of correct classes on the test images, at the best epoch.
-    digits_accuracy_METHOD_1, digits_accuracy_METHOD_last: share of correct classes on the validation images, after one
-        epoch, and after the last.
+    digits_accuracy_METHOD_1: share of correct classes on the validation images, after one epoch.
+    digits_accuracy_METHOD_last: the same after the last epoch.
     digits_epochs_METHOD: epochs until 90 % of the validation images are right; 30 if never.
     diabetes_rmse_METHOD: root mean squared error on the test patients at the best epoch, in points of the score of
         progression, which ranges from 25 to 346.
     diabetes_r2_METHOD: share of the variance of the test patients' scores that is explained, 1 at best.
     diabetes_epochs_METHOD: epoch with the least MSE on the validation patients.
-    diabetes_mse_METHOD_best, diabetes_mse_METHOD_last: MSE on the validation patients, as a share of the variance of
-        the training patients, at the best epoch and after the last.
+    diabetes_mse_METHOD_best: MSE on the validation patients at the best epoch, the variance of training patients as 1.
+    diabetes_mse_METHOD_last: the same after the last epoch.
 
 Files: `summary.json` (tuned rates and best optimizers are in "config"), `history.csv`, `figure.png`, and Keras's own
 log of each run in `logs/`.
