@@ -21,7 +21,8 @@ validation data no longer improves, and keeps the best weights. It watches a *me
 has a scale of its own.
 
 Expected result (10 seeds): the learned losses are better than the usual ones at the same rate, on 8 seeds for the
-digits and on 8 for the patients. They come close to the usual ones at their best rate, but are not better.
+digits and on 8 for the patients. They come close to the usual ones with tuned optimizers, but are not better: test
+accuracy 0.963, cross-entropy 0.969 with SGD, 0.965 with AdamW and 0.977 with Muon; RMSE 58.9, MSE 58.3, 58.8 and 58.1.
 
 Metrics (`summary.json`, one value per seed; METHOD is `learned`, or one of the five above):
     digits_accuracy_METHOD: share of correct classes on the test images, at the best epoch.

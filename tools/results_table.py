@@ -107,8 +107,18 @@ ROWS += [
         for group, prefix, best in ((pairs, "", best_for_pairs), (ten, "ten_class_", best_for_ten))
         for steps in (20, 60, 200)
     ),
-    Row("keras_fit", "a CNN in `fit`, ten digits, test accuracy ↑", *_methods("digits_accuracy_{}"), True),
-    Row("keras_fit", "a regressor in `fit`, diabetes, test RMSE ↓", *_methods("diabetes_rmse_{}")),
+    *(
+        Row("keras_fit", label, *(f"{metric}_{method}" for method in ("learned", "same_rate", "sgd")), higher)
+        for label, metric, higher in (
+            ("a CNN in `fit`, ten digits, test accuracy ↑", "digits_accuracy", True),
+            ("a regressor in `fit`, diabetes, test RMSE ↓", "diabetes_rmse", False),
+        )
+    ),
+    Row(
+        "keras_fit",
+        "a regressor in `fit`, diabetes, against the best optimizer, test RMSE ↓",
+        *("diabetes_rmse_learned", None, "diabetes_rmse_adamw"),
+    ),
     Row(
         "shaped_sine",
         "shaped sine, share of frequencies recovered in 10 steps ↑",
