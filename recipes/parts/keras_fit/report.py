@@ -56,7 +56,7 @@ def measure_diabetes(
 
 
 def draw_figure(results: Sequence[Result], settings: "Settings", losses: Mapping[str, str]) -> Figure:
-    """Draws the best validation metric up to each epoch, beside the best optimizer.
+    """Draws the best validation metric up to each epoch: learned loss, SGD, and the best optimizer by the tuning.
 
     Args:
         results: One result for each seed.
