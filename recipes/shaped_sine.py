@@ -15,7 +15,9 @@ per_point: the loss of the paper and of its reference, which scores each point b
 shaped_without_x: the shaped per-set loss of (y_pred, y), the inputs that the text of the paper names.
 noise_trained: the shaped per-set loss, meta-trained on y with normal noise of standard deviation 0.1.
 mse: gradient descent on the squared error at the same rate.
-mse_tuned: the same at the rate of a grid that recovers most of 200 other frequencies.
+mse_tuned: the same at the rate that recovers most of 200 other frequencies.
+mse_adam, mse_adamw, mse_muon: the same with these optimizers of Keras, tuned alike. Grids of rates grow until the best
+    lies inside. (A weight that is no matrix Muon leaves to AdamW, with other momenta.)
 
 A frequency counts as recovered where |omega - nu| <= 0.1.
 
@@ -31,35 +33,38 @@ Departures from the paper: its text names the inputs (y_pred, y), its reference 
 of 32 sines (the reference has 4), fresh points for each, cosine decay of the outer rate, a clipped outer gradient, and
 wider smooth networks that start near zero. As in the reference, the loss moves after each inner step (unroll 1).
 
-Metrics (`summary.json`, one value per seed), for each METHOD of the seven above:
+Metrics (`summary.json`, one value per seed), for each METHOD of the ten above:
     recovered_METHOD: share of the 100 frequencies in [-5, 5] recovered after ten steps.
-    recovered_METHOD_50: the same after 50 steps, five times as many as in meta-training.
+    recovered_METHOD_30: the same after 30 steps, three times as many as in meta-training.
+    recovered_METHOD_100: the same after 100 steps.
+    best_recovered_METHOD: the most at any of the 100 steps.
     recovered_METHOD_beyond: the same as the first for |nu| in [5, 7], beyond all frequencies of meta-training.
     recovered_METHOD_noise: the same as the first with normal noise of standard deviation 0.1 on y.
     frequency_error_METHOD: mean of |omega - nu| (radian per unit of x) over the 100 frequencies after ten steps.
     test_mse_METHOD: mean squared error on 64 unseen points of each sine after ten steps.
 
-Files: `summary.json` (the tuned rate is in "config"), `history.csv`, `figure.png`, `landscape.gif` (the shaped loss
+"costs" of the summary: see `parts/costs.py`; the errors are shares of frequencies not recovered, the baseline is the
+best optimizer by the tuning.
+
+Files: `summary.json` (tuned rates are in "config"), `history.csv`, `figure.png`, `landscape.gif` (the shaped loss
 over omega while it is learned), and the learned shaped loss of the first seed in `meta_loss/`.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import ml3_tf
+from parts.costs import CoreMinutes
 from parts.experiment import (
     Metrics,
     Result,
-    Seed,
     export_seed_loss,
     fill_in,
-    kept_learner,
     run_seeds,
     save_figure,
     seed_loss_folder,
@@ -69,11 +74,11 @@ from parts.experiment import (
 )
 from parts.settings import RecipeSettings, recorded_command, run_command
 from parts.shaped_sine.figures import KeptLandscapes, draw_figure, landscape, write_animation
-from parts.shaped_sine.report import history_rows, print_report, recovered
-from parts.shaped_sine.tasks import build_learner, draw_tasks, frequency_tasks, task_seed
+from parts.shaped_sine.losses import METHODS, build_loss
+from parts.shaped_sine.meta_testing import TUNED, build_baselines, count_costs, score, tune
+from parts.shaped_sine.report import history_rows, print_report
+from parts.shaped_sine.tasks import INNER_RATE, INNER_STEPS, build_learner, frequency_tasks, task_seed
 
-INNER_STEPS = 10
-INNER_RATE = 1.0
 NUM_EPOCHS = 20  # points of the meta-training curve, and frames of the animation
 
 
@@ -99,38 +104,23 @@ class Settings(RecipeSettings):
     """Largest norm of the outer gradient."""
     jit_compile: bool = True
     """Whether to compile meta-training with XLA."""
-    test_steps: int = 50
+    test_steps: int = 100
     """Number of gradient steps at meta-test."""
     num_test_tasks: int = 100
     """Number of test frequencies."""
     num_tuning_tasks: int = 200
     """Number of frequencies that the rate of MSE is tuned on."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-    """The grid for the rate of MSE."""
-    tuned_rate: float | None = None
-    """Rate at which MSE recovers most frequencies. None: tune it."""
+    """The grid for the rate of MSE, with all optimizers; it grows at its ends."""
+    optimizer_rates: tuple[float, ...] | None = None
+    """Rates of SGD, Adam, AdamW and Muon at which MSE recovers most frequencies. None: tune them."""
+    best_optimizer: str | None = None
+    """The best of them, by the tuning."""
 
     def smoke(self) -> "Settings":
-        return self.replace(hidden_units=(8, 8), score_units=(8,), outer_steps=2, num_tasks=4, jit_compile=False)
-
-
-class Method(NamedTuple):
-    """A learned loss, and how it is learned."""
-
-    mode: Literal["per_set", "per_sample"] = "per_set"
-    shaped: bool = True  # whether the extra term alone (beta 0, gamma 1), or the squared error alone, is the task loss
-    with_x: bool = True  # whether the loss sees x
-    noise: float = 0.0  # on y in meta-training, standard deviation
-
-
-METHODS = {
-    "shaped": Method(),
-    "unshaped": Method(shaped=False),
-    "per_point": Method(mode="per_sample"),
-    "shaped_without_x": Method(with_x=False),
-    "noise_trained": Method(noise=0.1),
-}
-TEST_SETS = {"": {}, "_beyond": {"frequency": (5.0, 7.0)}, "_noise": {"noise": 0.1}}
+        return self.replace(
+            hidden_units=(8, 8), score_units=(8,), outer_steps=2, num_tasks=4, rates=(3e-3,), jit_compile=False
+        )
 
 
 def frequency_loss(parameters: ml3_tf.Parameters, batch: Mapping[str, Any]) -> tf.Tensor:
@@ -138,24 +128,11 @@ def frequency_loss(parameters: ml3_tf.Parameters, batch: Mapping[str, Any]) -> t
     return tf.square(parameters.trainable[0] - batch["frequency"])
 
 
-def build_loss(name: str, settings: Settings) -> ml3_tf.MetaLoss:
-    method = METHODS[name]
-    features = {"y_pred": 1, "y": 1, "x": 1} if method.with_x else {"y_pred": 1, "y": 1}
-    return ml3_tf.MetaLoss.mlp(
-        settings.hidden_units,
-        mode=method.mode,
-        features=ml3_tf.LossInputs(None, features, [settings.input_scale] * len(features)),
-        score_units=settings.score_units,
-        learning_rate=settings.rate_of_loss,
-        output_initializer=keras.initializers.RandomNormal(stddev=settings.output_stddev),
-        name="shaped_sine" if name == "shaped" else name,
-    )
-
-
 def meta_train(
     name: str, settings: Settings, seed: int, folder: Path, verbose: int
-) -> tuple[ml3_tf.MetaLoss, list, list]:
-    """Returns the learned loss, the task loss of each epoch, and the landscapes between epochs `[., nu, omega]`."""
+) -> tuple[ml3_tf.MetaLoss, list[float], list[Any], float]:
+    """Returns the learned loss, the task loss of each epoch, the landscapes between epochs `[., nu, omega]`, and the
+    core-minutes."""
     keras.utils.set_random_seed(seed)
     meta_loss, method = build_loss(name, settings), METHODS[name]
     trainer = ml3_tf.MetaTrainer(build_learner, meta_loss, inner_steps=INNER_STEPS, unroll=1, seed=seed)
@@ -172,80 +149,37 @@ def meta_train(
         jit_compile=settings.jit_compile,
         steps_per_execution=min(steps_per_epoch, 10),
     )
-    landscapes = KeptLandscapes(meta_loss)
+    landscapes, cost = KeptLandscapes(meta_loss), CoreMinutes()
     history = trainer.fit(
         frequency_tasks(settings.num_tasks, seed=task_seed("train", seed), with_x=method.with_x, noise=method.noise),
         steps_per_epoch=steps_per_epoch,
         epochs=steps // steps_per_epoch,
-        callbacks=[landscapes],
+        callbacks=[landscapes, cost],
         verbose=verbose,
         resume=folder / name,
     )
-    return meta_loss, history.history["loss"], landscapes.values
-
-
-def frequencies(loss: Any, rate: float, tasks: Mapping[str, Any], num_steps: int) -> np.ndarray:
-    """Returns omega before the first step and after each, `[num_steps + 1, N]`; every method takes this path."""
-    curves = ml3_tf.meta_test(
-        kept_learner(build_learner),
-        loss,
-        keras.optimizers.SGD(rate),
-        tasks,
-        num_steps=num_steps,
-        metrics={"omega": get_omega},
-        jit_compile=False,  # few, small steps: compilation would take longer
-    )
-    return curves["omega"]
-
-
-def get_omega(parameters: ml3_tf.Parameters, _: Mapping[str, Any]) -> tf.Tensor:
-    """Returns the frequency of each learner, `[N, ...]`."""
-    return parameters.trainable[0]
-
-
-def tune_rate(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    """Returns the rate of the grid at which MSE recovers most of the tuning frequencies after ten steps.
-
-    It is the same for all seeds. Of equal shares the smaller rate counts, which is further from divergence.
-    """
-    tasks = draw_tasks(settings.num_tuning_tasks, "tune", 0, with_x=False)
-    shares = [recovered(frequencies("mse", rate, tasks, INNER_STEPS), tasks)[-1] for rate in settings.rates]
-    return {"tuned_rate": settings.rates[int(np.argmax(shares))], "shares": [float(share) for share in shares]}
-
-
-def score(
-    name: str, loss: Any, rate: float, with_x: bool, seed: int, settings: Settings
-) -> tuple[dict[str, float], list[float]]:
-    """Returns the metrics of one method, and its share of frequencies recovered at each step."""
-    num_tasks, steps = settings.num_test_tasks, settings.test_steps
-    task_sets = [draw_tasks(num_tasks, "test", seed, with_x=with_x, **kwargs) for kwargs in TEST_SETS.values()]
-    omegas = [frequencies(loss, rate, tasks, steps) for tasks in task_sets]
-    curves = [recovered(omega, tasks) for omega, tasks in zip(omegas, task_sets)]
-    metrics = {f"recovered_{name}{suffix}": float(curve[INNER_STEPS]) for suffix, curve in zip(TEST_SETS, curves)}
-    metrics[f"recovered_{name}_{steps}"] = float(curves[0][steps])
-    omega, x, y = omegas[0][INNER_STEPS], *task_sets[0]["query"]
-    metrics[f"frequency_error_{name}"] = float(np.mean(np.abs(omega - task_sets[0]["frequency"])))
-    metrics[f"test_mse_{name}"] = float(np.mean((np.sin(omega[:, np.newaxis, np.newaxis] * x) - y) ** 2))
-    return metrics, curves[0].tolist()
+    return meta_loss, history.history["loss"], landscapes.values, cost.total
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    metrics, meta_train_curves, meta_test_curves, landscapes = {}, {}, {}, {}
+    metrics, meta_train_curves, meta_test_curves, landscapes, costs = {}, {}, {}, {}, {}
     folder = training_folder(seed, output_dir)
     for name, method in METHODS.items():
         if verbose:
             print(f"{name.replace('_', ' ')} loss", flush=True)
-        loss, meta_train_curves[name], landscapes[name] = meta_train(name, settings, seed, folder, verbose)
-        scores, meta_test_curves[name] = score(name, loss, INNER_RATE, method.with_x, seed, settings)
+        loss, meta_train_curves[name], landscapes[name], costs[name] = meta_train(name, settings, seed, folder, verbose)
+        sgd = keras.optimizers.SGD(INNER_RATE)
+        scores, meta_test_curves[name] = score(name, loss, sgd, method.with_x, seed, settings)
         metrics |= scores
         if name == "shaped":
             loss.export(seed_loss_folder(seed, output_dir))
-    for name, rate in {"mse": INNER_RATE, "mse_tuned": settings.tuned_rate}.items():
-        scores, meta_test_curves[name] = score(name, "mse", rate, False, seed, settings)
+    for name, optimizer in build_baselines(settings).items():
+        scores, meta_test_curves[name] = score(name, "mse", optimizer, False, seed, settings)
         metrics |= scores
         landscapes[name] = [landscape("mse")]
     return {
         "metrics": metrics,
+        "costs": {"core_minutes": count_costs(costs["shaped"], meta_test_curves, settings, seed, output_dir)},
         "meta_train": meta_train_curves,
         "meta_test": meta_test_curves,
         "landscapes": {name: values if name == "shaped" else values[-1:] for name, values in landscapes.items()},
@@ -276,7 +210,7 @@ def main(
     """
     command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
     settings = settings.smoke() if smoke else settings
-    settings = fill_in(tune_rate, ("tuned_rate",), settings, output_dir)
+    settings = fill_in(tune, TUNED, settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
     metrics = write_summary("shaped_sine", command, numbers, results, settings, output_dir)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from parts.experiment import Metrics, Result, Seed, print_table
+from parts.tuned_optimizers import OPTIMIZER_NAMES
 
 TOLERANCE = 0.1  # |omega - nu|, radian per unit of x
 LABELS = {
@@ -16,6 +17,7 @@ LABELS = {
     "unshaped": "unshaped loss, per set",
     "mse": "MSE at the same rate",
     "mse_tuned": "MSE at its best rate",
+    **{f"mse_{name}": f"MSE, tuned {OPTIMIZER_NAMES[name]}" for name in ("adam", "adamw", "muon")},
 }
 
 

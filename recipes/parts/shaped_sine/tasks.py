@@ -6,6 +6,8 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+INNER_STEPS = 10  # of a learner in meta-training
+INNER_RATE = 1.0  # of SGD, which takes them
 FIRST_FREQUENCY = 0.1
 NUM_POINTS = 64
 
