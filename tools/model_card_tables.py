@@ -231,7 +231,7 @@ TABLES = {
     "shaped_sine": Table(
         "shaped_sine",
         "deviation",
-        {"10 steps": "", "50 steps": "_50", "abs(nu) in [5, 7]": "_beyond", "noise of 0.1 on y": "_noise"},
+        {"10 steps": "", "100 steps": "_100", "abs(nu) in [5, 7]": "_beyond", "noise of 0.1 on y": "_noise"},
         {
             f"{label} (%)": f"recovered_{method}{{}} .1%"
             for label, method in {
@@ -240,6 +240,7 @@ TABLES = {
                 "this loss, learned on noisy y": "noise_trained",
                 "learned for the squared error alone": "unshaped",
                 "squared error, best rate of a grid": "mse_tuned",
+                "squared error, tuned Adam": "mse_adam",
                 "squared error, rate 1.0": "mse",
             }.items()
         },

@@ -126,6 +126,15 @@ ROWS += [
         True,
     ),
     *(
+        Row(
+            "shaped_sine",
+            f"shaped sine, share of frequencies recovered in {steps} steps ↑",
+            *(f"recovered_{method}_{steps}" for method in ("shaped", "mse", "mse_tuned")),
+            True,
+        )
+        for steps in (30, 100)
+    ),
+    *(
         Row(f"inverse_dynamics_{robot}", f"inverse dynamics, {robot}, torque error (N m) ↓", *INVERSE_DYNAMICS)
         for robot in ("reacher", "sawyer")
     ),
