@@ -61,7 +61,7 @@ class LossInputs:
         function: Function of a `ml3_tf.rl.Trajectory` that returns what the loss sees beside the policy's outputs,
             `[..., T, width]`. `None` for a loss of data sets, which sees `y_true` as it is.
         features: Mapping from the name of each feature to its width. The prediction comes first; the widths of the
-            others add up to what `function` returns.
+            others add up to what `function` returns. For a per-output loss it returns columns of each for every output.
         scale: Optional sequence with one positive divisor per column of all features, e.g. the spread of a velocity.
         name: Optional name, by which `ml3_tf.rl.get_loss_inputs` finds those of the shipped losses.
 

@@ -42,10 +42,10 @@ def check(meta_loss: MetaLoss) -> None:
             "`features` maps the name of the prediction, and those of the slices of `y_true`, to positive integer "
             f"widths. Received: features={meta_loss.features}"
         )
-    if meta_loss.mode == PER_OUTPUT and widths not in ([1, 1], [1]):
+    if meta_loss.mode == PER_OUTPUT and set(widths) != {1}:
         raise ValueError(
-            "A per-output loss scores pairs (y_pred[i], y_true[i]), or y_pred[i] alone: expected two or one `features` "
-            "of width 1. "
+            "A per-output loss scores y_pred[i] with the i-th column of each slice of y_true: expected `features` of "
+            "width 1. "
             f"Received: features={meta_loss.features}. Use mode='per_sample' for wider features."
         )
     rate = meta_loss.learning_rate
@@ -69,7 +69,9 @@ def prepare(meta_loss: MetaLoss, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     y_pred = with_width(y_pred, meta_loss.dtype)
     y_true = y_pred[..., :0] if meta_loss.is_label_free else with_width(y_true, meta_loss.dtype)
     if meta_loss.base is not None and meta_loss.base.takes_labels:
-        y_true = meta_loss.base.one_hot(y_true, y_pred, sum([*meta_loss.features.values()][2:]))
+        further = sum([*meta_loss.features.values()][2:])
+        further *= (y_pred.shape[-1] or 1) if meta_loss.mode == PER_OUTPUT else 1  # None: an export takes any
+        y_true = meta_loss.base.one_hot(y_true, y_pred, further)
     check_shapes(meta_loss, y_true, y_pred)
     return y_true, y_pred
 
@@ -81,10 +83,11 @@ def check_shapes(meta_loss: MetaLoss, y_true: Any, y_pred: Any) -> None:
     pred_width, true_width = features[names[0]], sum(features[name] for name in names[1:])
     shapes = f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}"
     if meta_loss.mode == PER_OUTPUT:
-        if not meta_loss.is_label_free and y_true.shape[-1] != y_pred.shape[-1]:
+        sizes = y_true.shape[-1], y_pred.shape[-1]
+        if None not in sizes and sizes[0] != true_width * sizes[1]:  # None: an export takes any number of outputs
             raise ValueError(
-                "A per-output loss needs as many targets as predictions on the last axis (one-hot labels, not "
-                f"indices). Received: {shapes}."
+                f"A per-output loss needs {true_width} target(s) for each prediction on the last axis (one-hot labels, "
+                f"not indices). Received: {shapes}."
             )
     elif y_pred.shape[-1] != pred_width or y_true.shape[-1] != true_width:
         raise ValueError(

@@ -9,6 +9,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 KINDS = {
     "three_features": {"features": {"y_pred": 2, "state": 3, "goal": 1}},
     "per_output": {"mode": "per_output"},
+    "per_output_of_three": {"mode": "per_output", "features": {"y_pred": 1, "way": 1, "speed": 1}},
     "scaled": {"input_scale": [2.0, 0.5]},
     "scalar_rate": {"learning_rate": 0.1},
     "network_rate": {"learning_rate": "network"},
@@ -38,7 +39,8 @@ def train(loss, *, sample_weight=None, dtype=None, callbacks=None, **kwargs):
 
 def draw_examples(loss, size):
     """Returns random `y_true` and `y_pred` that fit the features of `loss`."""
-    pred_width, *true_widths = [3, 3] if loss.mode == "per_output" else loss.features.values()
+    num_outputs = 3 if loss.mode == "per_output" else 1
+    pred_width, *true_widths = [num_outputs * width for width in loss.features.values()]
     values = np.random.default_rng(1).normal(size=(size, sum(true_widths) + pred_width)).astype(loss.dtype)
     return tf.constant(values[:, pred_width:]), tf.constant(values[:, :pred_width])
 

@@ -22,10 +22,11 @@ from ml3_tf import LossInputs, MetaLoss, load_meta_loss
 MODES = {
     "per_sample": {"features": LossInputs(None, {"y_pred": 2, "y_true": 2}, [2.0, 1.0, 1.0, 0.5])},
     "per_output": {"mode": "per_output", "learning_rate": 0.1},
+    "per_output_of_three": {"mode": "per_output", "features": {"y_pred": 1, "way": 1, "speed": 1}},
     "per_set": {"mode": "per_set", "score_units": (4,), "features": {"y_pred": 2, "y_true": 2}},
     "network_rate": {"features": {"y_pred": 2, "y_true": 2}, "learning_rate": "network"},
 }
-Y_TRUE, Y_PRED = np.random.default_rng(0).normal(size=(2, 6, 2)).astype("float32")
+Y_TRUE, Y_PRED, SPEED = np.random.default_rng(0).normal(size=(3, 6, 2)).astype("float32")
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -34,8 +35,13 @@ def loss(request):
     return MetaLoss.mlp((5,), **MODES[request.param])
 
 
+def targets(loss):
+    """What the loss reads beside the prediction."""
+    return Y_TRUE if len(loss.features) == 2 else np.concatenate([Y_TRUE, SPEED], axis=-1)
+
+
 def live(loss):
-    return loss.value_and_gradient(Y_TRUE, Y_PRED)
+    return loss.value_and_gradient(targets(loss), Y_PRED)
 
 
 def in_a_graph(loss, jit_compile):
@@ -46,7 +52,7 @@ def in_a_graph(loss, jit_compile):
             value = loss.call(y_true, y_pred)
         return value, tape.gradient(value, y_pred)
 
-    return evaluate(tf.constant(Y_TRUE), tf.constant(Y_PRED))
+    return evaluate(tf.constant(targets(loss)), tf.constant(Y_PRED))
 
 
 def saved_with_a_model(loss, folder):
@@ -62,7 +68,7 @@ def loaded(loss, folder):
 
 def saved_model(loss, folder):
     reloaded = tf.saved_model.load(str(loss.export(folder / "loss")))
-    outputs = reloaded.signatures["value_and_grad"](y_true=tf.constant(Y_TRUE), y_pred=tf.constant(Y_PRED))
+    outputs = reloaded.signatures["value_and_grad"](y_true=tf.constant(targets(loss)), y_pred=tf.constant(Y_PRED))
     return outputs["loss"], outputs["grad"]
 
 
@@ -89,7 +95,7 @@ def test_a_mixed_precision_model_trains_as_one_in_float32(loss):
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="ones", dtype=policy)])
         before = model.get_weights()[0]
         model.compile(keras.optimizers.SGD(0.5), loss)
-        model.fit(x, Y_TRUE, batch_size=6, epochs=1, verbose=0)
+        model.fit(x, targets(loss), batch_size=6, epochs=1, verbose=0)
         moves.append(model.get_weights()[0] - before)
     assert np.linalg.norm(moves[0]) > 0
     assert np.linalg.norm(moves[1] - moves[0]) < 0.05 * np.linalg.norm(moves[0])

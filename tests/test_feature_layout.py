@@ -37,6 +37,15 @@ def test_a_wrong_width_is_refused_naming_the_features(mode):
         feature_layout.check_shapes(MODES[mode], np.zeros((5, 3)), np.zeros((5, 2)))
 
 
+def test_each_slice_of_a_per_output_loss_has_a_column_for_each_output():
+    loss = MetaLoss.mlp(mode="per_output", features={"torque": 1, "way": 1, "speed": 1})
+    feature_layout.check_shapes(loss, np.zeros((5, 6)), np.zeros((5, 3)))
+    for width in (3, 5):
+        words = rf"needs 2 target\(s\) for each prediction on the last axis .*y_true \(5, {width}\), y_pred \(5, 3\)"
+        with pytest.raises(ValueError, match=words):
+            feature_layout.check_shapes(loss, np.zeros((5, width)), np.zeros((5, 3)))
+
+
 @pytest.mark.parametrize("mode", ["per_sample", "per_set"])
 def test_an_empty_set_is_refused(mode):
     with pytest.raises(ValueError, match="The batch is empty"):

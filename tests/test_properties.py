@@ -27,10 +27,10 @@ def architectures(draw, modes=MODES):
     """A function that builds a loss of any mode, architecture, layout, scale and rate, with weights up to 2."""
     mode = draw(st.sampled_from(modes))
     width = 1 if mode == "per_output" else draw(st.integers(1, 3))
-    more = 0 if mode == "per_output" else draw(st.integers(0, 2))
+    more = draw(st.integers(0, 1 if mode == "per_output" else 2))
     features = {"y_pred": width, "y_true": width, **({"more": more} if more else {})}
     scales = st.sampled_from([0.1, 1.0, 30.0])
-    scale = [draw(scales)] * 2 if mode == "per_output" else [draw(scales) for _ in range(2 * width + more)]
+    scale = [draw(scales)] * (2 + more) if mode == "per_output" else [draw(scales) for _ in range(2 * width + more)]
     layout = {"mode": mode, "features": ml3_tf.LossInputs(None, features, scale)}
     units = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
     rate = draw(st.sampled_from([None, 0.3, "network"]))
@@ -54,9 +54,9 @@ def architectures(draw, modes=MODES):
 
 def batches(loss, largest):
     """`(y_true, y_pred)` of up to six examples, with numbers up to `largest`."""
-    is_per_output = loss.mode == "per_output"
-    num_outputs = 3 if is_per_output else loss.features["y_pred"]
-    width = 3 if is_per_output else sum(loss.features.values()) - num_outputs
+    pred_width, *true_widths = loss.features.values()
+    times = 3 if loss.mode == "per_output" else 1
+    num_outputs, width = times * pred_width, times * sum(true_widths)
     rows = lambda n, width: arrays("float32", (n, width), elements=st.floats(-largest, largest, width=32))
     return st.integers(1, 6).flatmap(lambda n: st.tuples(rows(n, width), rows(n, num_outputs)))
 
@@ -219,11 +219,11 @@ def test_arrays_are_read_as_they_were_written(values):
 def test_the_shipped_losses_are_finite_for_large_numbers():
     for name in ml3_tf.list_meta_losses().names:
         loss = ml3_tf.load_meta_loss(name)
-        width = 3 if loss.mode == "per_output" else next(iter(loss.features.values()))
-        others = 3 if loss.mode == "per_output" else sum(loss.features.values()) - width
+        times = 3 if loss.mode == "per_output" else 1
+        width, *others = [times * width for width in loss.features.values()]
         for sign in (1, -1):
             value, gradient = loss.value_and_gradient(
-                np.full((4, others), sign * LARGEST), np.full((4, width), LARGEST)
+                np.full((4, sum(others)), sign * LARGEST), np.full((4, width), LARGEST)
             )
             assert np.isfinite(value).all() and np.isfinite(gradient).all(), name
 

@@ -186,7 +186,7 @@ def fingerprint(loss: Any, task: Task) -> str:
     """
     num_outputs = task.build().output_shape[-1]
     inputs = find_inputs(loss, task.kind) if isinstance(loss, MetaLoss) else None
-    num_targets = num_outputs if inputs is None else sum(inputs.features.values()) - num_outputs
+    num_targets = num_outputs if inputs is None else _count_targets(loss, num_outputs)
     generator = np.random.default_rng(0)
     y_true, y_pred = (
         generator.normal(scale=2.0, size=(64, width)).astype("float32") for width in (num_targets, num_outputs)
@@ -196,6 +196,12 @@ def fingerprint(loss: Any, task: Task) -> str:
         y_pred = np.exp(y_pred) / np.exp(y_pred).sum(axis=-1, keepdims=True)
     values: Any = loss.call(keras.ops.convert_to_tensor(y_true), keras.ops.convert_to_tensor(y_pred))
     return hashlib.sha256(np.asarray(values, "float32").tobytes()).hexdigest()[:16]
+
+
+def _count_targets(loss: MetaLoss, num_outputs: int) -> int:
+    """The columns of `y_true`: a per-output loss sees one for each output and feature."""
+    _, *widths = loss.features.values()
+    return sum(widths) * (num_outputs if loss.mode == "per_output" else 1)
 
 
 def _shape(loss: MetaLoss) -> str:

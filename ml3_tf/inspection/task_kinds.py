@@ -18,7 +18,10 @@ CLASSES: tuple[float, float] = (0.0, 1.0)
 def kind_of(loss: LossLike) -> TaskKind:
     """Returns `"classification"` for a `MetaLoss` in mode `"per_output"`, `"regression"` for all others.
 
+    A per-output loss that sees more than a prediction and a target is one for regression, too.
+
     >>> kind_of(MetaLoss.mlp(mode="per_output")), kind_of("mse")
     ('classification', 'regression')
     """
-    return CLASSIFICATION if isinstance(loss, MetaLoss) and loss.mode == PER_OUTPUT else REGRESSION
+    scores_classes = isinstance(loss, MetaLoss) and loss.mode == PER_OUTPUT and len(loss.features) <= 2
+    return CLASSIFICATION if scores_classes else REGRESSION

@@ -39,6 +39,7 @@ class MetaLoss(keras.losses.Loss):
 
     **Modes.** `"per_sample"` scores the whole vector of an example. `"per_output"` scores each pair of components
     `(y_pred[i], y_true[i])` with the same network and takes the mean, so a loss learned on two outputs trains ten.
+    With more features, each slice of `y_true` has one column for each output, `[..., outputs of feature 1, ...]`.
     `"per_set"` scores all examples together, see below.
 
     **Sets.** A per-set loss is for tasks where one example says too little. `network` gives learned features of each
@@ -59,7 +60,7 @@ class MetaLoss(keras.losses.Loss):
             smooth in its inputs (see `MetaLoss.mlp`).
         mode: `"per_sample"`, `"per_output"` or `"per_set"`.
         features: Mapping from feature name to width. The first is the prediction, the others are the slices of
-            `y_true`, in order. `"per_output"` takes two features of width 1, or one.
+            `y_true`, in order. `"per_output"` takes features of width 1.
         input_scale: Optional sequence with one positive divisor per network input, e.g. the spread of a velocity.
         learning_rate: `None`, a positive float, or `"network"`; see above.
         reduction: As in every Keras loss.
@@ -240,12 +241,13 @@ class MetaLoss(keras.losses.Loss):
                 elsewhere weights multiply the values, which is left to Keras.
         """
         y_true, y_pred = feature_layout.prepare(self, y_true, y_pred)
-        parts = [y_pred, y_true][: len(self.features)]
         weights = feature_layout.example_weights(y_pred, sample_weight) if self.pools_examples else None
         if self.mode == PER_OUTPUT:
+            parts: Any = [y_pred]
+            parts += [] if self.is_label_free else ops.split(y_true, len(self.features) - 1, axis=-1)
             values = ops.mean(self._score(ops.stack(parts, axis=-1)), axis=-1)
         else:
-            values = self._score(ops.concatenate(parts, axis=-1), weights)
+            values = self._score(ops.concatenate([y_pred, y_true], axis=-1), weights)
             values = ops.broadcast_to(values, feature_layout.shape_of(y_pred)[:-1])
         if self.base is not None:
             values = self.base.call(y_true, y_pred, weights) + values

@@ -49,7 +49,8 @@ def _loss(description: dict[str, Any], weights: Mapping[str, Array], y_true: Arr
     if num_features == 1:
         y_true = y_true[:, :0]
     if description["mode"] == PER_OUTPUT:
-        values = np.mean(_score(description, weights, np.stack([y_pred, y_true][:num_features], axis=-1)), axis=-1)
+        slices = [] if num_features == 1 else np.split(y_true, num_features - 1, axis=-1)
+        values = np.mean(_score(description, weights, np.stack([y_pred, *slices], axis=-1)), axis=-1)
     else:
         values = _score(description, weights, np.concatenate([y_pred, y_true], axis=-1))
     if (base := description["base"]) is not None:

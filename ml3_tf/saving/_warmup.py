@@ -22,7 +22,7 @@ def write_warmup_requests(
     name: str,
     *,
     true_width: int | None,
-    pred_width: int | None,
+    pred_width: int,
     dtype: Any,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Path:
@@ -34,8 +34,9 @@ def write_warmup_requests(
     Args:
         folder: The folder of the version, which holds `saved_model.pb`.
         name: The name under which the loss is served; the server does not compare it.
-        true_width: Width of `y_true`, or `None` if the signature accepts any (the requests then have width 1).
-        pred_width: Width of `y_pred`, or `None` if the signature accepts any.
+        true_width: Width of `y_true`, of a single output for a per-output loss; `None` for a label-free loss, which
+            accepts any (the requests then have width 1).
+        pred_width: Width of `y_pred`, 1 for a per-output loss.
         dtype: Dtype of the signatures, as a string or `tf.DType`.
         batch_sizes: Sizes of the batches, one request for each and each signature.
 
@@ -60,7 +61,7 @@ def write_warmup_requests(
         )
     file = Path(folder) / "assets.extra" / FILE_NAME
     file.parent.mkdir(exist_ok=True)
-    widths = {"y_true": true_width or 1, "y_pred": pred_width or 1}
+    widths = {"y_true": true_width or 1, "y_pred": pred_width}
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature in SIGNATURES:
             for size in batch_sizes:

@@ -81,12 +81,12 @@ def _write_saved_model(meta_loss: MetaLoss, folder: Path) -> None:
 
     from ml3_tf.saving._warmup import write_warmup_requests
 
-    widths = list(meta_loss.features.values())
-    true_width, pred_width = (None, None) if meta_loss.mode == PER_OUTPUT else (sum(widths[1:]), widths[0])
-    true_width = true_width or None  # a label-free loss reads none: any will do
+    pred_width, *true_widths = meta_loss.features.values()
+    true_width = sum(true_widths) or None  # a label-free loss reads none: any will do
+    takes_any = meta_loss.mode == PER_OUTPUT
     signature = [
-        tf.TensorSpec((None, true_width), meta_loss.dtype, name="y_true"),
-        tf.TensorSpec((None, pred_width), meta_loss.dtype, name="y_pred"),
+        tf.TensorSpec((None, None if takes_any else true_width), meta_loss.dtype, name="y_true"),
+        tf.TensorSpec((None, None if takes_any else pred_width), meta_loss.dtype, name="y_pred"),
     ]
 
     def value(y_true: Any, y_pred: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def test_every_rival_names_its_source_and_fits_a_kind():
         ("noisy_labels", ("classification",), ("Adam", 0.0005)),
         ("pointmass", ("pointmass",), ("SGD", 0.1)),
         ("reacher_model_based", ("arm",), ("SGD", 0.1)),
-        ("reacher_demonstrations", ("arm",), ("SGD", 1.0)),
+        ("reacher_demonstrations", ("arm",), ("SGD", 2.0)),
     ],
 )
 def test_the_facts_of_a_shipped_loss_decide(name, kinds, recorded):

@@ -10,6 +10,7 @@ from ml3_tf.inspection.task_kinds import CLASSES, RANGES, kind_of
     "loss, kind",
     [
         (MetaLoss.mlp((3,), mode="per_output"), "classification"),
+        (MetaLoss.mlp((3,), mode="per_output", features={"torque": 1, "way": 1, "speed": 1}), "regression"),
         (MetaLoss.mlp((3,)), "regression"),
         ("binary_crossentropy", "regression"),
     ],

@@ -248,6 +248,10 @@ def test_class_indices_of_sequences_and_with_further_features(name):
     hint = np.arange(5.0, dtype="float32")[:, None]
     expected = loss.call(np.concatenate([Y_TRUE, hint], 1), Y_PRED)
     np.testing.assert_array_equal(loss.call(np.concatenate([LABELS[:, None], hint], 1), Y_PRED), expected)
+    loss = bend(ml3_tf.MetaLoss.around(LOSSES[name], mode="per_output", features={"p": 1, "t": 1, "hint": 1}))
+    hint = np.arange(15.0, dtype="float32").reshape(5, 3)
+    expected = loss.call(np.concatenate([Y_TRUE, hint], 1), Y_PRED)
+    np.testing.assert_array_equal(loss.call(np.concatenate([LABELS[:, None], hint], 1), Y_PRED), expected)
 
 
 def test_an_index_out_of_range_is_nan_and_not_another_class():

@@ -140,6 +140,19 @@ def test_per_output_is_the_mean_score_of_the_pairs_for_any_number_of_outputs(mak
     np.testing.assert_allclose(loss.call(y_true, y_pred), np.mean(scores, axis=0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_outputs", [2, 10])
+def test_an_output_is_scored_with_its_own_column_of_each_slice(make_loss, num_outputs):
+    features = {"torque": 1, "way": 1, "speed": 1}
+    loss = make_loss(mode="per_output", features=features)
+    single = MetaLoss(loss.network, features=features)
+    y_pred, way, speed = np.random.default_rng(2).normal(size=(3, 6, num_outputs))
+    scores = [
+        single.call(np.stack([way[:, i], speed[:, i]], axis=-1), y_pred[:, i : i + 1]) for i in range(num_outputs)
+    ]
+    values = loss.call(np.concatenate([way, speed], axis=-1), y_pred)
+    np.testing.assert_allclose(values, np.mean(scores, axis=0), rtol=1e-5)
+
+
 def test_one_per_output_loss_trains_models_of_two_and_of_ten_outputs(make_loss):
     loss = make_loss(mode="per_output")
     for num_outputs in (2, 10):
@@ -528,6 +541,7 @@ def test_fit_with_label_indices_is_refused_before_the_first_step(make_loss):
         ({"features": {"y_pred": 1, "state": 0}}, "positive integer widths"),
         ({"features": {"y_pred": 1, "state": 1.0}}, "positive integer widths"),
         ({"features": {"y_pred": 1, "state": 2}, "mode": "per_output"}, "Use mode='per_sample' for wider features"),
+        ({"features": {"y_pred": 1, "way": 1, "state": 2}, "mode": "per_output"}, "expected `features` of width 1"),
         ({"input_scale": [1.0]}, r"each of the 2 network inputs. Received: input_scale=\[1.0\]"),
         ({"input_scale": [1.0, 0.0]}, "positive finite divisor"),
         ({"input_scale": [1.0, float("nan")]}, "positive finite divisor"),

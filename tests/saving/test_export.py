@@ -41,7 +41,8 @@ def test_each_export_is_the_next_version(make_loss, tmp_path):
 def test_saved_model_has_two_signatures_with_named_inputs_and_any_batch_size(exported):
     outputs = {"serving_default": {"loss"}, "value_and_grad": {"loss", "grad"}}
     for kind, (loss, folder) in exported.items():
-        widths = {"three_features": (4, 2), "per_output": (None, None)}.get(kind, (1, 1))
+        any_width = {"per_output": (None, None), "per_output_of_three": (None, None)}
+        widths = {"three_features": (4, 2), **any_width}.get(kind, (1, 1))
         shapes = {name: [None, width] for name, width in zip(("y_true", "y_pred"), widths)}
         signatures = tf.saved_model.load(folder / "1").signatures
         assert set(signatures) == set(outputs)

@@ -15,7 +15,9 @@ def assert_equals_keras(loss, width, seed=0):
     """Value and directional derivative of the reference, against the loss itself in float64."""
     for variable in _bundle.get_weights(loss).values():
         variable.assign(variable + np.random.default_rng(seed).normal(size=variable.shape))
-    y_true, y_pred, direction = np.random.default_rng(1).normal(size=(3, 50, width), scale=2.0)
+    generator, num_slices = np.random.default_rng(1), len(loss.features) - 1 if loss.mode == "per_output" else 1
+    y_true = generator.normal(size=(50, num_slices * width), scale=2.0)
+    y_pred, direction = generator.normal(size=(2, 50, width), scale=2.0)
     values, gradient = loss.value_and_gradient(y_true, y_pred)
     weights = {name: np.asarray(variable) for name, variable in _bundle.get_weights(loss).items()}
     received = _numpy_reference.value_and_derivative(_bundle.describe(loss), weights, y_true, y_pred, direction)
@@ -74,12 +76,21 @@ def test_layers(layer):
     [
         ({"mode": "per_output"}, 3),
         ({"mode": "per_output", "learning_rate": "network", "input_scale": [2.0, 0.5]}, 3),
+        ({"mode": "per_output", "features": {"y_pred": 1, "way": 1, "speed": 1}, "input_scale": [2.0, 0.5, 3.0]}, 3),
         ({"features": {"y_pred": 2, "y_true": 2}, "learning_rate": 0.1, "input_scale": [1.0, 2.0, 3.0, 4.0]}, 2),
         ({"learning_rate": "network"}, 1),
         ({"mode": "per_set"}, 1),
         ({"mode": "per_set", "learning_rate": "network", "input_scale": [3.0, 0.5]}, 1),
     ],
-    ids=["per output", "per output, rate by the network", "scalar rate", "rate by the network", "set", "set, rate"],
+    ids=[
+        "per output",
+        "per output, rate by the network",
+        "per output of three",
+        "scalar rate",
+        "rate by the network",
+        "set",
+        "set, rate",
+    ],
 )
 def test_losses(make_loss, arguments, width):
     assert_equals_keras(make_loss((7,), dtype="float64", **arguments), width)

@@ -18,7 +18,16 @@ def record(loss):
     return description, weights, _probe.record(loss, _bundle.build_in("float64", description, weights), description)
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"mode": "per_output"}, {"dtype": "float64"}, {"input_scale": [1e5, 1e-5]}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"mode": "per_output"},
+        {"mode": "per_output", "features": {"y_pred": 1, "way": 1, "speed": 1}},
+        {"dtype": "float64"},
+        {"input_scale": [1e5, 1e-5]},
+    ],
+)
 def test_the_same_loss_passes(make_loss, kwargs):
     _probe.check(*record(make_loss(**kwargs)), "f")
 

@@ -29,9 +29,17 @@ def test_record_equals_the_real_message_byte_for_byte(size, dtype):
         assert _warmup.encode_warmup_record("a" * 200, signature, inputs) == real_record("a" * 200, signature, inputs)
 
 
-@pytest.mark.parametrize(("kwargs", "widths"), [({"features": {"y_pred": 2, "state": 3}}, (3, 2)), ({}, (None, None))])
+@pytest.mark.parametrize(
+    ("kwargs", "widths"),
+    [
+        ({"features": {"y_pred": 2, "state": 3}}, (3, 2)),
+        ({"mode": "per_output"}, (1, 1)),
+        ({"mode": "per_output", "features": {"y_pred": 1, "way": 1, "speed": 1}}, (2, 1)),
+        ({"features": {"y_pred": 2}}, (None, 2)),
+    ],
+)
 def test_server_replays_the_written_requests(make_loss, tmp_path, kwargs, widths):
-    loss = make_loss(**(kwargs or {"mode": "per_output"}), dtype="float64")
+    loss = make_loss(**kwargs, dtype="float64")
     folder = loss.export(tmp_path)
     file = _warmup.write_warmup_requests(folder, "sine", true_width=widths[0], pred_width=widths[1], dtype=loss.dtype)
     assert file == folder / "assets.extra" / "tf_serving_warmup_requests"
