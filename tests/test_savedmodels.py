@@ -18,7 +18,8 @@ def test_it_trains_a_model(name):
     """A model of the widths that the loss reads takes finite steps. The tests of its recipe check the results."""
     keras.utils.set_random_seed(0)
     loss = ml3_tf.load_meta_loss(name)
-    pred_width, *true_widths = [3, 3] if loss.mode == "per_output" else loss.features.values()
+    num_outputs = 3 if loss.mode == "per_output" else 1
+    pred_width, *true_widths = [num_outputs * width for width in loss.features.values()]
     layers = keras.layers
     activation = "softmax" if loss.mode == "per_output" else None
     model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "tanh"), layers.Dense(pred_width, activation)])

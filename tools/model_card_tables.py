@@ -38,6 +38,18 @@ THROUGH_MODEL = {
     "task loss, best rate": "tuned",
     "squared distance, best rate": "tuned_squared",
 }
+OTHERS = {
+    "linear": "linear policy",
+    "deep": "deep policy",
+    "trigonometric": "policy that sees sines and cosines",
+    "without_velocity": "policy that does not see the velocity",
+    "muscles": "policy of four muscles",
+    "heavy": "arm of twice the mass",
+    "weak": "arm of 0.6 times the torque",
+    "long": "arm of 1.3 times the length",
+    "stiff": "arm of three times the damping",
+    "sprung": "arm with springs",
+}
 DIGITS = {", steps to 90 %": "steps_to_90_{} .0f"}
 DIGITS |= {f", accuracy after {n} steps (%)": f"accuracy_{{}}_{n} .1%" for n in (20, 60, 200)}
 DIGITS |= {f", cross-entropy after {n} steps (nats)": f"cross_entropy_{{}}_{n} .2f" for n in (20, 60, 200)}
@@ -185,6 +197,7 @@ TABLES = {
             "unseen targets: share within 0.1 rad": "reached_{} .2f",
             "unseen targets, after 40 updates: final distance (rad)": "later_final_distance_{} .2f",
             "training targets, other starts: final distance (rad)": "trained_final_distance_{} .2f",
+            **{f"{label}: final distance (rad)": f"{kind}_final_distance_{{}} .2f" for kind, label in OTHERS.items()},
         },
         {"trained_final_distance_nearest": ""},  # 0 by construction
     ),

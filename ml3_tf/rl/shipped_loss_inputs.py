@@ -33,14 +33,17 @@ def angles_to_goal_and_velocity(trajectory: Trajectory) -> tf.Tensor:
     return tf.concat([trajectory.goal[..., tf.newaxis, :] - states[..., :2], states[..., 2:]], -1)
 
 
-def arm_without_direction(trajectory: Trajectory) -> tf.Tensor:
-    """Returns the way to the goal, the velocity, the elbow's angle and the final error of an arm: `[..., T, 7]`.
+def joints_one_by_one(trajectory: Trajectory) -> tf.Tensor:
+    """Returns way to the goal, velocity, final error and number (-1, 1) of each joint of an arm: `[..., T, 8]`.
 
-    Nothing of it depends on the direction that the shoulder points in; the inertia depends on the elbow.
+    Each has a column for the shoulder, then one for the elbow, as a per-output loss takes them: one network scores
+    either joint, and the number tells it which.
     """
     states, goal = trajectory.observations[..., :-1, :], trajectory.goal[..., tf.newaxis, :]
-    final_error = tf.broadcast_to(goal - trajectory.observations[..., -1:, :2], [*states.shape[:-1], 2])
-    return tf.concat([goal - states[..., :2], states[..., 2:], states[..., 1:2], final_error], -1)
+    shape = tf.shape(states[..., :2])
+    final_error = tf.broadcast_to(goal - trajectory.observations[..., -1:, :2], shape)
+    joints = tf.broadcast_to(tf.constant([-1.0, 1.0], states.dtype), shape)
+    return tf.concat([goal - states[..., :2], states[..., 2:], final_error, joints], -1)
 
 
 def fingertip_in_arm_frame(trajectory: Trajectory) -> tf.Tensor:
@@ -94,9 +97,9 @@ _SHIPPED = [
         "reacher_model_based",
     ),
     LossInputs(
-        arm_without_direction,
-        {"torque": 2, "to_goal": 2, "velocity": 2, "elbow": 1, "final_error": 2},
-        (1.0, 1.0, 1.0, 1.0, 5.0, 5.0, 1.0, 1.0, 1.0),
+        joints_one_by_one,
+        {"torque": 1, "to_goal": 1, "velocity": 1, "final_error": 1, "joint": 1},
+        (1.0, 1.0, 5.0, 1.0, 1.0),
         "reacher_demonstrations",
     ),
     _FINGERTIP,

@@ -15,6 +15,7 @@ import ml3_tf
 from ml3_tf.rl import Trajectory
 from parts.reacher_demonstrations import figure, task
 from parts.reacher_demonstrations.baselines import taught_by
+from parts.reacher_demonstrations.morphology import ARMS, POLICIES, build_other_policy, make_other_env
 from parts.reacher_demonstrations.report import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["recipe"] == "reacher_demonstrations"
     assert summary["command"] == "python recipes/reacher_demonstrations.py --smoke"
     assert summary["metrics"] == metrics
-    assert all(summary["config"][name] is not None for name in ("cloning", "goal_cloning", "taught"))
+    assert all(summary["config"][name] is not None for name in ("cloning", "goal_cloning", "taught", "other_cloning"))
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
     num_targets = SMOKE.num_targets + 4
@@ -91,10 +92,10 @@ def test_the_loss_sees_the_way_to_the_goal_and_where_the_rollout_ended():
     goal = np.array([[10.0, 20.0]], "float32")
     rewards = np.zeros((1, 2), "float32")
     trajectory = Trajectory(*map(tf.constant, (states, np.zeros((1, 2, 2), "float32"), rewards, goal, rewards)))
-    expected = [[10, 19, 2, 3, 1, 2, 11], [6, 15, 6, 7, 5, 2, 11]]
+    expected = [[10, 19, 2, 3, 2, 11, -1, 1], [6, 15, 6, 7, 2, 11, -1, 1]]
     inputs = recipe.LOSS_INPUTS
     np.testing.assert_array_equal(inputs(trajectory)[0], expected)
-    assert sum(inputs.features.values()) == len(inputs.scale) == 2 + len(expected[0])
+    assert sum(inputs.features.values()) == len(inputs.scale) == 1 + len(expected[0]) / 2
 
 
 def test_a_policy_may_see_the_goal():
@@ -102,6 +103,31 @@ def test_a_policy_may_see_the_goal():
         policy = task.build_policy(8, sees_goal=sees_goal)
         assert policy.input_shape == (None, width)
         assert np.abs(policy(1e3 * np.ones((1, width)))).max() <= 1.0
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_another_policy_gives_torques_in_their_limits(kind):
+    for sees_goal, width in ((False, 4), (True, 6)):
+        policy = build_other_policy(kind, sees_goal=sees_goal)
+        assert policy.input_shape == (None, width)
+        torques = policy(10 * np.random.default_rng(0).normal(size=(50, width))).numpy()
+        assert torques.shape == (50, 2)
+        assert np.abs(torques).max() <= 1.0
+
+
+def test_a_policy_without_velocity_does_not_see_it():
+    policy, states = build_other_policy("without_velocity"), np.ones((1, 4))
+    np.testing.assert_array_equal(policy(states), policy(states * [1, 1, 5, 5]))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_another_arm_moves_otherwise(arm):
+    starts, targets = np.array([[0.3, 1.0, 1.0, -1.0]]), np.zeros((1, 2))
+    steps = []
+    for env in (task.make_env(starts, targets), make_other_env(arm, starts, targets)):
+        env.reset()
+        steps.append(env.step(np.array([[0.5, 0.5]], "float32"))[0])
+    assert np.abs(steps[0] - steps[1]).max() > 1e-3
 
 
 def test_the_loss_of_a_teacher_is_the_squared_difference():
@@ -127,8 +153,8 @@ def test_the_results_hold_what_is_promised():
     assert len(learned) == 10
     assert np.all(learned < metrics["final_distance_cloning"])
     assert np.all(learned < metrics["final_distance_nearest"])
-    assert np.sum(learned < metrics["final_distance_taught"]) >= 9
-    assert np.median(learned) < 0.12
+    assert np.all(learned < metrics["final_distance_taught"])
+    assert np.all(learned < 0.15)
     assert np.median(metrics["reached_learned"]) >= 0.7
     assert np.all(metrics["final_distance_goal_cloning"] < learned)  # a policy that sees the goal is better still
     assert np.all(metrics["final_distance_ilqr"] < 0.05)  # every target can be reached in time
@@ -150,7 +176,8 @@ def test_the_shipped_loss_brings_a_fresh_policy_to_a_target_in_plain_keras():
             state, _, _, _, info = env.step(policy(state[np.newaxis])[0].numpy())
         states, final_error = np.stack(states), goal - state[:2]
         distances.append(info["distance"])
-        seen = [goal - states[:, :2], states[:, 2:], states[:, 1:2], np.tile(final_error, (len(states), 1))]
+        for_all_steps = [np.tile(row, (len(states), 1)) for row in (final_error, [-1.0, 1.0])]
+        seen = [goal - states[:, :2], states[:, 2:], *for_all_steps]
         policy.train_on_batch(states, np.concatenate(seen, 1))
     assert distances[0] > 0.7
     assert distances[30] < 0.2

@@ -35,7 +35,8 @@ def test_they_fit_the_shipped_loss(name):
     assert dict(inputs.features) == loss.features
     assert (inputs.scale and [float(scale) for scale in inputs.scale]) == loss.input_scale
     seen = inputs(trajectory(name))
-    assert seen.shape == (2, 1, 3, sum(list(inputs.features.values())[1:]))
+    num_columns = OBSERVATIONS[name][1] if loss.mode == "per_output" else 1  # of each feature, for its width
+    assert seen.shape == (2, 1, 3, num_columns * sum(list(inputs.features.values())[1:]))
     assert np.isfinite(seen).all()
 
 

@@ -1,8 +1,10 @@
 """The baselines of `reacher_demonstrations.py`: cloned policies, and one of them as a teacher."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
+import gymnasium
 import keras
 import numpy as np
 import tensorflow as tf
@@ -25,6 +27,7 @@ from parts.reacher_demonstrations.task import (
     roll_out,
 )
 
+BuildPolicy: TypeAlias = Callable[[], keras.Model]
 CLONED = {"cloning": False, "goal_cloning": True}  # method -> whether the policy sees the goal
 BATCH_SIZE = 64
 FIRST_TUNING_SEED = 1000
@@ -67,12 +70,13 @@ def run_baselines(
     """
     paths, errors = {}, {}
     for method, (rate, epochs) in {"cloning": settings.cloning, "goal_cloning": settings.goal_cloning}.items():
-        policy = clone_experts(method, experts, settings.policy_units, seed, rate=rate, epochs=epochs)
+        build = functools.partial(build_policy, settings.policy_units, sees_goal=CLONED[method])
+        policy = clone_experts(build, experts, seed, sees_goal=CLONED[method], rate=rate, epochs=epochs)
         paths[method] = roll_out(policy, starts, targets, sees_goal=CLONED[method])[np.newaxis]
         errors[method] = imitation_error(policy, experts, sees_goal=CLONED[method])
     teacher = policy  # that of `goal_cloning`, the last one
     paths["taught"] = train_taught(
-        teacher, settings, settings.taught, starts, targets, num_steps=num_steps, seed=test_seed
+        teacher, settings, settings.taught, make_env(starts, targets), num_steps=num_steps, seed=test_seed
     )
     trained = experts["targets"][np.linalg.norm(targets[:, np.newaxis] - experts["targets"], axis=-1).argmin(1)]
     stay = np.concatenate([trained, np.zeros_like(trained)], -1)
@@ -82,23 +86,23 @@ def run_baselines(
 
 
 def clone_experts(
-    method: str,
+    build: BuildPolicy,
     experts: Experts,
-    policy_units: int,
     seed: int,
     *,
+    sees_goal: bool,
     rate: float,
     epochs: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.Model:
     """Returns a policy cloned on all demonstrations, with Adam."""
     keras.utils.set_random_seed(seed)
-    policy = build_policy(policy_units, sees_goal=CLONED[method])
+    policy = build()
     behavior_cloning(
         policy,
         experts["states"],
         experts["torques"],
-        goals=expert_goals(experts) if CLONED[method] else None,
+        goals=expert_goals(experts) if sees_goal else None,
         optimizer=keras.optimizers.Adam(rate),
         epochs=epochs,
         batch_size=BATCH_SIZE,
@@ -137,18 +141,18 @@ def train_taught(
     teacher: keras.Model,
     settings: BaselineSettings,
     rate: float,
-    starts: np.ndarray,
-    targets: np.ndarray,
+    env: gymnasium.vector.VectorEnv,
     *,
     num_steps: int,
     seed: int,
+    policy: BuildPolicy | None = None,
 ) -> np.ndarray:
     """Trains policies as the learned loss does, but from a teacher: states `[num_steps + 1, N, T + 1, 4]`."""
     return meta_test_in_env(
-        lambda: build_policy(settings.policy_units),
+        policy or (lambda: build_policy(settings.policy_units)),
         taught_by(teacher),
         keras.optimizers.SGD(rate, clipnorm=settings.inner_clipnorm),
-        make_env(starts, targets),
+        env,
         num_steps=num_steps,
         horizon=HORIZON,
         loss_inputs=TAUGHT_INPUTS,
@@ -156,25 +160,38 @@ def train_taught(
     ).observations
 
 
-def tune(settings: BaselineSettings) -> Result:
+def tune(settings: BaselineSettings, others: Mapping[str, BuildPolicy]) -> Result:
     """Finds rate and epochs of each baseline: the best on other targets, mean final distance over a few other seeds.
 
+    Args:
+        settings: The settings.
+        others: Name -> function that builds a policy of another kind, which sees the goal.
+
     Returns:
-        "cloning" and "goal_cloning": rate and epochs; "taught": rate; "grids": method -> mean final distances.
+        "cloning" and "goal_cloning": rate and epochs; "other_cloning": the same for each of `others`; "taught": rate;
+        "grids": method -> mean final distances.
     """
     seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + settings.num_tuning_seeds)
     epochs = [passes // settings.demonstrations for passes in settings.cloning_passes]
     tasks = [_draw_tuning_task(seed, settings) for seed in seeds]
     rates = settings.cloning_rates
+    builders = {
+        method: (functools.partial(build_policy, settings.policy_units, sees_goal=sees_goal), sees_goal)
+        for method, sees_goal in CLONED.items()
+    }
     grids = {
-        method: np.mean([[_curve(method, task, settings, rate, epochs) for rate in rates] for task in tasks], 0)
-        for method in CLONED
+        method: np.mean([[_curve(*builder, task, rate, epochs) for rate in rates] for task in tasks], 0)
+        for method, builder in {**builders, **{name: (build, True) for name, build in others.items()}}.items()
     }
     best = {method: np.unravel_index(grid.argmin(), grid.shape) for method, grid in grids.items()}
     tuned = {method: (rates[rate], epochs[number]) for method, (rate, number) in best.items()}
     grids["taught"] = np.mean([_taught_row(task, settings, *tuned["goal_cloning"]) for task in tasks], 0)
-    taught = settings.taught_rates[grids["taught"].argmin()]
-    return {**tuned, "taught": taught, "grids": {method: grid.tolist() for method, grid in grids.items()}}
+    return {
+        **{method: tuned[method] for method in CLONED},
+        "other_cloning": [tuned[name] for name in others],
+        "taught": settings.taught_rates[grids["taught"].argmin()],
+        "grids": {method: grid.tolist() for method, grid in grids.items()},
+    }
 
 
 def _draw_tuning_task(seed: int, settings: BaselineSettings) -> TuningTask:
@@ -183,39 +200,32 @@ def _draw_tuning_task(seed: int, settings: BaselineSettings) -> TuningTask:
     return TuningTask(seed, experts, draw_starts([seed, 4], len(targets)), targets)
 
 
-def _curve(method: str, task: TuningTask, settings: BaselineSettings, rate: float, epochs: Sequence[int]) -> list:
-    """Mean final distance after so many epochs."""
+def _curve(build: BuildPolicy, sees_goal: bool, task: TuningTask, rate: float, epochs: Sequence[int]) -> list[float]:
+    """Mean final distance of a clone after so many epochs."""
     distances = {}
 
     def score(epoch: int, _: object) -> None:
         if epoch + 1 in epochs:
-            states = roll_out(callback.model, task.starts, task.targets, sees_goal=CLONED[method])
+            states = roll_out(callback.model, task.starts, task.targets, sees_goal=sees_goal)
             distances[epoch + 1] = final_distances(states, task.targets).mean()
 
     callback = keras.callbacks.LambdaCallback(on_epoch_end=score)
-    clone_experts(
-        method,
-        task.experts,
-        settings.policy_units,
-        task.seed,
-        rate=rate,
-        epochs=max(epochs),
-        callbacks=[callback],
-    )
+    number = max(epochs)
+    clone_experts(build, task.experts, task.seed, sees_goal=sees_goal, rate=rate, epochs=number, callbacks=[callback])
     return [distances[number] for number in epochs]
 
 
 def _taught_row(task: TuningTask, settings: BaselineSettings, rate: float, epochs: int) -> list[float]:
     """Mean final distance for each rate of the pupils; a rate that diverges is the worst."""
-    teacher = clone_experts("goal_cloning", task.experts, settings.policy_units, task.seed, rate=rate, epochs=epochs)
+    build = functools.partial(build_policy, settings.policy_units, sees_goal=True)
+    teacher = clone_experts(build, task.experts, task.seed, sees_goal=True, rate=rate, epochs=epochs)
     row = []
     for taught_rate in settings.taught_rates:
         states = train_taught(
             teacher,
             settings,
             taught_rate,
-            task.starts,
-            task.targets,
+            make_env(task.starts, task.targets),
             num_steps=settings.reported_step,
             seed=task.seed,
         )

@@ -135,7 +135,7 @@ def _examples(
     """`y_true` and `y_pred` for values of the shoulder; the elbow rests at its goal, without a torque."""
     way, velocity, final_error, torque = np.broadcast_arrays(way, velocity, final_error, torque)
     zero = np.zeros_like(way)
-    y_true = np.stack([way, zero, velocity, zero, zero + REST[1], final_error, zero], -1)
+    y_true = np.stack([way, zero, velocity, zero, final_error, zero, zero - 1.0, zero + 1.0], -1)
     return y_true.astype(np.float32), np.stack([torque, zero], -1).astype(np.float32)
 
 

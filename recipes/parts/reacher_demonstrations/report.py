@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from parts.experiment import Metrics, Result, print_table
+from parts.reacher_demonstrations.morphology import ARMS, POLICIES
 
 METHODS = ("learned", "cloning", "goal_cloning", "taught", "nearest", "ilqr")
 ROWS = (
@@ -43,6 +44,12 @@ def print_report(metrics: Metrics, inner_rate: float, inner_clipnorm: float, out
             for kind, prefix in (("unseen", ""), ("training", "trained_"))
             for label, name in ROWS
             for method in METHODS
+        ]
+        + [
+            (f"{kind} ({label}), final distance (rad), {method}", f"{kind}_final_distance_{method}")
+            for label, kinds in (("policy", POLICIES), ("arm", ARMS))
+            for kind in kinds
+            for method in ("learned", "taught", "goal_cloning")
         ],
     )
     print(

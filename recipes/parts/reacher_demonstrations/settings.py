@@ -19,6 +19,8 @@ class BaselineSettings(RecipeSettings):
     """Standard deviation of the random torques (N m) that push an expert off its course."""
     num_targets: int = 20
     """Unseen targets of meta-test."""
+    num_other_targets: int = 10
+    """The first of these, on which other policies and other arms are tested."""
     reported_step: int = 20
     """Updates after which the metrics are measured."""
     cloning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -35,3 +37,5 @@ class BaselineSettings(RecipeSettings):
     """The same for `goal_cloning`."""
     taught: float | None = None
     """Rate of `taught`; None: the one that ends nearest to other targets."""
+    other_cloning: tuple[tuple[float, int], ...] | None = None
+    """Rate and epochs of the clones of other kinds that see the goal; None: those that end nearest to other targets."""
