@@ -165,6 +165,20 @@ ROWS += [
         )
     ),
     *(
+        Row(
+            folder,
+            f"{label}, against the best optimizer, final distance after {steps} updates ({unit}) ↓",
+            f"final_distance_learned_{steps}",
+            None,
+            f"final_distance_tuned_squared_{steps}",
+        )
+        for folder, label, unit in (
+            ("pointmass", "point mass, other half-plane", "m"),
+            ("reacher_model_based", "arm, other side", "rad"),
+        )
+        for steps in (15, 50)  # after 5 it stands above
+    ),
+    *(
         Row(folder, f"{label}, after 20 updates ↓", *_methods(f"{side}later_final_distance_{{}}"))
         for folder, label, side in (
             ("pointmass", "point mass, trained half-plane", "trained_side_"),

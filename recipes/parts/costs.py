@@ -7,7 +7,8 @@ counted, nor is a GPU. It differs a little from run to run, so it is not among t
 
 "learned" and "baseline" are the cost of one use: training one learner until it reaches the level that the baseline has
 at the horizon, the number of steps that the loss was learned for. They are `None` where that level is never reached.
-"samples" are environment steps; only recipes of policies have them.
+"samples" are environment steps; only recipes of policies have them. A baseline that learns in a model may take none
+for a use, but needs the model.
 """
 
 import math
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import process_time
 from typing import Any
 
+import gymnasium
 import keras
 import numpy as np
 
@@ -70,6 +72,31 @@ def core_minutes_per_step(train: Callable[[], Any], num_steps: int, num_learners
     start = process_time()
     train()
     return (process_time() - start) / 60 / (num_steps * num_learners)
+
+
+class UpdateClock(gymnasium.vector.VectorWrapper):
+    """Environments that tell the core-minutes of an update of one policy, where each training compiles anew.
+
+    They are reset for each rollout, and so once an update. The cost is the median over updates, without the first one,
+    which compiles. The rollout is part of it, for all methods.
+
+    Args:
+        env: The environments, one for each policy.
+    """
+
+    def __init__(self, env: gymnasium.vector.VectorEnv) -> None:
+        super().__init__(env)
+        self._times: list[float] = []
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        """Notes the time, and begins new episodes."""
+        self._times.append(process_time())
+        return self.env.reset(**arguments)
+
+    @property
+    def core_minutes(self) -> float:
+        """Core-minutes of an update of one policy, after at least three rollouts."""
+        return float(np.median(np.diff(self._times[1:]))) / 60 / self.num_envs
 
 
 def steps_to_level(errors: Sequence[float], level: float) -> int | None:

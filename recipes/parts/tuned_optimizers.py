@@ -1,7 +1,8 @@
 """The task loss with the optimizers that a practitioner would try, each at its best rate.
 
 SGD, Adam, AdamW and Muon, as Keras has them; weight decay, momenta and all else are Keras's defaults. The layer that a
-learner calls "output" is left to Muon's AdamW, as Muon's authors advise, like all variables that are not matrices.
+learner calls "output", or a policy "mean", is left to Muon's AdamW, as Muon's authors advise, like all variables that
+are not matrices.
 
 A recipe tunes them once, on tuning tasks, for the number of steps that its loss was learned for::
 
@@ -21,7 +22,7 @@ OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
-    "muon": lambda rate: keras.optimizers.Muon(rate, exclude_layers=["output"]),
+    "muon": lambda rate: keras.optimizers.Muon(rate, exclude_layers=["output", r"\bmean/"]),
 }
 OPTIMIZER_NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "muon": "Muon"}
 SGD_RATES = (1e-2, 2e-2, 5e-2, 1e-1)

@@ -1,9 +1,11 @@
 """Tests of what recipes count as costs. Clocks are made by hand: no test reads one."""
 
+import gymnasium
 import keras
 import pytest
 from resumed_runs import make_trainer, sines
 
+import ml3_tf.envs  # noqa: F401 - registers the environments
 from parts import costs
 
 
@@ -55,6 +57,16 @@ def test_a_step_is_measured_without_compiling(clock):
         clock["seconds"] += next(seconds)
 
     assert costs.core_minutes_per_step(train, num_steps=5, num_learners=2) == pytest.approx(0.2)
+
+
+def test_an_update_is_measured_without_compiling_where_each_training_compiles(clock):
+    """Five rollouts of two policies: the first update compiles, the last one is disturbed."""
+    env = costs.UpdateClock(gymnasium.make_vec("ml3_tf/PointmassGoal-v0", num_envs=2, vectorization_mode="sync"))
+    for seconds in (1000.0, 24.0, 24.0, 900.0, 0.0):
+        observations, _ = env.reset()
+        assert observations.shape == (2, 4)
+        clock["seconds"] += seconds
+    assert env.core_minutes == pytest.approx(0.2)
 
 
 def test_an_interrupted_fit_goes_on_with_its_sum(clock, tmp_path):

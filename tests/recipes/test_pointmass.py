@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +16,10 @@ import tensorflow as tf
 import ml3_tf
 from ml3_tf.envs.pointmass import MAX_GOAL, pointmass_step
 from ml3_tf.rl import Trajectory
-from parts.goal_reaching import meta_testing
+from parts.costs import UpdateClock
+from parts.goal_reaching import measures, meta_testing
 from parts.goal_reaching.experiment import meta_train
-from parts.goal_reaching.meta_testing import METHODS
+from parts.goal_reaching.meta_testing import BASELINES, METHODS
 from parts.pointmass import figure, task
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +41,10 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["metrics"] == metrics
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert len(rows) == 2 * 4 * 3 * 2  # sides, methods, rollouts, policies
+    assert len(rows) == 2 * 10 * 3 * 2  # sides, methods, rollouts, policies
+    assert summary["costs"]["samples"]["meta_train"] == [(4 + 1) * 2 * task.HORIZON]  # random and refit, two episodes
+    assert summary["costs"]["samples"]["baseline"] == [0]
+    assert summary["config"]["best_baseline"] in BASELINES
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert ml3_tf.load_meta_loss(folder / "meta_loss").features == task.LAYOUTS["absolute"].features
 
@@ -53,12 +58,11 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
 
 def test_every_metric_is_explained(run):
     for name in run[1]:
-        pattern = name.removeprefix("trained_side_")
-        for method in METHODS:
-            pattern = pattern.replace(f"_{method}", "_METHOD") if name.endswith(f"_{method}") else pattern
-        assert f"\n    {pattern}: " in pointmass.__doc__, name
+        pattern = re.sub("_2$", "_50", name.removeprefix("trained_side_"))  # a smoke run ends after two updates
+        pattern = re.sub(rf"distance_({'|'.join(METHODS)})(?=$|_50)", "distance_METHOD", pattern)
+        assert re.search(rf"\n    [^:\n]*\b{pattern}\b[^:\n]*: ", pointmass.__doc__), name
     for method in METHODS:
-        assert f"\n    {method}: " in pointmass.__doc__
+        assert re.search(rf"\n    [^:\n]*\b{method}\b[^:\n]*: ", pointmass.__doc__), method
     assert "trained_side_" in pointmass.__doc__
 
 
@@ -117,13 +121,78 @@ def test_tuning_takes_the_rate_and_the_clipping_that_end_nearest(monkeypatch):
         asked.append((method, clipnorm, len(tasks[1])))
         return ends[clipnorm] if method == "tuned" else ends[None]
 
+    def train(experiment, settings, method, dynamics, env, optimizer, *, num_steps, seed):
+        """All policies end beside their goals, nearest at a rate of 0.05."""
+        assert type(optimizer).__name__.lower() == method.removesuffix("_squared") and num_steps == 5
+        offset = 0.3 - (method == "adamw_squared") * 0.25 + abs(np.log(float(optimizer.learning_rate) / 0.05))
+        last = np.array([task["goal"] for task in env.get_attr("task")]) + [offset, 0.0]
+        return np.broadcast_to(last[np.newaxis, :, np.newaxis], (num_steps + 1, len(last), 3, 2))
+
     monkeypatch.setattr(meta_testing, "RATES", [1e-3, 0.01, 0.1])
     monkeypatch.setattr(meta_testing, "distances_at_rates", distances_at_rates)
+    monkeypatch.setattr(meta_testing, "_train_baseline", train)
     tuned = meta_testing.tune(EXPERIMENT, pointmass.Settings(), dynamics=None)
     assert tuned["tuned"] == (0.1, 0.5)
     assert tuned["tuned_squared"][0] == 0.01
     assert set(asked) == {(name, clip, 50) for name in ("tuned", "tuned_squared") for clip in (None, 0.5)}
     assert tuned["distances"]["tuned"]["None"] == ends[None]
+    assert tuned["optimizer_rates"] == tuned["optimizer_rates_squared"] == [0.05] * 3
+    assert tuned["best_baseline"] == "adamw_squared" and set(tuned["nearest"]) == set(BASELINES)
+
+
+def test_each_baseline_has_its_own_optimizer_and_rate():
+    settings = pointmass.Settings(
+        tuned=(0.1, 0.5),
+        tuned_squared=(0.2, None),
+        optimizer_rates=(0.3, 0.4, 0.5),
+        optimizer_rates_squared=(0.6, 0.7, 0.8),
+    )
+    built = {name: meta_testing.build_optimizer(name, settings) for name in METHODS}
+    rates = {name: round(float(optimizer.learning_rate), 6) for name, optimizer in built.items()}
+    assert rates == {
+        **{"learned": 0.1, "same_rate": 0.1, "tuned": 0.1, "adam": 0.3, "adamw": 0.4, "muon": 0.5},
+        **{"tuned_squared": 0.2, "adam_squared": 0.6, "adamw_squared": 0.7, "muon_squared": 0.8},
+    }
+    assert [built[name].clipnorm for name in ("learned", "same_rate", "tuned", "tuned_squared")] == [0.5] * 3 + [None]
+    assert type(built["muon_squared"]).__name__ == "Muon"
+
+
+def test_last_and_best_at_once_three_and_ten_times_the_horizon():
+    distances = np.linspace(10.0, 0.0, 51)[:, np.newaxis] + [-1.0, 1.0]
+    distances[[3, 12]] = [[0.5, 1.5], [0.0, 1.0]]
+    found = measures.compute_metrics("side_", "adam", distances, pointmass.Settings())
+    curve = np.linspace(10.0, 0.0, 51)
+    expected = {
+        **{"initial_distance": 10.0, "later_final_distance_adam": curve[20]},
+        **{"final_distance_adam": curve[5], "best_final_distance_adam": 1.0},
+        **{"final_distance_adam_15": curve[15], "best_final_distance_adam_15": 0.5},
+        **{"final_distance_adam_50": 0.0, "best_final_distance_adam_50": 0.0},
+    }
+    assert found == {f"side_{name}": pytest.approx(value) for name, value in expected.items()}
+
+
+def test_a_use_costs_episodes_until_it_is_as_good_as_the_best_baseline(monkeypatch):
+    """The baseline has 2 at the horizon of 5 and is there after 4 updates; the learned loss has 2 after 7."""
+    asked = []
+
+    def train(_, settings, method, *rest, env, **options):
+        assert isinstance(env, UpdateClock) and env.num_envs == 2
+        asked.append((method, settings.test_steps))
+
+    monkeypatch.setattr(measures, "meta_test", train)
+    monkeypatch.setattr(UpdateClock, "core_minutes", 0.5)
+    baseline, learned = [9, 8, 7, 6, 2, 2, 1], [9, 8, 7, 6, 5, 4, 3, 2, 1]
+    distances = {"baseline": baseline, "learned": learned}
+    distances = {role: np.array(values)[:, np.newaxis] + [-0.5, 0.5] for role, values in distances.items()}
+    trained = SimpleNamespace(costs={"core_minutes": 3.0, "samples": 400})
+    tasks, settings = (np.zeros((2, 4)), np.zeros((2, 2))), pointmass.Settings(best_baseline="muon")
+    costs = measures.count_costs(EXPERIMENT, settings, trained, tasks, distances)
+    assert costs["core_minutes"] == {"meta_train": 3.0, "learned": 3.5, "baseline": 2.0}
+    assert costs["samples"] == {"meta_train": 400, "learned": 7 * task.HORIZON, "baseline": 0}
+    assert asked == [("learned", 10), ("muon", 10)]
+    distances["learned"] = distances["learned"][:6]
+    never = measures.count_costs(EXPERIMENT, settings, trained, tasks, distances)
+    assert never["core_minutes"]["learned"] is None and never["samples"]["learned"] is None
 
 
 def test_a_rate_that_diverges_is_no_choice(monkeypatch):

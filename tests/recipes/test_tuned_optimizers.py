@@ -52,9 +52,10 @@ def test_each_optimizer_has_its_rate_and_the_least_error_is_best():
     assert tuned.best == "adamw"
 
 
-def test_the_output_layer_is_left_to_the_adam_of_muon():
+@pytest.mark.parametrize("name", ["output", "mean"])
+def test_the_output_layer_is_left_to_the_adam_of_muon(name):
     muon = build_optimizers([0.1] * 4)["muon"]
-    layers = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(3, name="output")]
+    layers = [keras.layers.Dense(4, name="hidden_of_means"), keras.layers.Dense(3, name=name)]
     model = keras.Sequential([keras.Input((2,)), *layers])
     muon.build(model.trainable_variables)
     assert [velocity is not None for velocity in muon.adam_velocities] == [False, True, True, True]

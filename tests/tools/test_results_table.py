@@ -51,7 +51,8 @@ def test_the_best_optimizer_is_that_of_the_tuning_tasks():
     for row in rows:
         config = json.loads((ROOT / "results" / row.folder / "summary.json").read_text())["config"]
         task = row.learned.split("_")[0]  # a recipe with several tasks names the best optimizer of each
-        name = {"ten": "best_optimizer_ten", "diabetes": "diabetes_best_optimizer"}.get(task, "best_optimizer")
+        names = {"ten": "best_optimizer_ten", "diabetes": "diabetes_best_optimizer", "final": "best_baseline"}
+        name = names.get(task, "best_optimizer")
         assert re.sub(r"_\d+$", "", row.tuned).endswith(f"_{config[name]}")
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 import ml3_tf
 import ml3_tf.envs  # noqa: F401 - registers the environments
 from ml3_tf.rl import DynamicsEnsemble, DynamicsRefit, ModelBasedTrainer, Trajectory
+from parts.costs import CoreMinutes
 from parts.goal_reaching.settings import GoalReachingSettings
 
 NUM_EPOCHS = 10
@@ -70,11 +71,14 @@ class Trained(NamedTuple):
         meta_loss: The learned loss.
         dynamics: The `DynamicsEnsemble` as it is at the end.
         history: Name of a metric -> its value for each epoch.
+        costs: Its core-minutes and samples, see `parts/costs.py`: steps of the real system, which the dynamics learned
+            from or were scored by.
     """
 
     meta_loss: ml3_tf.MetaLoss
     dynamics: DynamicsEnsemble
     history: dict[str, list[float]]
+    costs: dict[str, float]
 
 
 def meta_train(
@@ -98,15 +102,17 @@ def meta_train(
     )
     epochs = min(NUM_EPOCHS, settings.outer_steps)
     steps_per_epoch = settings.outer_steps // epochs
+    core_minutes = CoreMinutes()
     history = trainer.fit(
         tasks,
         steps_per_epoch=steps_per_epoch,
         epochs=epochs,
-        callbacks=[refit],
+        callbacks=[refit, core_minutes],
         verbose=verbose,
         resume=folder,
     )
-    return Trained(meta_loss, dynamics, history.history)
+    costs = {"core_minutes": core_minutes.total, "samples": refit.replay.size + refit.held_out.size}
+    return Trained(meta_loss, dynamics, history.history, costs)
 
 
 def _build_trainer(

@@ -20,9 +20,10 @@ from parts.experiment import (
 )
 from parts.goal_reaching.experiment import Experiment, meta_train
 from parts.goal_reaching.figure import LABELS, draw_figure
+from parts.goal_reaching.measures import compute_metrics, count_costs
 from parts.goal_reaching.meta_testing import (
     METHODS,
-    TUNED,
+    TUNED_SETTINGS,
     TUNING_SEED,
     draw_test_tasks,
     final_distances,
@@ -59,11 +60,11 @@ def run_experiment(
         The metrics, name -> one value per seed.
     """
     output_dir = Path(output_dir)
-    settings = fill_in(run_tuning, TUNED, settings, output_dir)
+    settings = fill_in(run_tuning, TUNED_SETTINGS, settings, output_dir)
     results = run_seeds(run_seed, seeds, settings, output_dir, jobs=jobs)
     metrics = write_summary(experiment.name, command, seeds, results, settings, output_dir)
     write_history(history_rows(seeds, results), output_dir)
-    draw_figure(results, experiment, reported_step=settings.reported_step).savefig(output_dir / "figure.png")
+    draw_figure(results, experiment, settings).savefig(output_dir / "figure.png")
     loss_path = export_seed_loss(seeds[0], output_dir)
     _print(metrics, experiment, settings, output_dir, loss_path)
     return metrics
@@ -81,6 +82,7 @@ def _print(
     print(
         f"\nDistance to the goal after {settings.reported_step} updates. Best rate, clipping:"
         f"\n    {LABELS['tuned']}: {settings.tuned}\n    {LABELS['tuned_squared']}: {settings.tuned_squared}"
+        f"\nThe best of all baselines on tuning goals: {LABELS[settings.best_baseline]}"
         f"\n\nFigure: {output_dir / 'figure.png'}\nLearned loss: {loss_path}"
         f'\n\nUse it with any policy:\n\n    import keras, ml3_tf\n    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
         f"    optimizer = keras.optimizers.SGD({settings.inner_rate}, clipnorm={settings.inner_clipnorm})\n"
@@ -100,8 +102,8 @@ def run_one_seed(
     """Meta-trains, then meta-tests every method on the same goals and from the same policies.
 
     Returns:
-        `"metrics"`, and for the figure `"distances"` (prefix and method -> `[num_updates + 1, N]`), `"paths"` (the same
-        -> `[N, T + 1, G]`, after the reported update) and `"goals"` (prefix -> `[N, G]`).
+        `"metrics"`, `"costs"`, and for the figure `"distances"` (prefix and method -> `[num_updates + 1, N]`),
+        `"paths"` (the same -> `[N, T + 1, G]`, after the reported update) and `"goals"` (prefix -> `[N, G]`).
     """
     tests = draw_test_tasks(experiment, seed, settings.num_goals)
     tasks = tuple(np.concatenate(parts) for parts in zip(*tests.values()))
@@ -112,22 +114,22 @@ def run_one_seed(
     for method in METHODS:
         states = meta_test(experiment, settings, method, trained, tasks, seed=seed)
         for prefix, part in zip(tests, np.split(states, len(tests), axis=1)):
-            _add(results, prefix, method, part, settings.reported_step)
+            _add(results, prefix, method, part, settings)
     results["metrics"]["dynamics_log_likelihood"] = trained.history["dynamics_log_likelihood"][-1]
+    first, goals = next(iter(tests.items()))
+    compared = {"learned": "learned", "baseline": settings.best_baseline}
+    distances = {role: np.array(results["distances"][first + method]) for role, method in compared.items()}
+    results["costs"] = count_costs(experiment, settings, trained, goals, distances)
     return results
 
 
-def _add(results: Result, prefix: str, method: str, states: np.ndarray, reported_step: int) -> None:
+def _add(results: Result, prefix: str, method: str, states: np.ndarray, settings: GoalReachingSettings) -> None:
     """Adds the rollouts of one method for the goals of one prefix."""
     goals = np.array(results["goals"][prefix])
     distances = final_distances(states, goals)
-    results["metrics"] |= {
-        f"{prefix}initial_distance": float(distances[0].mean()),
-        f"{prefix}final_distance_{method}": float(distances[reported_step].mean()),
-        f"{prefix}later_final_distance_{method}": float(distances[-1].mean()),
-    }
+    results["metrics"] |= compute_metrics(prefix, method, distances, settings)
     results["distances"][prefix + method] = distances.tolist()
-    results["paths"][prefix + method] = states[reported_step, ..., : goals.shape[-1]].tolist()
+    results["paths"][prefix + method] = states[settings.reported_step, ..., : goals.shape[-1]].tolist()
 
 
 def history_rows(seeds: Sequence[int], results: Sequence[Result]) -> list[dict[str, Any]]:

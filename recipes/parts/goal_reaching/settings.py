@@ -52,20 +52,28 @@ class GoalReachingSettings(RecipeSettings):
     """Real episodes of the trained policies before each fit."""
     exploration: int = 4
     """Rounds of as many random episodes before meta-training."""
-    test_steps: int = 20
+    test_steps: int = 50
     """Updates of a policy at meta-test."""
     reported_step: int = 5
-    """Updates after which the metrics are measured; fewer than the `inner_steps`."""
+    """The horizon of meta-test: updates after which the metrics are measured; fewer than the `inner_steps`."""
     num_goals: int
     """Goals of meta-test, on each side."""
     num_tuning_goals: int
     """Other goals, for which the rates of the baselines are tuned."""
     tuned_clipnorms: tuple[float | None, ...] = (0.5, None)
     """Largest gradient norms that are tried with each rate of a baseline; None: not clipped."""
+    adaptive_rates: tuple[float, ...] = (1e-2, 2e-2, 5e-2, 1e-1)
+    """Where the search for the rates of `adam`, `adamw` and `muon` begins, see `tune_rate`."""
     tuned: tuple[float, float | None] | None = None
     """Rate and largest gradient norm of the baseline `tuned`; None: those that end nearest to other goals."""
     tuned_squared: tuple[float, float | None] | None = None
     """The same for the baseline `tuned_squared`."""
+    optimizer_rates: tuple[float, ...] | None = None
+    """Rates of the baselines `adam`, `adamw` and `muon`; None: those that end nearest to other goals."""
+    optimizer_rates_squared: tuple[float, ...] | None = None
+    """The same for `adam_squared`, `adamw_squared` and `muon_squared`."""
+    best_baseline: str | None = None
+    """The baseline that ends nearest to these other goals. None: found as the rates are."""
     jit_compile: bool = True
     """Whether meta-training is compiled with XLA. Compiling takes longer than a few steps."""
 
@@ -84,5 +92,6 @@ class GoalReachingSettings(RecipeSettings):
             num_goals=2,
             num_tuning_goals=1,
             tuned_clipnorms=self.tuned_clipnorms[:1],
+            adaptive_rates=self.adaptive_rates[:1],
             jit_compile=False,
         )

@@ -22,7 +22,7 @@ def build_policy() -> keras.Model:
         [
             keras.Input((4,)),
             dense(64, "tanh", kernel_initializer=initializers.RandomNormal(stddev=0.3), bias_initializer=spread),
-            dense(2, kernel_initializer=small),
+            dense(2, kernel_initializer=small, name="output"),
             Squash(pointmass.MAX_ACCELERATION),
         ]
     )
