@@ -243,9 +243,8 @@ class MetaLoss(keras.losses.Loss):
         y_true, y_pred = feature_layout.prepare(self, y_true, y_pred)
         weights = feature_layout.example_weights(y_pred, sample_weight) if self.pools_examples else None
         if self.mode == PER_OUTPUT:
-            parts: Any = [y_pred]
-            parts += [] if self.is_label_free else ops.split(y_true, len(self.features) - 1, axis=-1)
-            values = ops.mean(self._score(ops.stack(parts, axis=-1)), axis=-1)
+            slices: Any = () if self.is_label_free else ops.split(y_true, len(self.features) - 1, axis=-1)
+            values = ops.mean(self._score(ops.stack([y_pred, *slices], axis=-1)), axis=-1)
         else:
             values = self._score(ops.concatenate([y_pred, y_true], axis=-1), weights)
             values = ops.broadcast_to(values, feature_layout.shape_of(y_pred)[:-1])

@@ -1,4 +1,7 @@
-"""Other policies and other arms, for the loss and the clone of `reacher_demonstrations.py` as they are."""
+"""Other policies and other arms for the loss of `reacher_demonstrations.py` as it is.
+
+The clone is made anew for each other policy, and used as it is with each arm.
+"""
 
 import functools
 from collections.abc import Callable
