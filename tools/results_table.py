@@ -188,6 +188,13 @@ ROWS += [
         )
     ),
     Row(
+        "pointmass_lives",
+        "point mass, trained half-plane, long lives, against the best optimizer, after 50 updates ↓",
+        "trained_side_final_distance_learned_50",
+        None,
+        "trained_side_final_distance_tuned_squared_50",
+    ),
+    Row(
         "reacher_model_free", "arm, without a model, samples to 80 % of the way ↓", *_against_ppo("samples_to_level_{}")
     ),
     Row("reacher_model_free", "arm, without a model, return after learning ↑", *_against_ppo("final_return_{}"), True),
