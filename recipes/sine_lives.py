@@ -21,6 +21,8 @@ not trained on:
 learned: the learned loss.
 tuned: MSE at the rate that is best after 1,000 steps on 200 other sines.
 best: MSE at the rate that is best after as many steps as are reported, another for each column.
+sgd, adam, adamw, muon: MSE with these optimizers of Keras, each at the rate that is best for the life of meta-training,
+    in a grid that grows until the best rate lies inside.
 
 Expected result (10 seeds, SGD): after 1,000 steps an error of 0.045, where MSE has 0.067, and at or below MSE's best
 rate for as many steps on 8 of 10 seeds, after 300 steps on 8 and after 3,000 on 9; after 100 steps the two are level.
@@ -32,12 +34,15 @@ Departures from the paper: all of it; the paper's regressors take one step in me
 settings were chosen on 120 sines of other seeds.
 
 Metrics (`summary.json`, one value per seed):
-    test_mse_METHOD_STEPS: MSE on unseen points, mean over the 10 test sines, after 100, 300, 1000 or 3000 gradient
-        steps, METHOD being one of the above.
+    test_mse_METHOD_STEPS: MSE on unseen points, mean over the 10 test sines, after 100, 300, 1000, 3000 or 10000
+        gradient steps, METHOD being one of the above.
+    best_test_mse_METHOD_STEPS: the least such mean up to that step; all but `best` have one.
     learned_rate: rate of the optimizer that is best for the learned loss.
 
-Files: `summary.json` (the rates of MSE are in "config"), `history.csv`, `figure.png`, and the learned loss of the first
-seed in `meta_loss/`.
+"costs" of the summary: see `parts/costs.py`; the baseline is the best optimizer by the tuning, the horizon a life.
+
+Files: `summary.json` (tuned rates and the best optimizer are in "config"), `history.csv`, `figure.png`, and the learned
+loss of the first seed in `meta_loss/`.
 """
 
 import dataclasses
@@ -49,6 +54,7 @@ import keras
 import numpy as np
 
 import ml3_tf
+from parts.costs import CoreMinutes, core_minutes_per_step, count_core_minutes
 from parts.experiment import (
     Metrics,
     Result,
@@ -66,7 +72,9 @@ from parts.settings import RecipeSettings, recorded_command, run_command
 from parts.sine_lives.report import draw_figure, history_rows, print_report
 from parts.sine_regression.regressor import build_regressor, train_regressors
 from parts.sine_regression.tasks import draw_tasks, task_seed
+from parts.tuned_optimizers import build_optimizers, tune_optimizers
 
+TUNED = ("tuned_rates", "optimizer_rates", "best_optimizer")
 NUM_EPOCHS = 20  # points of the meta-training curve
 
 
@@ -96,12 +104,20 @@ class Settings(RecipeSettings):
     """Number of sines that rates are tuned on."""
     num_test_tasks: int = 10
     """Number of test sines."""
-    reported_steps: tuple[int, ...] = (100, 300, 1000, 3000)
+    sgd_rates: tuple[float, ...] = (1e-2, 2e-2, 5e-2)
+    """Where the search for the rate of SGD begins."""
+    adaptive_rates: tuple[float, ...] = (2e-3, 5e-3, 1e-2)
+    """The same for Adam, AdamW and Muon."""
+    reported_steps: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)
     """Numbers of gradient steps at meta-test that are reported. The last is the number of steps taken."""
     jit_compile: bool = True
     """Whether to compile with XLA."""
     tuned_rates: tuple[float, ...] | None = None
     """The rate that is best for MSE after each of the reported steps. None: tune it."""
+    optimizer_rates: tuple[float, ...] | None = None
+    """Rates of SGD, Adam, AdamW and Muon that are best for MSE after a life. None: tune them."""
+    best_optimizer: str | None = None
+    """The best of them, by the tuning."""
 
     preset_field = "optimizer"
 
@@ -120,6 +136,8 @@ class Settings(RecipeSettings):
             num_tuning_tasks=4,
             rates=self.rates[:2],
             learned_rates=self.learned_rates[-2:],
+            sgd_rates=self.sgd_rates[:1],
+            adaptive_rates=self.adaptive_rates[:1],
             reported_steps=(2, 6, 18),
             jit_compile=False,
         )
@@ -138,7 +156,9 @@ class Settings(RecipeSettings):
         return {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[self.optimizer](rate)
 
 
-def meta_train(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, folder: Path, verbose: int) -> list[float]:
+def meta_train(
+    meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, folder: Path, callbacks: Any, verbose: int
+) -> list[float]:
     """Learns the loss; returns the mean logarithm of the error of each epoch."""
     trainer = ml3_tf.MetaTrainer(
         build_regressor,
@@ -157,28 +177,50 @@ def meta_train(meta_loss: ml3_tf.MetaLoss, settings: Settings, seed: int, folder
     tasks = ml3_tf.sine_tasks(settings.num_tasks, num_query=100, seed=task_seed("train", seed))
     steps_per_epoch = max(steps // NUM_EPOCHS, 1)
     epochs = steps // steps_per_epoch
-    history = trainer.fit(tasks, steps_per_epoch=steps_per_epoch, epochs=epochs, verbose=verbose, resume=folder)
+    history = trainer.fit(
+        tasks, steps_per_epoch=steps_per_epoch, epochs=epochs, callbacks=callbacks, verbose=verbose, resume=folder
+    )
     return history.history["loss"]
 
 
-def learning_curve(loss: Any, rate: float, tasks: Any, settings: Settings, seed: int, *, num_steps: int) -> np.ndarray:
+def learning_curve(
+    loss: Any, optimizer: keras.optimizers.Optimizer, tasks: Any, settings: Settings, seed: int, *, num_steps: int
+) -> np.ndarray:
     """Returns the error of fresh regressors before the first step and after each, mean over tasks."""
-    optimizer = settings.build_optimizer(rate)
     return train_regressors(loss, optimizer, tasks, num_steps, seed=seed, jit_compile=settings.jit_compile)
 
 
 def tuning_curves(loss: Any, rates: Sequence[float], settings: Settings, num_steps: int) -> np.ndarray:
     """Returns the error on the tuning sines for each rate, `[rate, step]`; a diverged regressor counts as infinity."""
-    tasks = draw_tasks("tune", 0, settings.num_tuning_tasks)
-    curves = [learning_curve(loss, rate, tasks, settings, 0, num_steps=num_steps) for rate in rates]
+    tasks, build = draw_tasks("tune", 0, settings.num_tuning_tasks), settings.build_optimizer
+    curves = [learning_curve(loss, build(rate), tasks, settings, 0, num_steps=num_steps) for rate in rates]
     return np.nan_to_num(np.array(curves), nan=np.inf)
 
 
-def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    """Returns the rates of the grid that are best for MSE after each of the reported steps, the same for all seeds."""
+def tune(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
+    """Returns the rates that are best for MSE, the same for all seeds: of the recipe's optimizer after each of the
+    reported steps, and of all optimizers after a life."""
     curves = tuning_curves("mse", settings.rates, settings, settings.reported_steps[-1])
     scores = curves[:, list(settings.reported_steps)]
-    return {"tuned_rates": [settings.rates[index] for index in scores.argmin(axis=0)], "scores": scores.tolist()}
+    tasks = draw_tasks("tune", 0, settings.num_tuning_tasks)
+    optimizers = tune_optimizers(
+        lambda optimizer: learning_curve("mse", optimizer, tasks, settings, 0, num_steps=settings.life)[-1],
+        sgd_rates=settings.sgd_rates,
+        adaptive_rates=settings.adaptive_rates,
+    )
+    best = [settings.rates[index] for index in scores.argmin(axis=0)]
+    return {**dict(zip(TUNED, (best, optimizers.rates, optimizers.best))), "scores": scores.tolist()}
+
+
+def compute_metrics(curves: Mapping[str, np.ndarray], settings: Settings) -> dict[str, float]:
+    """Returns the error after each of the reported steps, and the least up to it."""
+    last = {f"test_mse_{name}_{n}": curve[n] for name, curve in curves.items() for n in settings.reported_steps}
+    best = {
+        f"best_test_mse_{name}_{n}": np.nanmin(curve[: n + 1])
+        for name, curve in curves.items()
+        for n in settings.reported_steps
+    }
+    return {name: float(value) for name, value in {**last, **best}.items()}
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
@@ -186,20 +228,32 @@ def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> R
     meta_loss = ml3_tf.MetaLoss.around(
         "mse", settings.hidden_units, learning_rate=1.0, name=f"sine_lives_{settings.optimizer}"
     )
-    log_errors = meta_train(meta_loss, settings, seed, training_folder(seed, output_dir), verbose)
+    cost = CoreMinutes()
+    log_errors = meta_train(meta_loss, settings, seed, training_folder(seed, output_dir), [cost], verbose)
     meta_loss.export(seed_loss_folder(seed, output_dir))
     rates = [settings.inner_rate * share for share in settings.learned_rates]
     learned_rate = rates[int(tuning_curves(meta_loss, rates, settings, settings.life)[:, -1].argmin())]
+    meta_train_cost = cost.total  # its own rate is part of what is learned
 
     tasks, reported = draw_tasks("test", seed, settings.num_test_tasks), settings.reported_steps
-    curve = lambda loss, rate: learning_curve(loss, rate, tasks, settings, seed, num_steps=reported[-1])
-    best = {rate: curve("mse", rate) for rate in {*settings.tuned_rates}}
-    curves = {"learned": curve(meta_loss, learned_rate), "tuned": best[settings.inner_rate]}
-    metrics = {f"test_mse_{name}_{steps}": float(curve[steps]) for name, curve in curves.items() for steps in reported}
+    curve = lambda loss, optimizer: learning_curve(loss, optimizer, tasks, settings, seed, num_steps=reported[-1])
+    of_mse = {rate: curve("mse", settings.build_optimizer(rate)) for rate in {*settings.tuned_rates}}
+    methods = {"learned": (meta_loss, settings.build_optimizer(learned_rate))}
+    methods |= {name: ("mse", optimizer) for name, optimizer in build_optimizers(settings.optimizer_rates).items()}
+    curves = {name: curve(*method) for name, method in methods.items()} | {"tuned": of_mse[settings.inner_rate]}
+    metrics = compute_metrics(curves, settings)
     for steps, rate in zip(reported, settings.tuned_rates, strict=True):
-        metrics[f"test_mse_best_{steps}"] = float(best[rate][steps])
+        metrics[f"test_mse_best_{steps}"] = float(of_mse[rate][steps])
+    compared = {"learned": "learned", "baseline": settings.best_optimizer}
+    per_step = {
+        role: core_minutes_per_step(lambda name=name: curve(*methods[name]), reported[-1], settings.num_test_tasks)
+        for role, name in compared.items()
+    }
+    errors = {role: curves[name] for role, name in compared.items()}
+    costs = count_core_minutes(meta_train_cost, curves=errors, per_step=per_step, horizon=settings.life)
     return {
         "metrics": {**metrics, "learned_rate": learned_rate},
+        "costs": {"core_minutes": costs},
         "meta_train": {"learned": log_errors},
         "meta_test": {name: curve.tolist() for name, curve in curves.items()},
     }
@@ -230,7 +284,7 @@ def main(
     command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
     settings = settings.smoke() if smoke else settings
     output_dir = Path(f"runs/sine_lives_{settings.optimizer}") if output_dir is None else output_dir
-    settings = fill_in(tune_rates, ("tuned_rates",), settings, output_dir)
+    settings = fill_in(tune, TUNED, settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
     metrics = write_summary("sine_lives", command, numbers, results, settings, output_dir)

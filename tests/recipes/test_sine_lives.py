@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import sine_lives
 
 import ml3_tf
 from parts.sine_lives.report import smooth
+from parts.tuned_optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +29,9 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["metrics"] == metrics
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     assert len(summary["config"]["tuned_rates"]) == 3
+    assert summary["config"]["best_optimizer"] in OPTIMIZERS
+    assert metrics["best_test_mse_muon_18"][0] <= metrics["test_mse_muon_18"][0]
+    assert summary["costs"]["core_minutes"]["meta_train"][0] > 0
     rows = list(csv.DictReader((folder / "history.csv").open()))
     learned = [float(row["value"]) for row in rows if (row["phase"], row["method"]) == ("meta_test", "learned")]
     assert len(learned) == 19 and learned[-1] == metrics["test_mse_learned_18"][0]
@@ -44,9 +49,11 @@ def test_all_methods_start_from_the_same_regressors(run):
 
 def test_every_metric_is_explained(run):
     assert "\n    learned_rate: " in sine_lives.__doc__
+    assert "\n    best_test_mse_METHOD_STEPS: " in sine_lives.__doc__
     for name in run[1].keys() - {"learned_rate"}:
-        method, steps = name.removeprefix("test_mse_").rsplit("_", 1)
-        assert f"\n{method}: " in sine_lives.__doc__ and steps in ("2", "6", "18")
+        method, steps = name.removeprefix("best_").removeprefix("test_mse_").rsplit("_", 1)
+        assert re.search(r"^(sgd, adam, adamw, muon|learned|tuned|best): ", sine_lives.__doc__, flags=re.M)
+        assert method in ("learned", "tuned", "best", *OPTIMIZERS) and steps in ("2", "6", "18")
     for steps in sine_lives.Settings().reported_steps:
         assert str(steps) in sine_lives.__doc__
 

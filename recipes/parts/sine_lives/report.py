@@ -8,13 +8,14 @@ from matplotlib.figure import Figure
 
 from ml3_tf.inspection import plot_learning_curve, style_axes
 from parts.experiment import Metrics, Result, Seed, print_table
+from parts.tuned_optimizers import OPTIMIZER_NAMES
 
 if TYPE_CHECKING:
     from sine_lives import Settings
 
 NUM_POINTS = 60  # of a curve in the figure
 LABELS = {"learned": "learned loss", "tuned": "MSE at its best rate"}
-LOOKS = {"learned": ("C0", "-"), "tuned": ("C2", "-.")}
+LOOKS = {"learned": ("C0", "-"), "tuned": ("C2", "-.")}  # the best optimizer is red and dotted
 
 
 def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
@@ -28,11 +29,13 @@ def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
     plot_learning_curve(curves, train, steps=steps, color="C0")
     test.set(title="(b) fresh regressors, unseen sines", xlabel="gradient steps", ylabel="error (MSE)")
     test.set(xscale="log", yscale="log")
-    for name, label in LABELS.items():
+    best = settings.best_optimizer
+    for name, label in (LABELS | {best: f"MSE, {OPTIMIZER_NAMES[best]} at its best rate"}).items():
         curves = [smooth(np.array(result["meta_test"][name])) for result in results]
+        color, style = LOOKS.get(name, ("C3", ":"))
         middles = smooth(np.arange(len(results[0]["meta_test"][name])))
-        plot_learning_curve(np.array(curves), test, label=label, color=LOOKS[name][0], steps=middles)
-        test.lines[-1].set_linestyle(LOOKS[name][1])
+        plot_learning_curve(np.array(curves), test, label=label, color=color, steps=middles)
+        test.lines[-1].set_linestyle(style)
     test.axvline(settings.life, color="0.5", linewidth=1, linestyle=":")
     style_axes([train, test])
     test.legend(frameon=False)
@@ -62,6 +65,7 @@ def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[
 def print_report(metrics: Metrics, settings: "Settings") -> None:
     """Prints the table, and on how many seeds the learned loss is at or below the tuned error."""
     methods = {**LABELS, "best": "MSE at the best rate for so many steps"}
+    methods |= {name: f"MSE, tuned {label}" for name, label in OPTIMIZER_NAMES.items()}
     rows = [
         (f"{label}, after {steps} steps", f"test_mse_{name}_{steps}")
         for steps in settings.reported_steps
