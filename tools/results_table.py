@@ -74,16 +74,20 @@ ROWS += [
 ROWS += [
     Row(
         f"sine_lives_{optimizer}",
-        f"{label}, error after {steps:,} steps ↓",
+        f"{label}{against}, error after {steps:,} steps ↓",
         f"test_mse_learned_{steps}",
         None,
-        f"test_mse_best_{steps}",
+        f"test_mse_{baseline}_{steps}",
     )
     for optimizer, label in (
         ("sgd", "sines, learned for lives of 1,000 steps"),
         ("adam", "sines, learned for lives of 1,000 steps of Adam"),
     )
-    for steps in (100, 1000)
+    for baseline, against, reported in (
+        ("best", "", (100, 1000)),
+        ("muon", ", against the best optimizer", (1000, 3000, 10_000)),
+    )
+    for steps in reported
 ]
 ROWS += [
     *(
