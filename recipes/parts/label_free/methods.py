@@ -1,11 +1,15 @@
 """The methods that `label_free.py` compares, and the classifiers that it compares them on."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
+
+import keras
 
 from parts.label_free.losses import Entropy, NoLoss
 from parts.label_free.tasks import Normalization
 
 ENTROPY = Entropy()
+INFORMATION = Entropy(diversity=1.0, name="information_maximization")
 
 
 class Method(NamedTuple):
@@ -14,17 +18,20 @@ class Method(NamedTuple):
     loss: Any
     affine_only: bool = False
     has_labels: bool = False
+    optimizer: Callable[[float], keras.optimizers.Optimizer] = keras.optimizers.SGD
 
 
 METHODS = {
     "learned": Method(None),
     "entropy": Method(ENTROPY),
     "affine": Method(ENTROPY, affine_only=True),
-    "information": Method(Entropy(diversity=1.0, name="information_maximization")),
+    "affine_adam": Method(ENTROPY, affine_only=True, optimizer=keras.optimizers.Adam),
+    "information": Method(INFORMATION),
+    "information_adam": Method(INFORMATION, optimizer=keras.optimizers.Adam),
     "statistics": Method(NoLoss()),
     "labels": Method("categorical_crossentropy", has_labels=True),
 }
-TRANSFER_METHODS = ("learned", "entropy", "information")
+TRANSFER_METHODS = ("learned", "entropy", "information", "information_adam")
 
 
 class Target(NamedTuple):
@@ -36,7 +43,7 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    "": Target("digits", "layer", (*TRANSFER_METHODS, "affine", "labels")),
+    "": Target("digits", "layer", (*TRANSFER_METHODS, "affine", "affine_adam", "labels")),
     "fashion_": Target("fashion", "layer", TRANSFER_METHODS),
     "batch_norm_": Target("digits", "batch", (*TRANSFER_METHODS, "statistics")),
 }

@@ -14,6 +14,11 @@ from parts.label_free.figure import LABELS, TITLES
 if TYPE_CHECKING:
     from label_free import Settings
 
+OF_ADAM = {  # not drawn, for room
+    "affine_adam": "entropy, normalization alone, Adam",
+    "information_adam": "information maximization, Adam",
+}
+
 
 def compute_metrics(results: Mapping[str, Mapping[str, Any]], *steps: int) -> dict[str, float]:
     """Returns the metrics of one seed.
@@ -30,6 +35,7 @@ def compute_metrics(results: Mapping[str, Mapping[str, Any]], *steps: int) -> di
             curve = mean_curve(by_family)
             metrics[f"{prefix}accuracy_none"] = float(curve[0])  # the same for all methods
             metrics |= {f"{prefix}accuracy_{method}_{step}": float(curve[step]) for step in steps}
+            metrics[f"{prefix}best_accuracy_{method}"] = float(curve.max())
         if prefix == "":
             metrics |= _metrics_by_family(result["curves"], steps)
     return metrics
@@ -76,7 +82,7 @@ def print_report(metrics: Metrics, settings: "Settings") -> None:
         rows += [
             (f"{title}, {label}: after {steps} steps", f"{prefix}accuracy_{method}_{steps}")
             for steps in reported
-            for method, label in LABELS.items()
+            for method, label in {**LABELS, **OF_ADAM}.items()
             if f"{prefix}accuracy_{method}_{steps}" in metrics
         ]
     print_table(metrics, rows)

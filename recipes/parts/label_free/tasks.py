@@ -118,20 +118,20 @@ def adapt(
     model: keras.Model,
     normalization: Normalization,
     loss: Any,
-    rate: float,
+    optimizer: keras.optimizers.Optimizer,
     tasks: Tasks,
     num_steps: int,
     *,
     affine_only: bool = False,
     has_labels: bool = False,
 ) -> np.ndarray:
-    """Adapts a classifier to each batch alone, by SGD on that batch; every method takes this path.
+    """Adapts a classifier to each batch alone; every method takes this path.
 
     Args:
         model: The classifier that was trained on clean images.
         normalization: The kind of its normalization.
         loss: A learned loss, or any other.
-        rate: Rate of SGD.
+        optimizer: The optimizer.
         tasks: The batches.
         num_steps: Number of steps.
         affine_only: Whether only gain and offset of the normalization move.
@@ -147,7 +147,7 @@ def adapt(
     curves = ml3_tf.meta_test(
         learner,
         loss,
-        keras.optimizers.SGD(rate),
+        optimizer,
         {**tasks.batch, "support": (x, y if has_labels else np.zeros_like(y))},
         num_steps=num_steps,
         task_loss="categorical_crossentropy",
