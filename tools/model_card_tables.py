@@ -113,7 +113,9 @@ TABLES = {
         {
             "learned loss": "learned",
             "entropy, best rate": "entropy",
+            "entropy, normalization alone, Adam": "affine_adam",
             "information maximization": "information",
+            "the same with Adam": "information_adam",
             "with labels": "labels",
         },
         {

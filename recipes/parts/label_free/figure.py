@@ -22,6 +22,7 @@ LABELS = {
     "same_rate": "entropy, same rate",
     "affine": "entropy, normalization alone",
     "information": "information maximization",
+    "information_adam": "information maximization, Adam",
     "statistics": "new statistics alone",
     "labels": "cross-entropy, with the labels",
 }
@@ -31,6 +32,7 @@ LOOKS = {
     "same_rate": (NAMED_COLORS["same rate"], "--"),
     "affine": ("C4", (0, (5, 1, 1, 1, 1, 1))),
     "information": ("C3", ":"),
+    "information_adam": ("C3", "-"),
     "statistics": ("C5", (0, (3, 1))),
     "labels": ("0.5", (0, (1, 1))),
 }

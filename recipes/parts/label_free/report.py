@@ -14,10 +14,7 @@ from parts.label_free.figure import LABELS, TITLES
 if TYPE_CHECKING:
     from label_free import Settings
 
-OF_ADAM = {  # not drawn, for room
-    "affine_adam": "entropy, normalization alone, Adam",
-    "information_adam": "information maximization, Adam",
-}
+NOT_DRAWN = {"affine_adam": "entropy, normalization alone, Adam"}
 
 
 def compute_metrics(results: Mapping[str, Mapping[str, Any]], *steps: int) -> dict[str, float]:
@@ -82,7 +79,7 @@ def print_report(metrics: Metrics, settings: "Settings") -> None:
         rows += [
             (f"{title}, {label}: after {steps} steps", f"{prefix}accuracy_{method}_{steps}")
             for steps in reported
-            for method, label in {**LABELS, **OF_ADAM}.items()
+            for method, label in {**LABELS, **NOT_DRAWN}.items()
             if f"{prefix}accuracy_{method}_{steps}" in metrics
         ]
     print_table(metrics, rows)
