@@ -135,6 +135,7 @@ TABLES = {
             "learned, shaped": "shaped",
             "learned, unshaped": "unshaped",
             "setting of the paper": "paper_setting",
+            "task loss, tuned Adam": "task_adam",
             "iLQR with the true model": "ilqr",
         },
         _expand(
@@ -145,7 +146,11 @@ TABLES = {
                 ": share within 0.1 of the goal": "strict_rate_{} .2f",
             },
         )
-        | {"the paper's start, after 30 updates: share within 0.1": "later_strict_rate_{} .2f"},
+        | {
+            f"the paper's start, after {steps} updates: {label}share within 0.1": f"{best}strict_rate_{{}}_{steps} .2f"
+            for steps in (30, 100)
+            for label, best in (("", ""), ("best ", "best_"))
+        },
     ),
     "noisy_labels": Table(
         "noisy_labels",

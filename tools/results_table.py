@@ -142,14 +142,16 @@ ROWS += [
         Row(f"inverse_dynamics_{robot}", f"inverse dynamics, {robot}, torque error (N m) ↓", *INVERSE_DYNAMICS)
         for robot in ("reacher", "sawyer")
     ),
-    Row("mountain_car", "mountain car, share of policies at the goal ↑", "strict_rate_shaped", None, None, True),
-    Row(
-        "mountain_car",
-        "mountain car, after three times as many updates ↑",
-        "later_strict_rate_shaped",
-        None,
-        None,
-        True,
+    *(
+        Row(
+            "mountain_car",
+            f"mountain car, against the best optimizer, share at the goal after {steps} updates ↑",
+            f"strict_rate_shaped{suffix}",
+            None,
+            f"strict_rate_task_adam{suffix}",
+            True,
+        )
+        for steps, suffix in ((10, ""), (30, "_30"), (100, "_100"))
     ),
     *(
         row

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,14 +15,22 @@ from ml3_tf import MetaLoss
 from ml3_tf.envs import mountain_car
 from ml3_tf.inspection import LINE_STYLES, TEXT_SIZE, style_axes
 from parts.experiment import Result
+from parts.tuned_optimizers import OPTIMIZER_NAMES
 
-COLORS = {"shaped": "C0", "unshaped": "C1", "paper_setting": "C2", "ilqr": "0.35"}
+STYLES = {  # color and line
+    "shaped": ("C0", LINE_STYLES[0]),
+    "unshaped": ("C1", LINE_STYLES[1]),
+    "paper_setting": ("C2", LINE_STYLES[2]),
+    "ilqr": ("0.35", LINE_STYLES[3]),
+}
+TASK_STYLE = ("C3", (0, (5, 1, 1, 1, 1, 1)))  # of the task loss, with any optimizer
 FINAL_ERRORS = {  # m and m/s
     "(a) the rollout ended in the valley": (-1.05, -1.04),
     "(b) at the goal, 0.2 m/s too slow": (0.0, -0.2),
     "(c) at the goal, 0.2 m/s too fast": (0.0, 0.2),
 }
 LABELS = {"shaped": "shaped", "unshaped": "unshaped", "paper_setting": "setting of the paper", "ilqr": "iLQR"}
+LABELS |= {f"task_{name}": f"task loss, {label}" for name, label in OPTIMIZER_NAMES.items()}
 
 
 def draw_figure(results: Sequence[Result], planned: ArrayLike, methods: Sequence[str], *, reported_step: int) -> Figure:
@@ -30,12 +39,13 @@ def draw_figure(results: Sequence[Result], planned: ArrayLike, methods: Sequence
     Args:
         results: The results of the seeds; of each, `"paths"` and `"distances"`.
         planned: States of iLQR from the paper's start, `[T + 1, 2]`.
-        methods: The learned losses of the run.
+        methods: The methods to draw: learned losses, and a baseline.
         reported_step: Number of updates after which the metrics are measured.
     """
     figure = Figure(figsize=(14, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
-    _draw_phase_portrait(axes[0], {**results[0]["paths"], "ilqr": planned})
+    paths = {name: results[0]["paths"][name] for name in methods}
+    _draw_phase_portrait(axes[0], {**paths, "ilqr": planned})
     axes[0].set_title(f"(a) a policy of the first seed after {reported_step} updates")
     for ax, prefix, title in ((axes[1], "", "(b) the paper's start"), (axes[2], "random_start_", "(c) random starts")):
         for name in methods:
@@ -58,8 +68,9 @@ def _draw_phase_portrait(ax: Axes, paths: Mapping[str, ArrayLike]) -> None:
     ax.imshow(heights, extent=extent, aspect="auto", cmap="Greys", alpha=0.35, origin="lower")
     for name, path in paths.items():
         path = np.array(path)
-        ax.plot(*path.T, color=COLORS[name], label=LABELS[name], linestyle=_style(name), linewidth=2)
-        ax.plot(*path[-1], "o", color=COLORS[name], markersize=6)
+        color, line = _style(name)
+        ax.plot(*path.T, color=color, label=LABELS[name], linestyle=line, linewidth=2)
+        ax.plot(*path[-1], "o", color=color, markersize=6)
     for place, marker, label in (
         (mountain_car.START, "s", "start"),
         (mountain_car.INTERMEDIATE_GOAL, "^", "shaping"),
@@ -74,12 +85,14 @@ def _draw_quartiles(ax: Axes, distances: np.ndarray, name: str) -> None:
     """Draws median and quartiles over seeds and policies."""
     lower, median, upper = np.percentile(distances, [25, 50, 75], axis=1)
     steps = np.arange(len(median))
-    ax.plot(steps, median, color=COLORS[name], linestyle=_style(name), linewidth=2)
-    ax.fill_between(steps, lower, upper, color=COLORS[name], alpha=0.2, linewidth=0)
+    color, line = _style(name)
+    ax.plot(steps, median, color=color, linestyle=line, linewidth=2)
+    ax.fill_between(steps, lower, upper, color=color, alpha=0.2, linewidth=0)
 
 
-def _style(name: str) -> str:
-    return LINE_STYLES[list(COLORS).index(name) % len(LINE_STYLES)]
+def _style(name: str) -> tuple[str, Any]:
+    """Color and line of a method."""
+    return STYLES.get(name, TASK_STYLE)
 
 
 def write_animation(path: ArrayLike, file: Path) -> None:

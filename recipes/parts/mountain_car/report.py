@@ -4,11 +4,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from parts.experiment import Metrics, Result, print_table
 from parts.mountain_car.settings import LossSettings
+from parts.mountain_car.task import scores
 
 STARTS = {"nominal": "", "random": "random_start_"}  # kind of start -> prefix of its metrics
 ROWS = (("final distance", "final_distance"), ("reached the flag", "reach_rate"), ("strict", "strict_rate"))
+
+
+def compute_metrics(prefix: str, method: str, states: np.ndarray, reported_step: int) -> dict[str, float]:
+    """Returns the metrics of one method from one kind of starts.
+
+    They are taken at the horizon, and three and ten times beyond it: the last value and the best one up to then.
+
+    Args:
+        prefix: Prefix of the metrics.
+        method: Name of the method.
+        states: `[num_updates + 1, N, T + 1, 2]`.
+        reported_step: The horizon, in updates.
+    """
+    curves, end = [scores(rollouts) for rollouts in states], len(states) - 1
+    metrics = {f"{prefix}reach_rate_{method}": curves[reported_step]["reach_rate"]}
+    for name, best in (("final_distance", min), ("strict_rate", max)):
+        values = [curve[name] for curve in curves]
+        for factor in (1, 3, 10):
+            step = min(factor * reported_step, end)
+            words = f"{name}_{method}" + ("" if factor == 1 else f"_{step}")
+            metrics |= {f"{prefix}{words}": values[step], f"{prefix}best_{words}": best(values[: step + 1])}
+    return metrics
 
 
 def history_rows(seeds: Sequence[int], results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -30,7 +55,7 @@ def print_report(
 
     Args:
         metrics: The metrics.
-        methods: The learned losses of the run.
+        methods: The learned losses of the run, and the baselines.
         settings: The settings of the first of them, which is in `loss_path`.
         output_dir: Folder of the run.
         loss_path: Folder of the learned loss.

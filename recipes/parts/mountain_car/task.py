@@ -38,7 +38,7 @@ def build_policy(settings: LossSettings) -> keras.Model:
             keras.Input((2,)),
             layers.Rescaling(scale, offset=[-RANDOM_CENTER * scale[0], 0.0]),
             layers.Dense(settings.policy_units, "tanh"),
-            layers.Dense(1, "tanh", kernel_initializer=small),
+            layers.Dense(1, "tanh", kernel_initializer=small, name="output"),
             layers.Rescaling(limit),
         ]
     )
