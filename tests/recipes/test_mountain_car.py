@@ -212,6 +212,10 @@ def test_the_results_hold_what_is_promised():
     assert np.sum(metrics["random_start_strict_rate_shaped"] >= 0.8) >= 9
     assert np.sum(metrics["strict_rate_shaped_30"] >= metrics["strict_rate_shaped"]) >= 9
     assert (metrics["final_distance_shaped"] < metrics["final_distance_paper_setting"]).all()
+    assert metrics["strict_rate_shaped_100"].mean() >= 0.9
+    for name in OPTIMIZERS:
+        assert not metrics[f"strict_rate_task_{name.lower()}"].any()
+        assert metrics[f"strict_rate_task_{name.lower()}_100"].mean() <= 0.05
     assert np.sum(metrics["strict_rate_unshaped"] > 0.1) <= 3 and not metrics["strict_rate_paper_setting"].any()
 
 

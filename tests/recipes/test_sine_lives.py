@@ -88,10 +88,11 @@ def test_the_results_with_sgd_hold_what_is_promised():
 
 
 def test_the_results_with_adam_hold_what_is_promised():
-    """No sure gain: not worse on average after 1,000 steps, and ahead on some seeds only."""
+    """No sure gain: not worse on average after 1,000 steps, and ahead on some seeds only; behind after ten lives."""
     metrics = metrics_of("adam")
     assert metrics["test_mse_learned_1000"].mean() <= metrics["test_mse_best_1000"].mean()
     assert np.sum(metrics["test_mse_learned_1000"] <= metrics["test_mse_best_1000"]) >= 5
+    assert metrics["test_mse_learned_10000"].mean() > metrics["test_mse_adam_10000"].mean()
 
 
 def test_curves_are_smoothed_where_a_logarithmic_axis_shows_them_alike():
