@@ -48,17 +48,16 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import ml3_tf
+from parts.costs import CoreMinutes
 from parts.experiment import (
     Metrics,
     Result,
-    Seed,
     export_seed_loss,
     fill_in,
     run_seeds,
@@ -68,7 +67,15 @@ from parts.experiment import (
     write_history,
     write_summary,
 )
-from parts.inverse_dynamics.learner import build_learner, error_metrics, inertia_loss
+from parts.inverse_dynamics.learner import build_learner, inertia_loss
+from parts.inverse_dynamics.meta_testing import (
+    INNER_OPTIMIZERS,
+    REPORTED,
+    TUNED,
+    build_inner_optimizer,
+    meta_test,
+    tune,
+)
 from parts.inverse_dynamics.report import compute_metrics, draw_figure, history_rows, print_report
 from parts.inverse_dynamics.tasks import make_tasks, measured_scales
 from parts.settings import RecipeSettings, recorded_command, run_command
@@ -93,19 +100,19 @@ class Settings(RecipeSettings):
     num_train_tasks: int = 256
     """Number of tasks of meta-training."""
     num_tuning_tasks: int = 30
-    """Number of tasks that the rates of MSE are tuned on."""
+    """Number of tasks that the optimizers on MSE are tuned on."""
     num_test_tasks: int = 50
     """Number of test tasks."""
-    inner_steps: int = 200
+    inner_steps: int = 100
     """Number of gradient steps of a learner in meta-training."""
-    inner_rate: float = 1e-2
-    """Rate of SGD for the learned losses, and for MSE at the same rate."""
+    inner_rates: tuple[float, float] = (1e-2, 1e-2)
+    """Rates of SGD and Adam for the learned losses, and for MSE at the same rate."""
     unroll: int = 1
     """phi moves after so many inner steps."""
     outer_tasks: int = 8
     """Number of learners at a time in meta-training."""
-    outer_lives: int = 4
-    """Number of times that learners start anew in meta-training."""
+    outer_lives: tuple[int, int] = (8, 4)
+    """Number of times that learners start anew in meta-training, with SGD and with Adam."""
     outer_rate: float = 3e-3
     """First rate of the outer Adam."""
     clip_norm: float = 0.5
@@ -117,31 +124,27 @@ class Settings(RecipeSettings):
     inertia_every: int = 4
     """The inertia matrix is compared on every so many query points."""
     learned_rate: float = 10.0
-    """First value of the rate that a loss learns."""
+    """First value of the rate that a loss for SGD learns. The steps of Adam do not depend on it."""
     output_stddev: float = 1e-3
     """Spread of the first output weights of a loss."""
     jit_compile: bool = True
     """Whether to compile meta-training and meta-test with XLA."""
-    test_steps: int = 500
+    test_steps: int = 1000
     """Number of gradient steps at meta-test."""
-    reported_step: int = 100
-    """The step that is reported beside the last, as are half and twice as many."""
-    sgd_rates: tuple[float, ...] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
-    """The grid for the rate of SGD on MSE."""
-    adam_rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
-    """The grid for the rate of Adam on MSE."""
-    tuned_SGD: float | None = None
-    """Rate of SGD that is best for MSE. None: tune it."""
-    tuned_Adam: float | None = None
-    """Rate of Adam that is best for MSE. None: tune it."""
+    sgd_rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    """The grid for the rate of SGD on MSE; it grows at its ends."""
+    adaptive_rates: tuple[float, ...] = (0.005, 0.01, 0.02, 0.04)
+    """The same for Adam, AdamW and Muon."""
+    optimizer_rates: tuple[float, ...] | None = None
+    """Rates of SGD, Adam, AdamW and Muon that are best for MSE. None: tune them."""
+    best_optimizer: str | None = None
+    """The best of them, by the tuning."""
 
     preset_field = "robot"
 
     @classmethod
     def presets(cls) -> Mapping[str, "Settings"]:
-        sawyer = cls(
-            robot="sawyer", support_motions=16, outer_tasks=4, inner_steps=100, outer_lives=8, num_test_tasks=10
-        )
+        sawyer = cls(robot="sawyer", support_motions=16, outer_tasks=4, outer_lives=(8, 24), num_test_tasks=10)
         return {"reacher": cls(), "sawyer": sawyer}
 
     def smoke(self) -> "Settings":
@@ -150,35 +153,38 @@ class Settings(RecipeSettings):
             num_test_tasks=2,
             num_tuning_tasks=2,
             inner_steps=4,
-            outer_lives=2,
+            outer_lives=(2, 2),
             outer_tasks=2,
             jit_compile=False,
-            test_steps=10,
-            reported_step=5,
+            test_steps=40,
             sgd_rates=self.sgd_rates[:1],
-            adam_rates=self.adam_rates[:1],
+            adaptive_rates=self.adaptive_rates[:1],
         )
 
 
-def meta_train(settings: Settings, shaped: bool, seed: int, folder: Path, verbose: int) -> tuple[ml3_tf.MetaLoss, list]:
-    """Returns the learned loss, and the task loss for each epoch of meta-training."""
+def meta_train(
+    settings: Settings, shaped: bool, optimizer: str, seed: int, folder: Path, verbose: int
+) -> tuple[ml3_tf.MetaLoss, list[float], float]:
+    """Returns the learned loss, the task loss for each epoch of meta-training, and the core-minutes."""
     keras.utils.set_random_seed(seed)
     meta_loss = ml3_tf.MetaLoss.mlp(
         (40, 40),
         mode="per_output",
         features={"torque": 1, "target": 1},
-        learning_rate=settings.learned_rate,
+        learning_rate=settings.learned_rate if optimizer == "sgd" else None,
         output_initializer=keras.initializers.RandomNormal(stddev=settings.output_stddev),
         name=f"inverse_dynamics_{settings.robot}",
     )
-    scales = measured_scales(settings)
+    scales, lives = measured_scales(settings), settings.outer_lives[INNER_OPTIMIZERS.index(optimizer)]
     learner, (steps, unroll) = functools.partial(build_learner, scales), (settings.inner_steps, settings.unroll)
     trainer = ml3_tf.MetaTrainer(learner, meta_loss, inner_steps=steps, unroll=unroll, seed=seed)
-    schedule = keras.optimizers.schedules.CosineDecay(settings.outer_rate, settings.outer_lives * steps // unroll)
     trainer.compile(
-        optimizer=keras.optimizers.Adam(schedule, global_clipnorm=settings.clip_norm),
+        optimizer=keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(settings.outer_rate, lives * steps // unroll),
+            global_clipnorm=settings.clip_norm,
+        ),
         loss="mse",
-        inner_optimizer=keras.optimizers.SGD(settings.inner_rate),
+        inner_optimizer=build_inner_optimizer(optimizer, settings),
         extra_loss=inertia_loss(trainer.learner, scales, settings.inertia_every) if shaped else None,
         beta=settings.beta if shaped else 1.0,
         gamma=settings.gamma,
@@ -186,77 +192,36 @@ def meta_train(settings: Settings, shaped: bool, seed: int, folder: Path, verbos
     )
     tasks, num_tasks = make_tasks(settings, "train", seed, settings.num_train_tasks), settings.num_train_tasks
     dataset = tf.data.Dataset.from_tensor_slices(tasks).shuffle(num_tasks, seed=seed).repeat()
-    epochs = min(NUM_EPOCHS, settings.outer_lives)
+    epochs, cost = min(NUM_EPOCHS, lives), CoreMinutes()
     history = trainer.fit(
         dataset.batch(settings.outer_tasks, drop_remainder=True),
-        steps_per_epoch=settings.outer_lives // epochs,
+        steps_per_epoch=lives // epochs,
         epochs=epochs,
+        callbacks=[cost],
         verbose=verbose,
         resume=folder,
     )
-    return meta_loss, history.history["loss"]
-
-
-def learning_curves(
-    loss: Any, optimizer: keras.optimizers.Optimizer, tasks: Mapping[str, Any], settings: Settings, seed: int
-) -> dict[str, list[float]]:
-    """Trains fresh learners, and measures them on the query points before the first step and after each.
-
-    Returns:
-        Dictionary of lists `[test_steps + 1]`, means over tasks: "torque_rmse" (N m), "torque_share" (of the torque's
-        standard deviation), "inertia_error" (relative, Frobenius norm).
-    """
-    learner, metrics = tested_learner(settings)
-    steps, jit_compile = settings.test_steps, settings.jit_compile
-    curves = ml3_tf.meta_test(
-        learner, loss, optimizer, tasks, num_steps=steps, metrics=metrics, seed=seed, jit_compile=jit_compile
-    )
-    scale = np.square(measured_scales(settings).torque)
-    return {
-        "torque_rmse": np.sqrt((curves["squares"] * scale).mean(axis=(1, 2))).tolist(),
-        "torque_share": np.sqrt(curves["squares"].mean(axis=(1, 2))).tolist(),
-        "inertia_error": curves["inertia_error"].mean(axis=1).tolist(),
-    }
-
-
-@functools.lru_cache(maxsize=1)
-def tested_learner(settings: Settings) -> tuple[ml3_tf.Learner, Mapping[str, Any]]:
-    """Returns the learners that are tested and their metrics: the same, so that all rates share what is compiled."""
-    learner = ml3_tf.Learner(functools.partial(build_learner, measured_scales(settings)))
-    return learner, error_metrics(learner, measured_scales(settings), settings.inertia_every)
-
-
-def tune_rates(_: Seed, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    """Returns the rate of each grid at which MSE is best in the end, for SGD and Adam, on tasks of their own."""
-    tasks = make_tasks(settings, "tune", 0, settings.num_tuning_tasks)
-
-    def best(build_optimizer: Any, rates: tuple[float, ...]) -> float:
-        curves = [learning_curves("mse", build_optimizer(rate), tasks, settings, 0) for rate in rates]
-        errors = [curve["torque_share"][-1] for curve in curves]
-        return rates[np.nan_to_num(errors, nan=np.inf).argmin()]
-
-    return {
-        "tuned_SGD": best(keras.optimizers.SGD, settings.sgd_rates),
-        "tuned_Adam": best(keras.optimizers.Adam, settings.adam_rates),
-    }
+    return meta_loss, history.history["loss"], cost.total
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
-    losses, meta_train_curves = {}, {}
-    for name in ("shaped", "unshaped"):
-        folder = training_folder(seed, output_dir) / name
-        losses[name], meta_train_curves[name] = meta_train(settings, name == "shaped", seed, folder, verbose)
-    losses["shaped"].export(seed_loss_folder(seed, output_dir))
-    tasks = make_tasks(settings, "test", seed, settings.num_test_tasks)
-    sgd, adam = keras.optimizers.SGD, keras.optimizers.Adam
-    methods = {
-        **{name: (loss, sgd(settings.inner_rate)) for name, loss in losses.items()},
-        "same rate": ("mse", sgd(settings.inner_rate)),
-        "tuned": ("mse", sgd(settings.tuned_SGD)),
-        "tuned Adam": ("mse", adam(settings.tuned_Adam)),
+    losses, meta_train_curves, costs = {}, {}, {}
+    for optimizer in INNER_OPTIMIZERS:
+        for kind in ("shaped", "unshaped"):
+            name = f"{kind}_{optimizer}"
+            if verbose:
+                print(f"{kind} loss for {optimizer}", flush=True)
+            losses[name], meta_train_curves[name], costs[name] = meta_train(
+                settings, kind == "shaped", optimizer, seed, training_folder(seed, output_dir) / name, verbose
+            )
+    losses[REPORTED].export(seed_loss_folder(seed, output_dir))
+    curves, core_minutes = meta_test(losses, costs[REPORTED], settings, seed)
+    return {
+        "metrics": compute_metrics(curves, settings),
+        "costs": {"core_minutes": core_minutes},
+        "meta_train": meta_train_curves,
+        "meta_test": curves,
     }
-    curves = {name: learning_curves(*method, tasks, settings, seed) for name, method in methods.items()}
-    return {"metrics": compute_metrics(curves, settings), "meta_train": meta_train_curves, "meta_test": curves}
 
 
 def main(
@@ -284,7 +249,7 @@ def main(
     command = recorded_command(main, settings, seeds=seeds, first_seed=first_seed, smoke=smoke)
     settings = settings.smoke() if smoke else settings
     output_dir = Path(f"runs/inverse_dynamics_{settings.robot}") if output_dir is None else output_dir
-    settings = fill_in(tune_rates, ("tuned_SGD", "tuned_Adam"), settings, output_dir)
+    settings = fill_in(tune, TUNED, settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
     scales = {"scales": measured_scales(settings)._asdict()}
@@ -292,7 +257,7 @@ def main(
     write_history(history_rows(numbers, results), output_dir)
     figure_path = save_figure(draw_figure(results, settings), output_dir)
     print_report(metrics, settings)
-    print(f"Figure: {figure_path}\nLearned loss (shaped): {export_seed_loss(first_seed, output_dir)}")
+    print(f"Figure: {figure_path}\nLearned loss (shaped, for Adam): {export_seed_loss(first_seed, output_dir)}")
     return metrics
 
 

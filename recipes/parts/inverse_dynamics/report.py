@@ -8,13 +8,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from ml3_tf.inspection import LINE_STYLES, TEXT_SIZE, plot_learning_curve, style_axes
+from ml3_tf.inspection import TEXT_SIZE, plot_learning_curve, style_axes
+from parts.experiment import Metrics, Result, Seed, print_table
+from parts.inverse_dynamics.meta_testing import REPORTED
+from parts.tuned_optimizers import OPTIMIZER_NAMES, OPTIMIZERS
 
 if TYPE_CHECKING:
     from inverse_dynamics import Settings
-from parts.experiment import Metrics, Result, Seed, print_table
 
-ARMS = {"shaped": "C0", "unshaped": "C3", "same rate": "C1", "tuned": "C2", "tuned Adam": "C4"}
+STYLES = {  # method -> label, color
+    "shaped_adam": ("shaped, Adam", "C0"),
+    "unshaped_adam": ("unshaped, Adam", "C3"),
+    "shaped_sgd": ("shaped, SGD", "C9"),
+    "unshaped_sgd": ("unshaped, SGD", "C6"),
+    "same_rate_adam": ("MSE, Adam, same rate", "C1"),
+    "same_rate_sgd": ("MSE, SGD, same rate", "C8"),
+    **{
+        name: (f"MSE, {OPTIMIZER_NAMES[name]}, tuned", color)
+        for name, color in zip(OPTIMIZERS, ("C2", "C4", "C5", "C7"))
+    },
+}
 QUANTITIES = {
     "torque_rmse": "torque error, N m",
     "torque_share": "torque error / std",
@@ -24,26 +37,20 @@ QUANTITIES = {
 
 def compute_metrics(curves: Mapping[str, Mapping[str, list[float]]], settings: "Settings") -> dict[str, float]:
     """Returns the metrics of one seed, name -> value; the recipe's docstring explains them."""
-    last, metrics = settings.test_steps, {}
-    for step, suffix in reported_steps(settings).items():
-        for quantity in QUANTITIES:
-            metrics |= {f"{quantity}_{_key(name)}{suffix}": curve[quantity][step] for name, curve in curves.items()}
-    to_reach = curves["same rate"]["torque_rmse"][last]
-    for name, curve in curves.items():
-        reached = np.flatnonzero(np.array(curve["torque_rmse"]) <= to_reach)
-        # A method that never gets there counts with one step more than were taken.
-        metrics[f"steps_to_mse_final_{_key(name)}"] = int(reached[0]) if reached.size else last + 1
+    metrics = {}
+    for step in reported_steps(settings):
+        for name, curve in curves.items():
+            metrics |= {f"{quantity}_{name}_{step}": curve[quantity][step] for quantity in QUANTITIES}
+            # A learner that diverges is as good as it was before.
+            metrics[f"best_torque_rmse_{name}_{step}"] = float(np.nanmin(curve["torque_rmse"][: step + 1]))
     return metrics
 
 
-def reported_steps(settings: "Settings") -> dict[int, str]:
-    """Returns step -> suffix of its metrics; the last step has none."""
-    soon, last = settings.reported_step, settings.test_steps
-    return {**{step: f"_{step}" for step in (soon // 2, soon, 2 * soon) if step < last}, last: ""}
-
-
-def _key(name: str) -> str:
-    return name.replace(" ", "_").lower()
+def reported_steps(settings: "Settings") -> list[int]:
+    """Returns the horizon of meta-training, and three and ten times as many steps."""
+    return [
+        factor * settings.inner_steps for factor in (1, 3, 10) if factor * settings.inner_steps <= settings.test_steps
+    ]
 
 
 def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -57,25 +64,25 @@ def history_rows(seeds: Sequence[Seed], results: Sequence[Result]) -> list[dict[
 
 
 def print_report(metrics: Metrics, settings: "Settings") -> None:
-    """Prints the table, and on how many seeds the shaped loss is ahead."""
+    """Prints the table, and on how many seeds the shaped loss for Adam is ahead."""
     steps = reported_steps(settings)
-    print_table(
-        metrics,
-        [
-            (f"{label}, {name}, after {step} steps", f"{quantity}_{_key(name)}{suffix}")
-            for quantity, label in QUANTITIES.items()
-            for step, suffix in steps.items()
-            for name in ARMS
-        ]
-        + [(f"steps to the final error of MSE, {name}", f"steps_to_mse_final_{_key(name)}") for name in ARMS],
-    )
+    rows = [
+        (f"{label}, {STYLES[name][0]}, after {step} steps", f"{quantity}_{name}_{step}")
+        for quantity, label in QUANTITIES.items()
+        for step in steps
+        for name in STYLES
+    ]
+    print_table(metrics, rows)
     print()
-    for quantity, label in QUANTITIES.items():
-        for step, suffix in steps.items():
-            shaped = np.array(metrics[f"{quantity}_shaped{suffix}"])
-            wins = {name: int((shaped < metrics[f"{quantity}_{_key(name)}{suffix}"]).sum()) for name in list(ARMS)[1:]}
-            counts = ", ".join(f"{name} {count}" for name, count in wins.items())
-            print(f"{label}, after {step} steps: of {len(shaped)} seeds the shaped loss is below {counts}")
+    for step in steps:
+        shaped = np.array(metrics[f"torque_rmse_{REPORTED}_{step}"])
+        wins = {
+            name: int((shaped < metrics[f"torque_rmse_{name}_{step}"]).sum()) for name in STYLES if name != REPORTED
+        }
+        counts = ", ".join(f"{STYLES[name][0]}: {count}" for name, count in wins.items())
+        print(
+            f"After {step} steps, of {len(shaped)} seeds the shaped loss for Adam has the lower torque error ({counts})"
+        )
 
 
 def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
@@ -89,18 +96,17 @@ def draw_figure(results: Sequence[Result], settings: "Settings") -> Figure:
         ax.axvline(settings.inner_steps, color="0.5", linewidth=1, linestyle=":", label="end of meta-training")
     style_axes(axes)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=TEXT_SIZE - 2, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=TEXT_SIZE - 2, frameon=False)
     return figure
 
 
 def _plot_curves(ax: Axes, results: Sequence[Result], quantity: str, label: str, title: str) -> None:
     """Draws mean and spread over seeds; a logarithmic axis has no step 0, which is the same for all."""
     ax.set(xscale="log", yscale="log", xlabel="gradient steps", ylabel=label, title=title)
-    for (name, color), style in zip(ARMS.items(), (*LINE_STYLES, (0, (1, 3)))):
+    for name, (arm, color) in STYLES.items():
         curves = np.array([result["meta_test"][name][quantity][1:] for result in results])
-        label = name if "shaped" in name else f"MSE, {name}"
-        plot_learning_curve(curves, ax, label=label, color=color, steps=np.arange(1, curves.shape[1] + 1))
-        ax.lines[-1].set_linestyle(style)
+        plot_learning_curve(curves, ax, label=arm, color=color, steps=np.arange(1, curves.shape[1] + 1))
+        ax.lines[-1].set_linestyle("-" if "shaped" in name else ":" if "same_rate" in name else "--")
     for axis, digits in ((ax.xaxis, (1,)), (ax.yaxis, (1, 2, 3, 5))):
         axis.set_major_locator(LogLocator(subs=digits))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
