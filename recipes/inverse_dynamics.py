@@ -1,21 +1,26 @@
 """Learn losses for the inverse dynamics of robot arms, shaped by the inertia matrix (ML3, figure 5, c and d).
 
-    python recipes/inverse_dynamics.py --robot reacher                one seed: a minute, and two to tune the baselines
-    python recipes/inverse_dynamics.py --robot sawyer                 one seed: two minutes, and five
+    python recipes/inverse_dynamics.py --robot reacher                one seed: TIME
+    python recipes/inverse_dynamics.py --robot sawyer                 one seed: TIME
     python recipes/inverse_dynamics.py --robot sawyer --seeds 10      the reported run
 
 A learner maps angles, velocities and accelerations of the joints (q, qd, qdd) to torques, tau = M(q) qdd + F(q, qd).
 One network predicts a Cholesky factor of the inertia matrix M, another the bias force F
-(`parts/inverse_dynamics/learner.py`). Two losses are learned. They differ in the task loss, which only meta-training
-knows (eq. 9)::
+(`parts/inverse_dynamics/learner.py`). Two losses are learned for each of two optimizers, SGD and Adam. They differ in
+the task loss, which only meta-training knows (eq. 9)::
 
     unshaped    (tau - tau_theta_new)^2
     shaped      beta (tau - tau_theta_new)^2 + gamma ||M(q) - M_theta_new(q)||^2
 
-Neither sees an inertia matrix when it is used: it scores the pair (predicted torque, true torque) of each joint. They
-are compared with gradient descent on the mean squared error (MSE) of the torque, on trajectories never trained on: at
-the same rate, and at the rate of a grid that is best after 500 steps on other tasks, for SGD and for Adam. All methods
-start from the same fresh learners and take full-batch steps.
+None sees an inertia matrix when it is used: it scores the pair (predicted torque, true torque) of each joint. They are
+compared with the mean squared error (MSE) of the torque, on trajectories never trained on, after as many steps as
+meta-training takes, and after three and ten times as many. All methods start from the same fresh learners and take
+full-batch steps:
+
+shaped_sgd, unshaped_sgd, shaped_adam, unshaped_adam: the learned losses with the optimizer that they were learned for.
+same_rate_sgd, same_rate_adam: MSE with the same optimizer at the same rate.
+sgd, adam, adamw, muon: MSE with these optimizers of Keras, each at the rate that is best after the steps of
+    meta-training on 30 other tasks, in a grid that grows until the best rate lies inside.
 
 Robots: `reacher`, two rods in a vertical plane; `sawyer`, seven joints, 17 kg (`parts/inverse_dynamics/robots/`,
 NOTICE). MuJoCo gives torques and inertia matrices. Motions are sums of three sines of 0.2 to 1.5 Hz for each joint,
@@ -23,25 +28,26 @@ NOTICE). MuJoCo gives torques and inertia matrices. Motions are sums of three si
 task: train on 8 motions (reacher) or 16 (Sawyer), and be scored on 8 others. Learners and losses work in standard units
 of a robot's motions ("scales" in "config").
 
-Expected result (10 seeds): the shaped loss reaches the final error of MSE at the same rate in half of the steps or
-fewer, on all seeds. MSE at its best rate is slightly better, and a tuned Adam on the Sawyer has half of the error.
+Expected result (10 seeds): EXPECTED
 
-Metrics (`summary.json`, one value per seed; means over test tasks, 50 and 10) of shaped, unshaped, same_rate, tuned,
-tuned_adam, after 500 gradient steps; with _50, _100 or _200 after so many (meta-training: 200 for the reacher, 100
-for the Sawyer):
-    torque_rmse_shaped, ...: root mean squared error of the torque on new motions, over all joints, N m.
-    torque_share_shaped, ...: the same as a share of each joint's standard deviation, so that small joints count too.
-    inertia_error_shaped, ...: ||M - M_theta|| / ||M||, Frobenius norms, on new motions.
-    steps_to_mse_final_shaped, ...: gradient steps until torque_rmse is that of same_rate after 500; 501 if never.
+Metrics (`summary.json`, one value per seed; means over test tasks, 50 and 10; METHOD is one of the above, STEPS is 100,
+300 or 1000):
+    torque_rmse_METHOD_STEPS: root mean squared error of the torque on new motions, over all joints, N m.
+    best_torque_rmse_METHOD_STEPS: the least of it up to that step.
+    torque_share_METHOD_STEPS: the same as a share of each joint's standard deviation, so that small joints count too.
+    inertia_error_METHOD_STEPS: ||M - M_theta|| / ||M||, Frobenius norms, on new motions.
+
+"costs" of the summary: see `parts/costs.py`; a use learns the dynamics of one robot, by `shaped_adam` or by the best
+optimizer of the tuning.
 
 Departures from the paper, which gives no settings here: no friction; M and F are separate networks (in Deep Lagrangian
-Networks F follows from M); test motions are not those of training; tuned baselines. phi moves after every inner step,
-as the paper prefers. beta, gamma, the range of motions and all else were chosen on seeds 100 to 103. The plane of the
-reacher was chosen too: in a horizontal one, without gravity, both learned losses did equally well (6 seeds). On the
+Networks F follows from M); test motions are not those of training; Adam; tuned baselines. phi moves after every inner
+step, as the paper prefers. beta, gamma, the range of motions and all else were chosen on seeds 100 to 103. The plane of
+the reacher was chosen too: in a horizontal one, without gravity, the losses for SGD did equally well (6 seeds). On the
 reacher, 10 test tasks per seed were too few to tell shaped from unshaped (8 of 10 seeds), hence 50 (10 of 10).
 
-Files: `summary.json` (the tuned rates are in "config"), `history.csv`, `figure.png`, and the shaped loss of the first
-seed in `meta_loss/`.
+Files: `summary.json` (the tuned rates and the best optimizer are in "config"), `history.csv`, `figure.png`, and the
+loss `shaped_adam` of the first seed in `meta_loss/`.
 """
 
 import dataclasses

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from parts.tuned_optimizers import OPTIMIZER_NAMES
+
 
 class Table(NamedTuple):
     """The table of results of a card.
@@ -55,13 +57,13 @@ DIGITS |= {f", accuracy after {n} steps (%)": f"accuracy_{{}}_{n} .1%" for n in 
 DIGITS |= {f", cross-entropy after {n} steps (nats)": f"cross_entropy_{{}}_{n} .2f" for n in (20, 60, 200)}
 SINE_STEPS = {100: "", 300: "_300", 1000: "_1000"}
 INVERSE_DYNAMICS = {
-    f"{label}, {steps} steps": f"{metric}_{{}}{suffix} .3g/.2g"
+    f"{label}, {steps:,} steps": f"{metric}_{{}}_{steps} .3g/.2g"
     for label, metric in {
         "torque error (N m)": "torque_rmse",
         "torque error / standard deviation": "torque_share",
         "inertia matrix, relative error": "inertia_error",
     }.items()
-    for steps, suffix in ((100, "_100"), (500, ""))
+    for steps in (100, 300, 1000)
 }
 MODEL_FREE = {
     ": environment steps to 80 %": "samples_to_level_{} ,.0f",
@@ -70,13 +72,13 @@ MODEL_FREE = {
 ANT = MODEL_FREE | {": return after learning (m)": "final_return_{} .0f"}
 
 
-def _inverse_dynamics(robot: str, sgd: str, adam: str) -> Table:
+def _inverse_dynamics(robot: str, rate: str) -> Table:
     columns = {
-        "this loss (shaped)": "shaped",
-        "unshaped learned loss": "unshaped",
-        "squared error, rate 0.01": "same_rate",
+        "this loss (shaped, Adam)": "shaped_adam",
+        "unshaped learned loss, Adam": "unshaped_adam",
+        f"squared error, Adam at {rate}": "same_rate_adam",
+        **{f"squared error, {name}, tuned": key for key, name in OPTIMIZER_NAMES.items()},
     }
-    columns |= {f"squared error, SGD at {sgd}": "tuned", f"squared error, Adam at {adam}": "tuned_adam"}
     return Table(f"inverse_dynamics_{robot}", "deviation", columns, INVERSE_DYNAMICS)
 
 

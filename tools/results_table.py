@@ -46,7 +46,7 @@ def _against_ppo(metric):
 
 OTHER_LOSSES = {"cross-entropy": "cross_entropy", "symmetric cross-entropy": "symmetric"}
 LEARNED_DISTANCE = "final_distance_learned"
-INVERSE_DYNAMICS = ["torque_rmse_shaped", "torque_rmse_same_rate", "torque_rmse_tuned"]
+INVERSE_DYNAMICS = ("reacher", "muon"), ("sawyer", "adamw")  # robots, and the optimizers that are best for them
 SINES = ("sine_regression", "sine regression"), ("sine_regression_paper", "sine regression, setting of the paper")
 DIGITS = (  # folder, labels, and the optimizers that are best on the tuning tasks
     ("digits", "unseen pairs of digits", "all ten digits", "adam", "muon"),
@@ -139,8 +139,22 @@ ROWS += [
         for steps in (30, 100)
     ),
     *(
-        Row(f"inverse_dynamics_{robot}", f"inverse dynamics, {robot}, torque error (N m) ↓", *INVERSE_DYNAMICS)
-        for robot in ("reacher", "sawyer")
+        Row(
+            f"inverse_dynamics_{robot}",
+            f"inverse dynamics, {robot}, against the best optimizer, torque error after {steps:,} steps (N m) ↓",
+            *(f"torque_rmse_{method}_{steps}" for method in ("shaped_adam", "same_rate_adam", best)),
+        )
+        for robot, best in INVERSE_DYNAMICS
+        for steps in (100, 300, 1000)
+    ),
+    *(
+        Row(
+            f"inverse_dynamics_{robot}",
+            f"inverse dynamics, {robot}, shaped against unshaped with {name}, torque error (N m) ↓",
+            *(f"torque_rmse_shaped_{key}_100", None, f"torque_rmse_unshaped_{key}_100"),
+        )
+        for robot, _ in INVERSE_DYNAMICS
+        for key, name in (("sgd", "SGD"), ("adam", "Adam"))
     ),
     *(
         Row(

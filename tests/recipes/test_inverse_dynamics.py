@@ -23,8 +23,10 @@ from parts.inverse_dynamics.learner import (
     inertia_loss,
     standard_inertia,
 )
-from parts.inverse_dynamics.report import ARMS, compute_metrics
+from parts.inverse_dynamics.meta_testing import METHODS
+from parts.inverse_dynamics.report import QUANTITIES, compute_metrics
 from parts.inverse_dynamics.robot_dynamics import Robot
+from parts.tuned_optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[2]
 TIMES = np.linspace(0.0, 4.0, 4)
@@ -115,14 +117,17 @@ def run(tmp_path_factory):
 def test_it_writes_what_a_recipe_writes(run):
     folder, metrics = run
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == {"recipe", "command", "seeds", "metrics", "config", "versions", "seconds"}
+    assert set(summary) == {"recipe", "command", "seeds", "metrics", "costs", "config", "versions", "seconds"}
     assert summary["command"] == "python recipes/inverse_dynamics.py --first-seed 1 --smoke"
     assert summary["metrics"] == metrics
-    arms = ("shaped", "unshaped", "same_rate", "tuned", "tuned_adam")
-    assert {f"torque_rmse_{arm}" for arm in arms} | {f"inertia_error_{arm}" for arm in arms} <= set(metrics)
+    assert {f"{quantity}_{name}_{step}" for quantity in QUANTITIES for name in METHODS for step in (4, 12, 40)} <= set(
+        metrics
+    )
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
+    assert summary["config"]["best_optimizer"] in OPTIMIZERS and len(summary["config"]["optimizer_rates"]) == 4
+    assert summary["costs"]["core_minutes"]["meta_train"][0] > 0
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert len(rows) == 5 * 11
+    assert len(rows) == len(METHODS) * 41
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -140,15 +145,18 @@ def test_the_exported_loss_is_the_shaped_one_of_the_first_seed(run):
 
 
 def test_every_metric_is_explained(run):
-    words = inverse_dynamics.__doc__.replace(",", " ").split()
+    words = inverse_dynamics.__doc__.replace(",", " ").replace(":", " ").split()
     for name in run[1]:
         quantity, method = next(
-            (name.replace(f"_{key}", ""), key)
-            for key in ("same_rate", "tuned_adam", "unshaped", "shaped", "tuned")
-            if f"_{key}" in name
+            (name[: name.index(f"_{key}_")], key) for key in sorted(METHODS, key=len)[::-1] if f"_{key}_" in name
         )
-        assert method in words
-        assert f"{re.sub('_[25]$', '', quantity)}_shaped" in words
+        assert method in words and f"{quantity}_METHOD_STEPS" in words
+
+
+def test_losses_are_used_with_the_optimizer_that_they_were_learned_with(run):
+    facts = ml3_tf.load_meta_loss(run[0] / "meta_loss").facts
+    assert facts.optimizer == "Adam"
+    assert facts.learning_rates == pytest.approx((inverse_dynamics.Settings().inner_rates[1],) * 2)
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
@@ -168,15 +176,14 @@ def test_an_unknown_robot_is_refused(tmp_path):
         inverse_dynamics.main(inverse_dynamics.Settings(robot="panda"), smoke=True, output_dir=tmp_path)
 
 
-def test_a_method_that_diverges_has_no_finite_result():
-    settings = inverse_dynamics.Settings(test_steps=2, reported_step=2)
-    curve = lambda errors: {name: errors for name in ("torque_rmse", "torque_share", "inertia_error")}
-    curves = {name: curve([3.0, 2.0, 1.0]) for name in ARMS} | {"tuned": curve([3.0, np.nan, np.nan])}
-    metrics = compute_metrics(curves | {"shaped": curve([3.0, 0.5, 0.4])}, settings)
-    assert metrics["steps_to_mse_final_shaped"] == 1
-    assert metrics["steps_to_mse_final_same_rate"] == 2
-    assert metrics["steps_to_mse_final_tuned"] == 3
-    assert np.isnan(metrics["torque_rmse_tuned"])
+def test_last_and_best_at_once_three_and_ten_times_the_horizon():
+    settings = inverse_dynamics.Settings(inner_steps=1, test_steps=10)
+    curve = lambda errors: {quantity: errors for quantity in QUANTITIES}
+    falling = [3.0, 2.0, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.35]
+    metrics = compute_metrics({"adam": curve(falling), "sgd": curve([3.0, 2.0] + [np.nan] * 9)}, settings)
+    assert [metrics[f"torque_rmse_adam_{step}"] for step in (1, 3, 10)] == [2.0, 0.9, 0.35]
+    assert [metrics[f"best_torque_rmse_adam_{step}"] for step in (1, 3, 10)] == [2.0, 0.9, 0.3]
+    assert np.isnan(metrics["torque_rmse_sgd_10"]) and metrics["best_torque_rmse_sgd_10"] == 2.0
 
 
 @pytest.mark.parametrize("name", ROBOTS)
