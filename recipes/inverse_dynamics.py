@@ -109,7 +109,7 @@ class Settings(RecipeSettings):
     """Number of tasks that the optimizers on MSE are tuned on."""
     num_test_tasks: int = 50
     """Number of test tasks."""
-    inner_steps: int = 100
+    inner_steps: int = 200
     """Number of gradient steps of a learner in meta-training."""
     inner_rates: tuple[float, float] = (1e-2, 1e-2)
     """Rates of SGD and Adam for the learned losses, and for MSE at the same rate."""
@@ -117,7 +117,7 @@ class Settings(RecipeSettings):
     """phi moves after so many inner steps."""
     outer_tasks: int = 8
     """Number of learners at a time in meta-training."""
-    outer_lives: tuple[int, int] = (8, 4)
+    outer_lives: tuple[int, int] = (4, 4)
     """Number of times that learners start anew in meta-training, with SGD and with Adam."""
     outer_rate: float = 3e-3
     """First rate of the outer Adam."""
@@ -135,7 +135,7 @@ class Settings(RecipeSettings):
     """Spread of the first output weights of a loss."""
     jit_compile: bool = True
     """Whether to compile meta-training and meta-test with XLA."""
-    test_steps: int = 1000
+    test_steps: int = 2000
     """Number of gradient steps at meta-test."""
     sgd_rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     """The grid for the rate of SGD on MSE; it grows at its ends."""
@@ -150,7 +150,15 @@ class Settings(RecipeSettings):
 
     @classmethod
     def presets(cls) -> Mapping[str, "Settings"]:
-        sawyer = cls(robot="sawyer", support_motions=16, outer_tasks=4, outer_lives=(8, 24), num_test_tasks=10)
+        sawyer = cls(
+            robot="sawyer",
+            support_motions=16,
+            outer_tasks=4,
+            inner_steps=100,
+            outer_lives=(8, 24),
+            test_steps=1000,
+            num_test_tasks=10,
+        )
         return {"reacher": cls(), "sawyer": sawyer}
 
     def smoke(self) -> "Settings":
