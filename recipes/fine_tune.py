@@ -1,6 +1,6 @@
 """Learn a loss for fine-tuning one pretrained Keras model on five images of a class (beyond ML3).
 
-    python recipes/fine_tune.py                    one seed, about two minutes
+    python recipes/fine_tune.py                    one seed, about six minutes of one core, and three to tune once
     python recipes/fine_tune.py --seeds 10         the reported run
 
 A convolutional network learns eight classes, four digits of MNIST and four kinds of clothes of Fashion-MNIST. It is
@@ -22,7 +22,8 @@ accuracy and once for cross-entropy, for each seed:
 learned: the learned loss with AdamW and the weight decay that it was learned with; chooses the rate.
 same_rate: cross-entropy with the AdamW that the loss was learned with; chooses the number of steps alone.
 adam: cross-entropy with Adam; chooses the rate.
-adamw: cross-entropy with AdamW; chooses the rate and the weight decay.
+sgd, adamw, muon: cross-entropy with these optimizers; each chooses the rate and the weight decay. Muon leaves the head
+    and the biases to its AdamW.
 smoothing: cross-entropy with label smoothing and the AdamW of `learned`; chooses the rate and the smoothing.
 
 The same choices are then scored from *other weights*: the same network, pretrained with another seed.
@@ -56,26 +57,30 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above; all on 
     accuracy_METHOD: share of correct classes, at the choice for accuracy.
     cross_entropy_METHOD: cross-entropy (nats), at the choice for cross-entropy.
     cross_entropy_when_accurate_METHOD: cross-entropy (nats) at the choice for accuracy: one model for both.
-    accuracy_METHOD_STEPS, cross_entropy_METHOD_STEPS: the same two after 10, 30, 100 or 300 steps (STEPS) instead
-        of the number that was chosen.
-    other_weights_...: each of them for fine-tuning from other weights.
+    accuracy_METHOD_STEPS, cross_entropy_METHOD_STEPS: the same two after 10, 30, 100, 300 or 1,000 steps (STEPS)
+        instead of the number that was chosen; 100, 300 and 1,000 are 1, 3 and 10 times the steps of meta-training.
+    best_accuracy_METHOD_STEPS, best_cross_entropy_METHOD_STEPS: the best of each up to then.
+    other_weights_...: each of them for fine-tuning from other weights, up to 300 steps.
+    "costs", beside the metrics: core-minutes of meta-training, and of fine-tuning on one task until the cross-entropy
+        is that of the best optimizer (on tuning tasks of seed 100) after 100 steps, see `parts/costs.py`.
 
-Files: `summary.json` (the choices of each seed are in "config"), `history.csv`, `figure.png`, and the learned loss of
-the first seed in `meta_loss/`.
+Files: `summary.json` (the choices of each seed, and the best optimizer, are in "config"), `history.csv`, `figure.png`,
+and the learned loss of the first seed in `meta_loss/`.
 """
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 import ml3_tf
+from parts.costs import CoreMinutes
 from parts.experiment import (
     Metrics,
     Result,
     export_seed_loss,
+    fill_in,
     run_seeds,
     save_figure,
     seed_loss_folder,
@@ -83,16 +88,16 @@ from parts.experiment import (
     write_history,
     write_summary,
 )
+from parts.fine_tune.candidates import all_candidates, build_optimizer, count_costs, find_best_optimizer
 from parts.fine_tune.figure import draw_figure
-from parts.fine_tune.methods import Candidate, compute_metrics, describe, score, tune
-from parts.fine_tune.model import CROSS_ENTROPY, added_gradient, build_tail, features_of, pretrain, start_of
+from parts.fine_tune.methods import compute_metrics, describe, score, tune
+from parts.fine_tune.model import CROSS_ENTROPY, added_gradient, build_tail
 from parts.fine_tune.report import history_rows, print_report
-from parts.fine_tune.tasks import check_classes, draw_tasks, load_classes, meta_train_tasks
+from parts.fine_tune.tasks import NUM_TUNING_IMAGES, check_classes, draw_tasks, load_classes, meta_train_tasks, prepare
 from parts.settings import RecipeSettings, recorded_command, run_command
 
 NUM_EPOCHS = 10  # points of the meta-training curve
-NUM_TUNING_IMAGES = 200  # of each class of meta-training, kept out of it
-WEIGHTS = {"these": 0, "other": 1000}  # added to the seed of pretraining
+OTHER_WEIGHTS = 1000  # added to the seed of pretraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +141,27 @@ class Settings(RecipeSettings):
     num_test_tasks: int = 60
     """Number of test tasks."""
     test_steps: int = 300
-    """Largest number of steps of fine-tuning."""
+    """Largest number of steps that a method can choose, and the number of steps from other weights."""
+    long_steps: int = 1000
+    """Number of steps from these weights on test tasks: ten times those of meta-training."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     """The grid for the rate of Adam and AdamW."""
     smoothings: tuple[float, ...] = (0.1, 0.2)
     """The grid for label smoothing."""
     decays: tuple[float, ...] = (3.0, 10.0, 30.0)
     """The grid for the weight decay of AdamW."""
+    sgd_rates: tuple[float, ...] = (1e-2, 3e-2, 1e-1)
+    """The grid for the rate of SGD."""
+    sgd_decays: tuple[float, ...] = (0.1, 0.3, 1.0)
+    """The grid for the weight decay of SGD; Keras takes it times the rate."""
+    muon_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    """The grid for the rate of Muon."""
+    muon_decays: tuple[float, ...] = (2.0, 3.0, 5.0)
+    """The grid for the weight decay of Muon."""
+    tuning_seed: int = 100
+    """Seed of the weights and tasks that `best_optimizer` is found on."""
+    best_optimizer: str | None = None
+    """Which of SGD, Adam, AdamW and Muon is best for cross-entropy. None: find it."""
 
     @property
     def task_sizes(self) -> tuple[int, int, int]:
@@ -163,16 +182,21 @@ class Settings(RecipeSettings):
             num_tuning_tasks=3,
             num_test_tasks=3,
             test_steps=10,
+            long_steps=10,
             rates=self.rates[2:3],
             smoothings=self.smoothings[:1],
             decays=self.decays[:1],
+            sgd_rates=self.sgd_rates[:1],
+            sgd_decays=self.sgd_decays[:1],
+            muon_rates=self.muon_rates[:1],
+            muon_decays=self.muon_decays[:1],
         )
 
 
 def meta_train(
     start: keras.Model, features: np.ndarray, settings: Settings, seed: int, folder: Path, verbose: int
-) -> tuple[ml3_tf.MetaLoss, list[float]]:
-    """Learns a loss for fine-tuning from `start`; returns it, and the task loss of each epoch."""
+) -> tuple[ml3_tf.MetaLoss, list[float], float]:
+    """Learns a loss for fine-tuning from `start`; returns it, the task loss of each epoch, and the core-minutes."""
     keras.utils.set_random_seed(seed)
     meta_loss = ml3_tf.MetaLoss.around(CROSS_ENTROPY, settings.hidden_units, mode="per_output", name="fine_tune")
     trainer = ml3_tf.MetaTrainer(
@@ -187,70 +211,47 @@ def meta_train(
     trainer.compile(
         optimizer=keras.optimizers.Adam(schedule, global_clipnorm=settings.clip_norm),
         loss=CROSS_ENTROPY,
-        inner_optimizer=build_optimizer(settings.rate, settings.decay),
+        inner_optimizer=build_optimizer("adamw", settings.rate, settings.decay),
     )
     steps_per_epoch = max(settings.outer_steps // NUM_EPOCHS, 1)
+    cost = CoreMinutes()
     history = trainer.fit(
         meta_train_tasks(features, settings.num_tasks, settings.task_sizes, seed),
         steps_per_epoch=steps_per_epoch,
         epochs=settings.outer_steps // steps_per_epoch,
+        callbacks=[cost],
         verbose=verbose,
         resume=folder,
     )
-    return meta_loss, history.history["loss"]
-
-
-def candidates(meta_loss: ml3_tf.MetaLoss, settings: Settings) -> dict[str, list[Candidate]]:
-    """Returns for each method the grid that it is tuned on."""
-    rates, decay = settings.rates, settings.decay
-
-    def build(loss: Any, rate: float, decay: float = 0.0, **values: float) -> Candidate:
-        return Candidate(loss, lambda: build_optimizer(rate, decay), {"rate": rate, "decay": decay, **values})
-
-    smoothed = {
-        value: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=value)
-        for value in settings.smoothings
-    }
-    return {
-        "learned": [build(meta_loss, rate, decay) for rate in rates],
-        "same_rate": [build(CROSS_ENTROPY, settings.rate, decay)],
-        "adam": [build(CROSS_ENTROPY, rate) for rate in rates],
-        "adamw": [build(CROSS_ENTROPY, rate, value) for value in settings.decays for rate in rates],
-        "smoothing": [build(loss, rate, decay, smoothing=value) for value, loss in smoothed.items() for rate in rates],
-    }
-
-
-def build_optimizer(rate: float, decay: float) -> keras.optimizers.Optimizer:
-    """Returns AdamW, or Adam if there is no decay."""
-    return keras.optimizers.AdamW(rate, weight_decay=decay) if decay else keras.optimizers.Adam(rate)
+    return meta_loss, history.history["loss"], cost.total
 
 
 def run_seed(seed: int, settings: Settings, output_dir: Path, verbose: int) -> Result:
     images = load_classes(settings.data_path)
-    starts, features = {}, {}
-    for weights, offset in WEIGHTS.items():
-        pretrained = pretrain(images[[*settings.pretrain_classes]], settings.pretrain_epochs, seed + offset, verbose)
-        starts[weights], features[weights] = start_of(pretrained, settings.num_classes), features_of(pretrained, images)
-
-    known = features["these"][[*settings.meta_train_classes]]
-    training, tuning = known[:, :-NUM_TUNING_IMAGES], known[:, -NUM_TUNING_IMAGES:]
+    start, features, tuning_tasks = prepare(images, settings, seed, verbose)
+    training = features[[*settings.meta_train_classes], :-NUM_TUNING_IMAGES]
     folder = training_folder(seed, output_dir)
-    meta_loss, task_losses = meta_train(starts["these"], training, settings, seed, folder, verbose)
+    meta_loss, task_losses, cost = meta_train(start, training, settings, seed, folder, verbose)
     meta_loss.export(seed_loss_folder(seed, output_dir))
 
-    grids, steps = candidates(meta_loss, settings), settings.test_steps
-    tuning_tasks = draw_tasks(tuning, settings.num_tuning_tasks, settings.task_sizes, [seed, 1])
-    choices = {name: tune(grid, starts["these"], tuning_tasks, steps) for name, grid in grids.items()}
+    grids, sizes = all_candidates(meta_loss, settings), settings.task_sizes
+    choices = {name: tune(grid, start, tuning_tasks, settings.test_steps) for name, grid in grids.items()}
+    others = prepare(images, settings, seed + OTHER_WEIGHTS, verbose)[:2]
     metrics, curves = {}, {}
-    for weights, prefix in (("these", ""), ("other", "other_weights_")):
-        unseen = features[weights][[*settings.test_classes]]
-        tasks = draw_tasks(unseen, settings.num_test_tasks, settings.task_sizes, [seed, 2])
-        for name, choice in choices.items():
-            scored = score(choice, starts[weights], tasks, steps)
-            metrics |= compute_metrics(name, choice, scored, prefix=prefix)
-            curves[f"{prefix}{name}"] = {quantity: values.tolist() for quantity, values in scored.items()}
+    for prefix, (weights, seen), steps in (
+        ("", (start, features), settings.long_steps),
+        ("other_weights_", others, settings.test_steps),
+    ):
+        tasks = draw_tasks(seen[[*settings.test_classes]], settings.num_test_tasks, sizes, [seed, 2])
+        scored = {name: score(choice, weights, tasks, steps) for name, choice in choices.items()}
+        for name, values in scored.items():
+            metrics |= compute_metrics(name, choices[name], values, prefix=prefix)
+            curves[f"{prefix}{name}"] = {quantity: curve.tolist() for quantity, curve in values.items()}
+        if prefix == "":
+            costs = count_costs(cost, choices, scored, start, tasks, settings)
     return {
         "metrics": metrics,
+        "costs": costs,
         "choices": {name: describe(choice) for name, choice in choices.items()},
         "meta_train": task_losses,
         "meta_test": curves,
@@ -284,6 +285,7 @@ def main(
     check_classes(settings.groups, settings.num_classes)
     images = load_classes(settings.data_path)  # fails before anything is written
     settings = settings.smoke() if smoke else settings
+    settings = fill_in(find_best_optimizer, ["best_optimizer"], settings, output_dir)
     numbers = range(first_seed, first_seed + seeds)
     results = run_seeds(run_seed, numbers, settings, output_dir, jobs=jobs)
     choices = {"choices": [result["choices"] for result in results]}

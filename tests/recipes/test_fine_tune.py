@@ -12,10 +12,11 @@ from fashion_files import write_fashion
 
 import ml3_tf
 from ml3_tf.bench import image_data
-from parts.fine_tune import methods, model, tasks
+from parts.fine_tune import candidates, methods, model, tasks
 
 ROOT = Path(__file__).parents[2]
-METHODS = ("learned", "same_rate", "adam", "adamw", "smoothing")
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+METHODS = ("learned", "same_rate", *OPTIMIZERS, "smoothing")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,7 +39,9 @@ def test_it_writes_what_a_recipe_writes(run):
     assert summary["recipe"] == "fine_tune"
     assert summary["command"] == "python recipes/fine_tune.py --first-seed 1 --smoke"
     assert summary["metrics"] == metrics
-    assert {"accuracy_learned", "cross_entropy_adamw_10", "other_weights_accuracy_adam"} <= set(metrics)
+    assert {"accuracy_learned", "best_cross_entropy_muon_10", "other_weights_accuracy_adam"} <= set(metrics)
+    assert summary["costs"]["core_minutes"]["meta_train"][0] > 0
+    assert summary["config"]["best_optimizer"] in OPTIMIZERS
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     [choices] = summary["config"]["choices"]
     assert set(choices) == set(METHODS)
@@ -61,6 +64,8 @@ def test_the_history_holds_the_curves_that_the_metrics_are_read_from(run):
                 assert len(curve) == 11
                 assert metrics[f"{prefix}{quantity}_{name}_10"] == [curve[10]]
                 assert metrics[f"{prefix}{quantity}_{name}"][0] in curve
+                best = max(curve) if quantity == "accuracy" else min(curve)
+                assert metrics[f"{prefix}best_{quantity}_{name}_10"] == [best]
 
 
 def test_the_learned_loss_scores_any_number_of_classes(run):
@@ -77,7 +82,7 @@ def test_every_metric_is_explained(run):
         for method in sorted(METHODS, key=len, reverse=True):  # adamw before adam
             words = words.replace(f"_{method}", "_METHOD")
         assert words in fine_tune.__doc__
-    for word in ("other_weights_...", "after 10, 30, 100 or 300 steps (STEPS)", *METHODS):
+    for word in ("other_weights_...", "after 10, 30, 100, 300 or 1,000 steps (STEPS)", *METHODS):
         assert word in fine_tune.__doc__
 
 
@@ -211,15 +216,69 @@ def test_the_metrics_of_a_method():
     candidate = methods.Candidate("mse", keras.optimizers.Adam, {"rate": 0.001})
     choices = {"accuracy": methods.Choice(candidate, 2), "cross_entropy": methods.Choice(candidate, 5)}
     curve = np.stack([np.arange(11) / 10, 20.0 - np.arange(11)])
+    curve[:, 7:] = [[0.5], [16.0]]  # all are worse at last
     metrics = methods.compute_metrics("adam", choices, {q: curve for q in methods.QUANTITIES}, prefix="other_weights_")
     assert metrics == {
         "other_weights_accuracy_adam": 0.2,
-        "other_weights_accuracy_adam_10": 1.0,
+        "other_weights_accuracy_adam_10": 0.5,
+        "other_weights_best_accuracy_adam_10": 0.6,
         "other_weights_cross_entropy_adam": 15.0,
-        "other_weights_cross_entropy_adam_10": 10.0,
+        "other_weights_cross_entropy_adam_10": 16.0,
+        "other_weights_best_cross_entropy_adam_10": 14.0,
         "other_weights_cross_entropy_when_accurate_adam": 18.0,
     }
     assert methods.describe(choices)["accuracy"] == {"rate": 0.001, "steps": 2}
+
+
+def test_weight_decay_moves_all_weights_of_every_optimizer():
+    """Muon has a decay of its own for the variables that it leaves to AdamW, of which the head is one."""
+    for name in OPTIMIZERS:
+        tail, (without, decayed) = model.build_tail(2), (candidates.build_optimizer(name, 0.1, d) for d in (0.0, 3.0))
+        for optimizer, factor in ((without, 1.0), (decayed, 1 - 0.1 * 3)):
+            weights = [np.ones(w.shape, "float32") for w in tail.get_weights()]
+            tail.set_weights(weights)
+            optimizer.apply([np.zeros_like(w) for w in weights], tail.trainable_variables)
+            for weight in tail.get_weights():
+                np.testing.assert_allclose(weight, factor, atol=1e-6)
+
+
+def test_muon_leaves_the_head_to_adamw():
+    tail, optimizer = model.build_tail(2), candidates.build_optimizer("muon", 0.1)
+    optimizer.build(tail.trainable_variables)
+    velocities = [v is not None for v in optimizer.adam_velocities]
+    assert velocities == [False, True, True, True]  # the kernel of the hidden layer is Muon's
+
+
+def test_grids_hold_what_the_settings_say():
+    settings = fine_tune.Settings()
+    grids = candidates.all_candidates("mse", settings)
+    assert set(grids) == set(METHODS)
+    assert len(grids["muon"]) == len(settings.muon_rates) * len(settings.muon_decays)
+    assert {candidate.values["decay"] for candidate in grids["sgd"]} == set(settings.sgd_decays)
+    assert {candidate.values["smoothing"] for candidate in grids["smoothing"]} == set(settings.smoothings)
+    optimizer = grids["learned"][0].build_optimizer()
+    assert isinstance(optimizer, keras.optimizers.AdamW) and optimizer.weight_decay == settings.decay
+
+
+def test_the_best_optimizer_has_the_least_cross_entropy_at_its_best_step(monkeypatch):
+    curves = {"sgd": [1.6, 0.5, 0.4], "adam": [1.6, 0.3, np.nan], "adamw": [1.6, 0.6, 0.35], "muon": [1.6, 0.8, 0.7]}
+    build = lambda name: methods.Candidate(name, None, {})
+    monkeypatch.setattr(candidates, "optimizer_candidates", lambda _: {name: [build(name)] for name in curves})
+    scored = lambda candidate, *_: np.array([[0.0] * 3, curves[candidate.loss]])
+    monkeypatch.setattr(candidates, "mean_curves", scored)
+    assert candidates.best_optimizer(None, {}, fine_tune.Settings()) == "adam"
+
+
+def test_a_use_lasts_until_the_best_optimizer_at_the_horizon_is_reached(monkeypatch):
+    per_step = {"learned": 0.5, "adamw": 0.25}
+    monkeypatch.setattr(candidates, "mean_curves", lambda candidate, *_: candidate.loss)
+    monkeypatch.setattr(candidates, "core_minutes_per_step", lambda train, steps, num_learners: per_step[train()])
+    choices = {name: {"cross_entropy": methods.Choice(methods.Candidate(name, None, {}), 1)} for name in per_step}
+    losses = {"learned": [1.6, 0.7, 0.6, 0.5], "adamw": [1.6, 0.9, 0.6, 0.4]}
+    curves = {name: {"cross_entropy": np.array([[0.0] * 4, loss])} for name, loss in losses.items()}
+    settings = fine_tune.Settings(inner_steps=2, best_optimizer="adamw")
+    costs = candidates.count_costs(9.0, choices, curves, None, {"query": (np.zeros(3), None)}, settings)
+    assert costs == {"core_minutes": {"meta_train": 9.0, "learned": 1.0, "baseline": 0.5}}
 
 
 def test_a_candidate_that_is_best_for_both_is_scored_once(monkeypatch):
@@ -238,7 +297,7 @@ def test_the_results_hold_what_is_promised():
     summary = json.loads((ROOT / "results" / "fine_tune" / "summary.json").read_text())
     mean = {name: np.mean(values) for name, values in summary["metrics"].items()}
     for prefix in ("", "other_weights_"):
-        for name in METHODS[1:]:
+        for name in ("same_rate", "adam", "adamw", "smoothing"):
             assert mean[f"{prefix}cross_entropy_learned"] < mean[f"{prefix}cross_entropy_{name}"]
         for name in ("same_rate", "adam", "adamw"):
             assert mean[f"{prefix}accuracy_learned"] > mean[f"{prefix}accuracy_{name}"]

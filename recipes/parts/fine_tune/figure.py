@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 STYLES = {  # of each method: color and line
     "learned": (NAMED_COLORS["learned"], LINE_STYLES[0]),
     "same_rate": (NAMED_COLORS["same rate"], LINE_STYLES[1]),
+    "sgd": ("C5", (0, (1, 1))),
     "adam": ("C4", (0, (5, 1, 1, 1, 1, 1))),
     "adamw": (NAMED_COLORS["tuned"], LINE_STYLES[2]),
+    "muon": ("C6", (0, (6, 2))),
     "smoothing": ("C3", LINE_STYLES[3]),
 }
 FIRST_STEP = 10  # before it, all methods are far from where they end
@@ -81,7 +83,7 @@ def draw_added(results: Sequence[Result], ax: Axes) -> None:
 def draw_methods(results: Sequence[Result], prefix: str, quantity: str, ax: Axes) -> None:
     """Draws one curve for each method over the steps of fine-tuning: what is best for the quantity."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(FixedLocator([10, 30, 100, 300]))
+    ax.xaxis.set_major_locator(FixedLocator([10, 30, 100, 300, 1000]))
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     for name, (color, style) in STYLES.items():

@@ -5,7 +5,7 @@ on the tuning tasks, once for accuracy and once for cross-entropy: they are rare
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -13,7 +13,9 @@ import numpy as np
 from parts.fine_tune.model import fine_tune
 
 QUANTITIES = ("accuracy", "cross_entropy")
-REPORTED_STEPS = (10, 30, 100, 300)
+REPORTED_STEPS = (10, 30, 100, 300, 1000)
+Tasks: TypeAlias = dict[str, Any]
+"""`{"support": (x, y), "query": (x, y)}` of N tasks."""
 Curves = Mapping[str, np.ndarray]
 """For each of `QUANTITIES`, the curves of what was chosen for it, `[2, steps + 1]`: its accuracy, its cross-entropy."""
 
@@ -39,9 +41,7 @@ class Choice(NamedTuple):
     steps: int
 
 
-def tune(
-    candidates: Sequence[Candidate], start: keras.Model, tasks: dict[str, Any], num_steps: int
-) -> dict[str, Choice]:
+def tune(candidates: Sequence[Candidate], start: keras.Model, tasks: Tasks, num_steps: int) -> dict[str, Choice]:
     """Returns for each of `QUANTITIES` the candidate and the number of steps that are best on average over tasks."""
     curves = np.stack([mean_curves(candidate, start, tasks, num_steps) for candidate in candidates], axis=1)
     return {quantity: Choice(candidates[i], steps) for quantity, (i, steps) in best_of(curves).items()}
@@ -59,12 +59,12 @@ def best_of(curves: np.ndarray) -> dict[str, tuple[int, int]]:
     return {quantity: (int(i), int(step)) for quantity, (i, step) in zip(QUANTITIES, places)}
 
 
-def mean_curves(candidate: Candidate, start: keras.Model, tasks: dict[str, Any], num_steps: int) -> np.ndarray:
+def mean_curves(candidate: Candidate, start: keras.Model, tasks: Tasks, num_steps: int) -> np.ndarray:
     """Returns accuracy and cross-entropy after each step, mean over tasks, `[2, steps + 1]`."""
     return fine_tune(candidate.loss, candidate.build_optimizer(), start, tasks, num_steps).mean(axis=2)
 
 
-def score(choices: Mapping[str, Choice], start: keras.Model, tasks: dict[str, Any], num_steps: int) -> Curves:
+def score(choices: Mapping[str, Choice], start: keras.Model, tasks: Tasks, num_steps: int) -> Curves:
     """Returns the curves of each choice on tasks that it was not tuned on."""
     curves = {}
     for quantity, (candidate, _) in choices.items():
@@ -79,9 +79,13 @@ def compute_metrics(name: str, choices: Mapping[str, Choice], curves: Curves, *,
     for row, quantity in enumerate(QUANTITIES):
         curve = curves[quantity][row]
         metrics[f"{prefix}{quantity}_{name}"] = float(curve[choices[quantity].steps])
-        metrics |= {
-            f"{prefix}{quantity}_{name}_{steps}": float(curve[steps]) for steps in REPORTED_STEPS if steps < len(curve)
-        }
+        best = np.fmax.accumulate(curve) if quantity == "accuracy" else np.fmin.accumulate(curve)
+        for kind, values in ("", curve), ("best_", best):
+            metrics |= {
+                f"{prefix}{kind}{quantity}_{name}_{steps}": float(values[steps])
+                for steps in REPORTED_STEPS
+                if steps < len(curve)
+            }
     accurate = curves["accuracy"][1][choices["accuracy"].steps]
     return metrics | {f"{prefix}cross_entropy_when_accurate_{name}": float(accurate)}
 

@@ -34,7 +34,7 @@ def trained_layers(num_classes: int) -> list[keras.layers.Layer]:
     """Returns the layers that fine-tuning trains: the last hidden one, and a head of logits that starts at zero."""
     return [
         keras.layers.Dense(NUM_HIDDEN, activation="relu", name=LAST_HIDDEN),
-        keras.layers.Dense(num_classes, kernel_initializer="zeros"),
+        keras.layers.Dense(num_classes, kernel_initializer="zeros", name="output"),  # Muon leaves it to AdamW
     ]
 
 

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 LABELS = {
     "learned": "learned loss",
     "same_rate": "cross-entropy, same AdamW",
+    "sgd": "cross-entropy, tuned SGD",
     "adam": "cross-entropy, tuned Adam",
     "adamw": "cross-entropy, tuned AdamW",
+    "muon": "cross-entropy, tuned Muon",
     "smoothing": "label smoothing",
 }
 
@@ -50,7 +52,11 @@ def print_report(metrics: Metrics, settings: "Settings", figure_path: Path, loss
             words = quantity.replace("_", "-")
             rows += [(f"{weights}{label}: {words}", f"{prefix}{quantity}_{name}") for name, label in LABELS.items()]
     rows += [
-        (f"{label}: {quantity.replace('_', '-')} after {steps} steps", f"{quantity}_{name}_{steps}")
+        (
+            f"{label}: {kind.replace('_', ' ')}{quantity.replace('_', '-')} after {steps} steps",
+            f"{kind}{quantity}_{name}_{steps}",
+        )
+        for kind in ("", "best_")
         for quantity in QUANTITIES
         for name, label in LABELS.items()
         for steps in REPORTED_STEPS

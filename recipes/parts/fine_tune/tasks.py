@@ -5,14 +5,20 @@ Shape letters: N tasks, C classes of a task, B examples of a task.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from ml3_tf.bench.image_data import load_digits, load_fashion
+from parts.fine_tune.model import features_of, pretrain, start_of
+
+if TYPE_CHECKING:
+    from fine_tune import Settings
 
 PER_CLASS = 500  # images of each class: as many as there are of a digit
+NUM_TUNING_IMAGES = 200  # of each class of meta-training, kept out of it
 NAMES = (
     *map(str, range(10)),
     *("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
@@ -49,6 +55,17 @@ def check_classes(groups: Mapping[str, Sequence[int]], num_classes: int) -> None
                 f"`num_classes` must be from 2 to the number of classes in `{name}`. Received: "
                 f"num_classes={num_classes}, {name}={tuple(classes)}"
             )
+
+
+def prepare(
+    images: np.ndarray, settings: "Settings", seed: int, verbose: int
+) -> tuple[keras.Model, np.ndarray, dict[str, Any]]:
+    """Returns pretrained weights to start from, the features that go with them of all images, and tuning tasks."""
+    pretrained = pretrain(images[[*settings.pretrain_classes]], settings.pretrain_epochs, seed, verbose)
+    features = features_of(pretrained, images)
+    kept_out = features[[*settings.meta_train_classes], -NUM_TUNING_IMAGES:]
+    tasks = draw_tasks(kept_out, settings.num_tuning_tasks, settings.task_sizes, [seed, 1])
+    return start_of(pretrained, settings.num_classes), features, tasks
 
 
 def draw_task(
