@@ -20,7 +20,8 @@ from parts.model_free.settings import ModelFreeSettings
 NUM_EPOCHS = 10
 
 Tasks = dict[str, np.ndarray]
-"""Where episodes start and their goals: "state" `[N, E, S]` and "goal" `[N, E, G]`; all episodes of a task agree."""
+"""Where episodes start and their goals: "state" `[N, E, S]` and "goal" `[N, E, G]`; or "seed" `[N, E]`, those of their
+resets. All episodes of a task agree."""
 DrawTasks = Callable[[np.random.Generator, int], Tasks]
 Guide = Callable[[tf.Tensor], tf.Tensor]
 """A policy for all goals: observations `[..., O]` -> mean and standard deviation `[..., 2A]`."""
@@ -43,11 +44,13 @@ class Experiment:
         titles: Prefix of metrics -> title of its panel in the figure.
         layouts: Name -> `LossInputs`.
         labels: Name of a learned loss other than `learned` -> its label in the figure.
-        to_states: Function of observations `[..., O]` that returns the environment's states, for pictures.
+        to_states: Function of observations `[..., O]` that returns the environment's states, for pictures. `None`: no
+            pictures are made, which an environment must have a method `draw_frame` for.
         to_guide_frame: Function of observations that uses a symmetry of the robot. It returns them as they would be in
-            one of `guide_tasks`, and a function that turns actions back.
+            one of `guide_tasks`, and a function that turns actions back. By default all stay as they are.
         for_robots: Function `(actions [N, B, A], states [N, S])`. The goal-conditioned policy takes `actions`; the
             function returns the actions of robots in these states with the same effect. By default they are the same.
+        unit: Unit of a return, for axes; `None`: it has none.
     """
 
     name: str
@@ -61,9 +64,22 @@ class Experiment:
     titles: Mapping[str, str]
     layouts: Mapping[str, ml3_tf.LossInputs]
     labels: Mapping[str, str]
-    to_states: Callable[[np.ndarray], np.ndarray]
-    to_guide_frame: Callable[[tf.Tensor], tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]]
+    to_states: Callable[[np.ndarray], np.ndarray] | None = None
+    to_guide_frame: Callable[[tf.Tensor], tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]] = (
+        lambda observations: (observations, lambda actions: actions)
+    )
     for_robots: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = lambda actions, states: actions
+    unit: str | None = "m"
+
+
+def count_tasks(tasks: Tasks) -> int:
+    """Returns N, the number of tasks."""
+    return len(next(iter(tasks.values())))
+
+
+def as_one_task(tasks: Tasks) -> Tasks:
+    """Returns one task with an episode of each of N tasks, for a policy that serves them all."""
+    return {name: values[np.newaxis, :, 0] for name, values in tasks.items()}
 
 
 class Learned(NamedTuple):

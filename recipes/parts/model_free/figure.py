@@ -21,6 +21,7 @@ METHODS = {  # method -> color, line style, label
     "learned": ("C0", LINE_STYLES[0], "learned loss"),
     "ppo": ("C1", LINE_STYLES[1], "PPO, tuned"),
     "paper_ppo": ("C2", LINE_STYLES[2], "PPO, 20 episodes an update"),
+    "fine_tuned": ("C4", LINE_STYLES[2], "goal-conditioned policy, fine-tuned by PPO"),
 }
 OTHER_LOSSES = (("C3", LINE_STYLES[1]), ("C9", LINE_STYLES[2]), ("C6", LINE_STYLES[0]))  # in their order
 GOAL_CONDITIONED = "goal-conditioned policy"
@@ -43,8 +44,9 @@ def draw_figure(results: Sequence[Result], experiment: Experiment) -> Figure:
     if with_depths:
         titles.append("learned loss, other architectures")
         _draw_depths(axes[-1], results)
+    ylabel = f"return ({experiment.unit})" if experiment.unit else "return"
     for ax, letter, title in zip(axes, "abcdef", titles):
-        ax.set(title=f"({letter}) {title}", xlabel="environment steps of a policy", ylabel="return (m)")
+        ax.set(title=f"({letter}) {title}", xlabel="environment steps of a policy", ylabel=ylabel)
     style_axes(axes)
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=TEXT_SIZE, frameon=False)
@@ -58,6 +60,8 @@ def _draw_methods(ax: Axes, results: Sequence[Result], prefix: str, experiment: 
     }
     longest = 0
     for name, (color, style, label) in styles.items():
+        if prefix + name not in results[0]["curves"]:
+            continue
         curves = [result["curves"][prefix + name] for result in results]
         _draw_curves(ax, curves, color=color, linestyle=style, label=label)
         longest = max(longest, curves[0]["samples"][-1])

@@ -70,7 +70,7 @@ def roll_out_without_noise(
 
 def count_episodes(tasks: Tasks) -> int:
     """Returns the number of episodes of all tasks together."""
-    return int(np.prod(tasks["state"].shape[:2]))
+    return int(np.prod(next(iter(tasks.values())).shape[:2]))
 
 
 def meta_test_seed(seed: int) -> int:

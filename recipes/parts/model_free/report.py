@@ -22,15 +22,14 @@ from parts.experiment import (
     write_history,
     write_summary,
 )
-from parts.model_free.baselines import guide_returns, train_by_ppo, train_goal_conditioned
-from parts.model_free.experiment import Experiment, Tasks, meta_train
-from parts.model_free.figure import draw_figure, write_animation
+from parts.model_free.baselines import GoalConditioned, guide_returns, train_by_ppo, train_goal_conditioned
+from parts.model_free.experiment import Experiment, Tasks, count_tasks, meta_train
+from parts.model_free.figure import METHODS, draw_figure, write_animation
 from parts.model_free.measures import compare_depths, make_curve, measure
 from parts.model_free.meta_testing import draw_fresh_parameters, draw_test_tasks, meta_test, roll_out_means
 from parts.model_free.settings import ModelFreeSettings, TuningSettings
 from parts.model_free.tuning import tune_ppo
 
-PPO_METHODS = ("ppo", "paper_ppo")
 
 
 def run_experiment(
@@ -77,10 +76,11 @@ def run_experiment(
     )
     write_history(history_rows(seeds, results, experiment), output_dir)
     draw_figure(results, experiment).savefig(output_dir / "figure.png")
-    env = gymnasium.make(experiment.env, render_mode="rgb_array")
-    write_animation(env, results[0]["path"], output_dir / "before_and_after.gif")
+    if experiment.to_states is not None:
+        env = gymnasium.make(experiment.env, render_mode="rgb_array")
+        write_animation(env, results[0]["path"], output_dir / "before_and_after.gif")
     loss_path = export_seed_loss(seeds[0], output_dir)
-    _print(metrics, settings, experiment.horizon, output_dir, loss_path)
+    _print(metrics, settings, experiment, output_dir, loss_path)
     return metrics
 
 
@@ -92,7 +92,7 @@ def run_one_seed(
     Returns:
         `"metrics"`, `"meta_train"` (loss -> returns), and for figure and history `"curves"`: prefix and method ->
         `{"samples", "returns", "on_policy"}`, `"layers"`: depth -> the same, `"goal_conditioned"`: prefix -> return,
-        `"path"`: see `_path`.
+        `"path"`: see `_path`; `None` without pictures.
     """
     tests = draw_test_tasks(experiment, settings, seed)
     guide = train_goal_conditioned(experiment, settings, seed=seed)
@@ -106,7 +106,7 @@ def run_one_seed(
         guide_samples = settings.goal_conditioned_samples if guided else 0
         metrics[f"meta_train_env_steps_{name}"] = learned.samples + guide_samples
         learned.meta_loss.export(seed_loss_folder(seed if name == "learned" else f"{seed}_{name}", output_dir))
-    adapted, path = _adapt(experiment, settings, losses, tests, seed)
+    adapted, path = _adapt(experiment, settings, losses, tests, seed, guide)
     goal_conditioned = {}
     for prefix, tasks in tests.items():
         goal_conditioned[prefix] = float(np.mean(guide_returns(experiment, guide, tasks)))
@@ -125,7 +125,8 @@ def _adapt(
     losses: Mapping[str, MetaLoss],
     tests: Mapping[str, Tasks],
     seed: int,
-) -> tuple[dict[str, dict[str, Adaptation]], dict[str, Any]]:
+    guide: GoalConditioned,
+) -> tuple[dict[str, dict[str, Adaptation]], dict[str, Any] | None]:
     """Prefix -> method -> `Adaptation`, and `_path`; a method trains for all prefixes at once: compiled once."""
     parts = list(tests.values())
     tasks = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -145,9 +146,13 @@ def _adapt(
                 experiment, settings, tasks, seed=seed, rate=rate, episodes=episodes, samples=samples
             )
         results[name] = runs[key]
-    ends = np.cumsum([len(part["state"]) for part in parts])
+    if settings.fine_tuning is not None:
+        rate, episodes, samples = settings.fine_tuning
+        setting = {"rate": rate, "episodes": episodes, "samples": samples, "pretrained": guide.model}
+        results["fine_tuned"] = train_by_ppo(experiment, settings, tasks, seed=seed, **setting)
+    ends = np.cumsum([count_tasks(part) for part in parts])
     limits = dict(zip(tests, zip([0, *ends], ends)))
-    path = _path(experiment, settings, results["learned"].parameters, tasks, seed)
+    path = experiment.to_states and _path(experiment, settings, results["learned"].parameters, tasks, seed)
     return {
         prefix: {name: _select_tasks(result, *limits[prefix]) for name, result in results.items()} for prefix in tests
     }, path
@@ -198,21 +203,24 @@ def _kept(adaptation: Adaptation) -> dict[str, Any]:
 
 
 def history_rows(seeds: Sequence[int], results: Sequence[Result], experiment: Experiment) -> list[dict[str, Any]]:
-    """Returns the rows of `history.csv`: mean returns (m) after each update, of mean and of noisy policies."""
+    """Returns the rows of `history.csv`: mean returns after each update, of mean and of noisy policies."""
     return [
         {"seed": seed, "tasks": prefix, "method": name, "samples": samples, "return": value, "on_policy": noisy}
         for seed, result in zip(seeds, results)
         for prefix in experiment.test_tasks
-        for name in (*result["meta_train"], *PPO_METHODS)
+        for name in (*result["meta_train"], *(method for method in METHODS if method != "learned"))
+        if prefix + name in result["curves"]
         for samples, value, noisy in zip(*result["curves"][prefix + name].values())
     ]
 
 
-def _print(metrics: Metrics, settings: ModelFreeSettings, horizon: int, output_dir: Path, loss_path: Path) -> None:
+def _print(
+    metrics: Metrics, settings: ModelFreeSettings, experiment: Experiment, output_dir: Path, loss_path: Path
+) -> None:
     print_table(metrics, [(name.replace("_", " "), name) for name in metrics])
-    num_steps = settings.test_updates * math.ceil(horizon / settings.test_batch_size)  # those of Keras's `fit`
+    num_steps = settings.test_updates * math.ceil(experiment.horizon / settings.test_batch_size)  # those of Keras's `fit`
     print(
-        f"\nReturns in m. Best rate and episodes of PPO: {settings.ppo}\nFigure: {output_dir / 'figure.png'}"
+        f"\n{f'Returns in {experiment.unit}. ' if experiment.unit else ''}Best rate and episodes of PPO: {settings.ppo}\nFigure: {output_dir / 'figure.png'}"
         f"\nLearned loss: {loss_path}\n\nUse it with any policy:\n\n    import keras, ml3_tf\n"
         f'    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
         f"    rate = keras.optimizers.schedules.CosineDecay({settings.test_rate}, {num_steps})\n"

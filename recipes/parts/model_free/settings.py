@@ -148,6 +148,11 @@ class ModelFreeSettings(TuningSettings):
         """Returns the settings of one of the losses."""
         return self.replace(**self.loss_changes(name))
 
+    @property
+    def fine_tuning(self) -> tuple[float, int, int] | None:
+        """Rate, episodes and samples of PPO that fine-tunes the goal-conditioned policy; `None`: it is left out."""
+        return None
+
     def task_loss(self) -> PolicyGradient:
         """Returns eq. 8."""
         return PolicyGradient(
