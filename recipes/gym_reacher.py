@@ -32,7 +32,7 @@ class Settings(ModelFreeSettings):
     """Weight of means beyond the limits of the actions."""
     guide_limit: float = 1.0
     """Largest mean of the guide, which is clipped there."""
-    discount: float = 0.9
+    discount: float = 0.95
     """Gamma, of eq. 8 and of PPO."""
     gae_lambda: float = 0.9
     """Lambda of the generalized advantage estimates, of eq. 8 and of PPO."""
@@ -40,7 +40,9 @@ class Settings(ModelFreeSettings):
     """Updates of a policy at meta-test, with an episode each."""
     num_shifted_tasks: int = 0
     """Tasks of each further kind at meta-test: there is none."""
-    num_policies: int = 2
+    num_test_tasks: int = 20
+    """Tasks of meta-test."""
+    num_policies: int = 1
     """Fresh policies for each task of meta-test."""
     num_tuning_tasks: int = 10
     """Tasks that PPO is tuned on."""
@@ -56,13 +58,15 @@ class Settings(ModelFreeSettings):
     """Environment steps of `paper_ppo` for each task."""
     goal_conditioned_tasks: int = 128
     """Tasks of the guide, with an episode of each in an update."""
-    goal_conditioned_samples: int = 1_280_000
+    goal_conditioned_samples: int = 640_000
     """Environment steps of the guide."""
+    goal_conditioned_rate: float = 2e-3
+    """Initial rate of Adam, which trains the guide; it falls to a twentieth."""
     goal_conditioned_batch: int = 640
     """Time steps in a mini-batch of the guide."""
     goal_conditioned_epochs: int = 10
     """Passes over the experience of an update of the guide."""
-    goal_conditioned_discount: float = 0.9
+    goal_conditioned_discount: float = 0.95
     """Gamma of the guide."""
     goal_conditioned_lambda: float = 0.9
     """Lambda of the guide."""
@@ -75,7 +79,7 @@ class Settings(ModelFreeSettings):
 
     @property
     def fine_tuning(self) -> tuple[float, int, int]:
-        return self.fine_tuning_rate, self.fine_tuning_episodes, self.ppo_samples
+        return self.fine_tuning_rate, self.fine_tuning_episodes, self.test_updates * EXPERIMENT.horizon
 
     def smoke(self) -> "Settings":
         return self.replace(

@@ -17,7 +17,7 @@ from parts.model_free.settings import Variant
 
 ENV = "Reacher-v5"
 HORIZON = 50
-POLICY_STD = 0.2
+POLICY_STD = 0.1
 # Of cosines and sines, target (m), velocities (rad/s), way from the target to the fingertip (m).
 OBSERVATION_SCALE = (1.0, 1.0, 1.0, 1.0, 0.1, 0.1, 5.0, 5.0, 0.1, 0.1)
 LOSS_INPUTS = LossInputs(

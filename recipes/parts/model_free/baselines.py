@@ -48,7 +48,7 @@ def train_by_ppo(
 
 
 class GoalConditioned:
-    """A policy for all goals: a function of observations `[..., O]` that returns mean and standard deviation `[..., 2A]`.
+    """A policy for all goals: observations `[..., O]` -> mean and standard deviation `[..., 2A]`.
 
     Args:
         experiment: `Experiment`.

@@ -65,8 +65,9 @@ class Experiment:
     layouts: Mapping[str, ml3_tf.LossInputs]
     labels: Mapping[str, str]
     to_states: Callable[[np.ndarray], np.ndarray] | None = None
-    to_guide_frame: Callable[[tf.Tensor], tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]] = (
-        lambda observations: (observations, lambda actions: actions)
+    to_guide_frame: Callable[[tf.Tensor], tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]] = lambda observations: (
+        observations,
+        lambda actions: actions,
     )
     for_robots: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = lambda actions, states: actions
     unit: str | None = "m"

@@ -31,7 +31,6 @@ from parts.model_free.settings import ModelFreeSettings, TuningSettings
 from parts.model_free.tuning import tune_ppo
 
 
-
 def run_experiment(
     experiment: Experiment,
     settings: ModelFreeSettings,
@@ -218,9 +217,11 @@ def _print(
     metrics: Metrics, settings: ModelFreeSettings, experiment: Experiment, output_dir: Path, loss_path: Path
 ) -> None:
     print_table(metrics, [(name.replace("_", " "), name) for name in metrics])
-    num_steps = settings.test_updates * math.ceil(experiment.horizon / settings.test_batch_size)  # those of Keras's `fit`
+    # Steps of Keras's `fit`.
+    num_steps = settings.test_updates * math.ceil(experiment.horizon / settings.test_batch_size)
+    unit = f"Returns in {experiment.unit}. " if experiment.unit else ""
     print(
-        f"\n{f'Returns in {experiment.unit}. ' if experiment.unit else ''}Best rate and episodes of PPO: {settings.ppo}\nFigure: {output_dir / 'figure.png'}"
+        f"\n{unit}Best rate and episodes of PPO: {settings.ppo}\nFigure: {output_dir / 'figure.png'}"
         f"\nLearned loss: {loss_path}\n\nUse it with any policy:\n\n    import keras, ml3_tf\n"
         f'    loss = ml3_tf.load_meta_loss("{loss_path}")\n'
         f"    rate = keras.optimizers.schedules.CosineDecay({settings.test_rate}, {num_steps})\n"
