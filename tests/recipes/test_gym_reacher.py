@@ -93,7 +93,7 @@ def test_the_policy_for_all_goals_is_where_fine_tuning_starts(monkeypatch):
     observations = tf.random.stateless_normal((2, 3, 10), (0, 1))
     np.testing.assert_allclose(guide(observations), model(tf.reshape(observations, (6, 10))).numpy().reshape(2, 3, 4))
     tasks, settings = task.draw_tasks(np.random.default_rng(0), 2), SETTINGS.smoke()
-    setting = {"rate": 1e-3, "episodes": 2, "samples": 100}
+    setting = {"rate": 1e-3, "episodes": 2, "samples": 100, "value_rate": 3e-3}
     tuned = baselines.train_by_ppo(task.EXPERIMENT, settings, tasks, seed=0, pretrained=guide.model, **setting)
     returns = baselines.guide_returns(task.EXPERIMENT, guide, tasks)
     np.testing.assert_allclose(tuned.deterministic_returns[0], returns, rtol=1e-5)

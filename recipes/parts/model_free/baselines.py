@@ -23,8 +23,12 @@ def train_by_ppo(
     episodes: int,
     samples: int,
     pretrained: keras.Model | None = None,
+    value_rate: float | None = None,
 ) -> Adaptation:
-    """Trains policies, one for each task, by PPO with `episodes` an update: fresh ones, or copies of `pretrained`."""
+    """Trains policies, one for each task, by PPO with `episodes` an update: fresh ones, or copies of `pretrained`.
+
+    The value networks are fresh: beside copies they may need a larger rate, `value_rate`. `None`: that of the policies.
+    """
     evaluation_simulator = experiment.simulator(count_tasks(tasks))
     tasks = {name: np.repeat(values[:, :1], episodes, 1) for name, values in tasks.items()}
     return ppo(
@@ -35,6 +39,7 @@ def train_by_ppo(
             num_updates=max(1, samples // (experiment.horizon * episodes)),
             horizon=experiment.horizon,
             optimizer=keras.optimizers.Adam(rate, clipnorm=0.5),
+            value_optimizer=keras.optimizers.Adam(rate if value_rate is None else value_rate, clipnorm=0.5),
             discount=settings.discount,
             gae_lambda=settings.gae_lambda,
             batch_size=settings.ppo_batch,

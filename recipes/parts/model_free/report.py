@@ -147,8 +147,8 @@ def _adapt(
         results[name] = runs[key]
     if settings.fine_tuning is not None:
         rate, episodes, samples = settings.fine_tuning
-        setting = {"rate": rate, "episodes": episodes, "samples": samples, "pretrained": guide.model}
-        results["fine_tuned"] = train_by_ppo(experiment, settings, tasks, seed=seed, **setting)
+        setting = {"rate": rate, "episodes": episodes, "samples": samples, "value_rate": settings.ppo[0]}
+        results["fine_tuned"] = train_by_ppo(experiment, settings, tasks, seed=seed, pretrained=guide.model, **setting)
     ends = np.cumsum([count_tasks(part) for part in parts])
     limits = dict(zip(tests, zip([0, *ends], ends)))
     path = experiment.to_states and _path(experiment, settings, results["learned"].parameters, tasks, seed)
