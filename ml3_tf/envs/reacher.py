@@ -49,7 +49,13 @@ MAX_ANGLE = 100.0  # rad
 MAX_SPEED = 100.0  # rad/s
 
 
-def reacher_step(states: tf.Tensor, actions: tf.Tensor, *, action_clip: Clip = tf.clip_by_value) -> tf.Tensor:
+def reacher_step(
+    states: tf.Tensor,
+    actions: tf.Tensor,
+    *,
+    action_clip: Clip = tf.clip_by_value,
+    lengths: tuple[Any, Any] = LENGTHS,
+) -> tf.Tensor:
     """Returns the state one step later: the equations of the MuJoCo model, differentiable.
 
     `v' = v + dt (M(q) + dt D)^-1 (tau - c(q, v) - D v)`, `q' = q + v' dt`, for the inertia M (links and motors), the
@@ -60,6 +66,8 @@ def reacher_step(states: tf.Tensor, actions: tf.Tensor, *, action_clip: Clip = t
         actions: `[..., 2]`, torques (N m).
         action_clip: Function `(values, low, high) -> values` that limits the torques. By default a torque beyond the
             limit has no gradient; see `mountain_car_step` for the choices.
+        lengths: Lengths of upper arm and forearm (m), two numbers or tensors `[...]`. By default those of the MuJoCo
+            model; with others this is an arm that differs from it, of the same mass.
 
     Returns:
         `[..., 4]`, joint angles (rad) and velocities (rad/s).
@@ -70,7 +78,7 @@ def reacher_step(states: tf.Tensor, actions: tf.Tensor, *, action_clip: Clip = t
     [ 0.005 -0.005  0.455 -0.514]
     """
     elbow, velocity = states[..., 1], states[..., 2:]
-    upper, lower = LENGTHS
+    upper, lower = lengths
     torques = action_clip(actions, -MAX_TORQUE, MAX_TORQUE) - DAMPING * velocity
     coupling = MASS * upper * lower / 2.0  # m l_1 l_2 / 2, for the rod's center of mass
     shoulder_speed, elbow_speed = velocity[..., 0], velocity[..., 1]

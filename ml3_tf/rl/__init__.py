@@ -17,6 +17,7 @@ from ml3_tf.rl.loss_inputs import (
     mini_batches,
     observation_and_action,
     observation_and_goal,
+    with_response,
     with_return,
     with_reward_changes,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "rollout_env",
     "rollout_model",
     "simulate",
+    "with_response",
     "with_return",
     "with_reward_changes",
 ]

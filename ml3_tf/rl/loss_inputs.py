@@ -4,12 +4,12 @@ Shape letters: N tasks, E episodes of a task, T time, O observation, A action, G
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
-from ml3_tf.arguments import LossInputs
+from ml3_tf.arguments import LossInputs, check_counts
 from ml3_tf.rl.returns import discounted_sums, normalize
 from ml3_tf.rl.rollouts import Trajectory, concat_goal
 
@@ -105,6 +105,61 @@ def with_reward_changes(inputs: LossInputs, *, scale: tuple[float, float] = (1.0
     return _extended(inputs, "reward_changes", changes, scale)
 
 
+def with_response(
+    inputs: LossInputs,
+    motion: Callable[[Trajectory], tf.Tensor],
+    *,
+    scale: Sequence[float],
+    limit: float = float("inf"),
+    window: int = 1,
+) -> LossInputs:
+    """Adds the feature `{"response": A}`, by which a loss can notice how strongly its actions move the robot.
+
+    A column is the slope of the line through zero that tells what an action did from the action: the best one, in least
+    squares, over all times and episodes of the task. If `motion` returns the force of each motor, as the motion shows
+    it, the slope is the gain of the motor: 1 for a usual one, 0.5 for a weak one, negative where it turns the other way
+    round. All time steps of a column agree, so it is far less noisy than what followed a single action. It needs no
+    reward.
+
+    Args:
+        inputs: `LossInputs` of the other features.
+        motion: Function of a trajectory that returns what followed each action, `[..., T, A]`, a column for each: a
+            force, an acceleration, or the change of a velocity.
+        scale: A divisor for each of the A columns, e.g. the usual slope.
+        limit: Largest action; the robot takes larger ones as this. Default: infinity.
+        window: Number of steps over which motion and action are averaged, twice, before they are compared. A sensor's
+            error makes the second difference of positions jump from step to step, which averages out. Episodes of less
+            than twice as many steps take a smaller window. Default: 1, as they are.
+
+    Returns:
+        `LossInputs` of trajectories `[N, E, ...]`, without a name.
+
+    Raises:
+        ValueError: `window` is not a positive integer.
+
+    Example:
+
+    >>> actions = tf.constant([[[[1.0], [-0.5], [2.0]]]])
+    >>> trajectory = Trajectory(
+    ...     tf.zeros((1, 1, 4, 1)), actions, tf.zeros((1, 1, 3)), tf.zeros((1, 1, 0)), tf.ones((1, 1, 3))
+    ... )
+    >>> inputs = LossInputs(observation_and_action, {"mean_and_std": 2, "observation": 1, "action": 1})
+    >>> weak_and_reversed = lambda trajectory: -0.5 * trajectory.actions
+    >>> with_response(inputs, weak_and_reversed, scale=[1.0])(trajectory).numpy()[0, 0, :, -1].tolist()
+    [-0.5, -0.5, -0.5]
+    """
+    check_counts(window=window)
+
+    def slopes(trajectory: Trajectory) -> tf.Tensor:
+        mask = trajectory.mask[..., tf.newaxis]
+        actions = _smooth(mask * tf.clip_by_value(trajectory.actions, -limit, limit), window)
+        moved = _smooth(mask * motion(trajectory), window)
+        total = lambda values: tf.reduce_sum(values, (-3, -2), keepdims=True)  # over episodes and times
+        return mask * tf.math.divide_no_nan(total(actions * moved), total(tf.square(actions)))
+
+    return _extended(inputs, "response", slopes, scale)
+
+
 def learning_batch(trajectory: Trajectory, loss_inputs: Callable[[Trajectory], tf.Tensor]) -> Examples:
     """Turns time steps into the examples of `train_on_batch` or of an `InnerLoop`.
 
@@ -165,7 +220,7 @@ def mini_batches(
 
 
 def _extended(
-    inputs: LossInputs, name: str, function: Callable[[Trajectory], tf.Tensor], scale: tuple[float, ...]
+    inputs: LossInputs, name: str, function: Callable[[Trajectory], tf.Tensor], scale: Sequence[float]
 ) -> LossInputs:
     """`inputs` with one more feature, whose columns are divided by `scale`."""
     old_scale = [1.0] * sum(inputs.features.values()) if inputs.scale is None else inputs.scale
@@ -176,3 +231,12 @@ def _extended(
         scale=None if inputs.scale is None and set(scale) == {1.0} else [*old_scale, *scale],
         name=None,
     )
+
+
+def _smooth(values: tf.Tensor, window: int) -> tf.Tensor:
+    """Means over `window` steps of means over `window` steps, `[..., T, A] -> [..., T - 2 (window - 1), A]`."""
+    window = min(window, (values.shape[-2] + 1) // 2)
+    for _ in range(2):
+        length = values.shape[-2] - window + 1
+        values = tf.add_n([values[..., start : start + length, :] for start in range(window)]) / window
+    return values

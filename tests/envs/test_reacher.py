@@ -42,6 +42,21 @@ def test_tensorflow_form_equals_mujoco_over_1000_random_steps(env):
     assert 20 < fastest < reacher.MAX_SPEED / 2
 
 
+def test_an_arm_with_longer_links_is_that_of_mujoco(env):
+    lengths = np.array([0.13, 0.15])
+    model, generator = env.model, np.random.default_rng(0)
+    model.body_pos[2, 0] = lengths[0]
+    model.body_ipos[1:, 0] = lengths / 2
+    model.body_inertia[1:, 1:] = np.square(lengths)[:, np.newaxis] / 12
+    mujoco.mj_setConst(model, env.data)
+    env.reset(options={"state": [0.3, -1.0, 4.0, -5.0]})
+    states = tf.constant([env.state])
+    for action in generator.uniform(-1, 1, (65, 2)):
+        env.step(action)
+        states = reacher_step(states, tf.constant([action]), lengths=tuple(lengths))
+        np.testing.assert_allclose(states[0], env.state, rtol=0, atol=1e-10)
+
+
 def test_jacobian_equals_finite_differences():
     point = tf.constant([0.3, -1.2, 4.0, -7.0, 0.4, -0.2], tf.float64)
 

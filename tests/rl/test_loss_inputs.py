@@ -10,6 +10,7 @@ from ml3_tf.rl.loss_inputs import (
     mini_batches,
     observation_and_action,
     observation_and_goal,
+    with_response,
     with_return,
     with_reward_changes,
 )
@@ -102,6 +103,65 @@ def test_a_single_action_has_no_change_of_reward():
     np.testing.assert_array_equal(inputs[..., -2:], np.zeros((2, 3, 1, 2)))
 
 
+GAINS = np.float32([[1.0, -0.5], [0.3, 2.0]])  # of the motors of two tasks
+
+
+def moved_by_motors(tau):
+    """What motors of these gains do with actions, which they limit to 1."""
+    return GAINS[:, np.newaxis, np.newaxis] * tf.clip_by_value(tau.actions, -1.0, 1.0)
+
+
+def random_actions(horizon=20, mask=None):
+    tau = trajectory(horizon=horizon, mask=mask)
+    return tau._replace(actions=tf.constant(np.random.default_rng(0).normal(size=(2, 3, horizon, 2)), tf.float32))
+
+
+@pytest.mark.parametrize("window", [1, 4, 100])
+def test_the_loss_may_see_how_its_actions_move_the_robot(window):
+    """The gains of the motors at all times, but for those after the end, which do not count."""
+    mask = np.ones((2, 3, 20), "float32")
+    mask[0, 1, 5:] = 0
+    tau = random_actions(mask=mask)
+    inputs = with_response(INPUTS, moved_by_motors, scale=(1.0, 1.0), limit=1.0, window=window)(tau).numpy()
+    np.testing.assert_array_equal(inputs[..., :3], observation_and_action(tau))
+    expected = mask[..., np.newaxis] * GAINS[:, np.newaxis, np.newaxis]
+    np.testing.assert_allclose(inputs[..., 3:], expected, rtol=1e-4)
+
+
+def test_the_response_is_the_slope_in_least_squares_over_all_episodes():
+    tau = random_actions()
+    motion = tf.constant(np.random.default_rng(1).normal(size=tau.actions.shape), tf.float32)
+    seen = with_response(INPUTS, lambda _: motion, scale=(1.0, 1.0))(tau).numpy()[..., 3:]
+    for task, joint in np.ndindex(2, 2):
+        action, moved = (values.numpy()[task, ..., joint].reshape(-1, 1) for values in (tau.actions, motion))
+        np.testing.assert_allclose(seen[task, ..., joint], np.linalg.lstsq(action, moved)[0].item(), rtol=1e-4)
+
+
+def test_errors_of_sensors_average_out():
+    """A second difference of positions, whose errors change their sign from step to step, and the same averaged."""
+    tau = random_actions(horizon=65)
+    errors = np.diff(np.random.default_rng(1).normal(size=(2, 3, 67, 2)), 2, axis=-2)
+    noisy = lambda tau: moved_by_motors(tau) + tf.constant(errors, tf.float32)
+    lacking = {
+        window: np.abs(
+            with_response(INPUTS, noisy, scale=(1.0, 1.0), limit=1.0, window=window)(tau)[:, 0, 0, 3:] - GAINS
+        ).max()
+        for window in (1, 8)
+    }
+    assert lacking[8] < 0.1 < 0.2 < lacking[1]
+
+
+def test_without_actions_there_is_no_response():
+    tau = trajectory()._replace(actions=tf.zeros((2, 3, 4, 2)))
+    seen = with_response(INPUTS, lambda tau: tf.ones_like(tau.actions), scale=(1.0, 1.0))(tau)
+    np.testing.assert_array_equal(seen[..., 3:], np.zeros((2, 3, 4, 2)))
+
+
+def test_a_window_without_steps_is_refused():
+    with pytest.raises(ValueError, match="`window` must be an integer of at least 1. Received: window=0"):
+        with_response(INPUTS, moved_by_motors, scale=(1.0, 1.0), window=0)
+
+
 def test_the_loss_sees_observation_and_goal():
     trajectory = Trajectory(np.arange(12.0).reshape(2, 3, 2), np.zeros((2, 2, 1)), 0, np.ones((2, 1)), np.ones((2, 2)))
     expected = [[[0, 1, 1], [2, 3, 1]], [[6, 7, 1], [8, 9, 1]]]
@@ -114,5 +174,8 @@ def test_features_and_scales_grow_with_the_inputs():
     assert extended.features == {**INPUTS.features, "reward_changes": 2}
     assert list(extended.scale) == [1.0] * 5 + [2.0] * 2 + [0.1, 0.2]
     assert extended.name is None
+    answering = with_response(scaled, moved_by_motors, scale=(0.5, 1.0))
+    assert answering.features == {**INPUTS.features, "response": 2}
+    assert list(answering.scale) == [1.0] * 5 + [2.0] * 2 + [0.5, 1.0]
     plain = with_return(INPUTS, discount=1.0)
     assert (plain.features, plain.scale) == ({**INPUTS.features, "return": 1}, None)
