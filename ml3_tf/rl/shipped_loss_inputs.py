@@ -6,11 +6,14 @@ Shape letters: T time; `...` any leading axes.
 import tensorflow as tf
 
 from ml3_tf.arguments import LossInputs
-from ml3_tf.rl.loss_inputs import observation_and_action, observation_and_goal, with_reward_changes
+from ml3_tf.rl.loss_inputs import observation_and_action, observation_and_goal, with_response, with_reward_changes
 from ml3_tf.rl.rollouts import Trajectory
 
-# Lengths of the links of `ml3_tf/ReacherFingertipGoal-v0`, m.
+# The arm of `ml3_tf/ReacherFingertipGoal-v0`: lengths of the links, m, mass of each, kg; inertia of the motors, kg m^2,
+# damping of the joints, N m s/rad; time step, s; largest torque, N m.
 UPPER_ARM, LOWER_ARM = 0.1, 0.11
+LINK_MASS, MOTOR_INERTIA, JOINT_DAMPING = 1.0, 0.004, 0.04
+TIME_STEP, MAX_TORQUE = 0.01, 1.0
 REACHER_STD = 0.5  # of the policies that learn with the losses of the reacher, N m
 ANT_STD = 0.2  # the same of the ant, as a share of the largest torque
 # Spreads of what policies observe, by which the losses divide.
@@ -69,6 +72,33 @@ def fingertip_in_arm_frame(trajectory: Trajectory) -> tf.Tensor:
     return tf.concat([tf.stack(parts, -1), trajectory.actions], -1)
 
 
+def motor_torques(trajectory: Trajectory) -> tf.Tensor:
+    """Returns the torques (N m) that took the fingertip reacher from each observation to the next: `[..., T, 2]`.
+
+    This is the inverse of `ml3_tf.envs.reacher_step`, for an arm that rests at first. It sees the angles alone: the
+    velocities are their differences, which do not blow up where the arm is straight.
+    """
+    cos, sin = trajectory.observations[..., :2], trajectory.observations[..., 2:4]
+    turned = tf.atan2(
+        sin[..., 1:, :] * cos[..., :-1, :] - cos[..., 1:, :] * sin[..., :-1, :],
+        cos[..., 1:, :] * cos[..., :-1, :] + sin[..., 1:, :] * sin[..., :-1, :],
+    )
+    after = turned / TIME_STEP
+    before = tf.concat([tf.zeros_like(after[..., :1, :]), after[..., :-1, :]], -2)
+    shoulder_acceleration, elbow_acceleration = tf.unstack((after - before) / TIME_STEP, axis=-1)
+    shoulder_speed, elbow_speed = tf.unstack(before, axis=-1)
+    coupling = LINK_MASS * UPPER_ARM * LOWER_ARM / 2.0
+    bend = coupling * sin[..., :-1, 1]
+    own = MOTOR_INERTIA + TIME_STEP * JOINT_DAMPING
+    m_22 = LINK_MASS * LOWER_ARM**2 / 3.0 + own
+    m_12 = LINK_MASS * LOWER_ARM**2 / 3.0 + coupling * cos[..., :-1, 1]
+    m_11 = m_12 + LINK_MASS * UPPER_ARM**2 * 4.0 / 3.0 + coupling * cos[..., :-1, 1] + own
+    shoulder = m_11 * shoulder_acceleration + m_12 * elbow_acceleration
+    elbow = m_12 * shoulder_acceleration + m_22 * elbow_acceleration
+    shoulder -= bend * elbow_speed * (2.0 * shoulder_speed + elbow_speed)
+    return tf.stack([shoulder, elbow + bend * shoulder_speed**2], -1) + JOINT_DAMPING * before
+
+
 _FINGERTIP_FEATURES = {
     "mean_and_std": 4,
     "elbow": 2,
@@ -81,7 +111,9 @@ _FINGERTIP_FEATURES = {
 }
 _FINGERTIP_SCALE = (1.0, 1.0, REACHER_STD, REACHER_STD, 1.0, 1.0, 0.2, 0.2, 0.2, 0.02, 0.02, 2.0, 2.0, 0.2, 0.2, 1, 1)
 _FINGERTIP = LossInputs(fingertip_in_arm_frame, _FINGERTIP_FEATURES, _FINGERTIP_SCALE, "reacher_model_free")
-_WITH_REWARDS = with_reward_changes(_FINGERTIP, scale=(0.002, 0.0005))
+_WITH_REWARDS = with_response(
+    with_reward_changes(_FINGERTIP, scale=(0.002, 0.0005)), motor_torques, scale=(1.0, 1.0), limit=MAX_TORQUE, window=8
+)
 _SHIPPED = [
     LossInputs(
         observation_and_final_error,

@@ -13,16 +13,19 @@ import tensorflow as tf
 from PIL import Image
 
 import ml3_tf
+from ml3_tf.envs import reacher
 from ml3_tf.rl import Adaptation, Trajectory
 from parts.model_free import measures
 from parts.model_free.baselines import train_goal_conditioned
 from parts.model_free.experiment import meta_train
 from parts.model_free.extra_loss import make_extra_loss
 from parts.model_free.figure import draw_figure
+from parts.model_free.meta_testing import draw_test_tasks
 from parts.reacher_model_free import figure, task
 
 ROOT = Path(__file__).parents[2]
-MOTORS = "usual", "varied", "reversed"
+MOTORS = "usual", "varied", "reversed", "weak", "strong"
+PREFIXES = "", "shifted_", "reversed_", "weak_", "strong_", "long_", "noisy_"
 COMMAND = "python recipes/reacher_model_free.py --losses learned_rewards --policy-layers 1 2 --smoke"
 SETTINGS = reacher_model_free.Settings(losses=("learned_rewards",), policy_layers=(1, 2))
 
@@ -48,7 +51,7 @@ def test_it_writes_what_a_recipe_writes(run):
     assert all(len(values) == 1 and np.isfinite(values).all() for values in metrics.values())
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert {row["method"] for row in rows} == {"learned", "learned_rewards", "ppo", "paper_ppo"}
-    assert {row["tasks"] for row in rows} == {"", "shifted_", "reversed_"}
+    assert {row["tasks"] for row in rows} == {*PREFIXES}
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     with Image.open(folder / "before_and_after.gif") as animation:
         assert animation.n_frames > 1
@@ -67,12 +70,9 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(run, monkeypatch):
 def test_every_metric_is_explained(run):
     explained = reacher_model_free.__doc__
     for name in run[1]:
-        pattern = (
-            name.removeprefix("shifted_")
-            .removeprefix("reversed_")
-            .replace("layers_1_", "layers_D_")
-            .replace("layers_2_", "layers_D_")
-        )
+        prefix = next((prefix for prefix in PREFIXES[1:] if name.startswith(prefix)), "")
+        assert f"\n    {prefix}METRIC: " in explained or not prefix
+        pattern = name.removeprefix(prefix).replace("layers_1_", "layers_D_").replace("layers_2_", "layers_D_")
         if f"{pattern}:" not in explained and f"{pattern}," not in explained:
             names = sorted((*task.VARIANTS, "ppo", "paper_ppo", "goal_conditioned"), key=len, reverse=True)
             method = next(m for m in names if pattern.endswith(m))
@@ -111,21 +111,90 @@ def test_the_simulation_is_the_environment():
         np.testing.assert_allclose(task.SIMULATOR.reward(state, action, goal), reward, atol=2e-4)
 
 
-def test_reversed_motors_turn_the_action_around():
+def test_motors_have_gains():
     """And no observation tells; the gains of the environment's motors are 1."""
-    drawn = {name: task.draw_tasks(np.random.default_rng(0), 200, motors=name)["state"] for name in MOTORS}
-    assert (drawn["usual"][..., 4:] == 1).all()
-    assert (drawn["reversed"][..., 4:].min(-1) == -1).all() and (np.abs(drawn["reversed"][..., 4:]) == 1).all()
-    sizes = np.abs(drawn["varied"][..., 4:])
-    assert (
-        sizes.min() >= 0.5 and sizes.max() <= 1.0 and (drawn["varied"][..., 4:] > 0).mean() == pytest.approx(0.5, 0.2)
-    )
-    joints, action = np.float32([0.3, 1.0, 0.5, -0.2]), np.float32([0.4, -0.7])
-    states = [tf.constant(np.concatenate([joints, gains]), tf.float32) for gains in ([1.0, 1.0], [-1.0, -1.0])]
-    usual, turned = task.step(states[0], action), task.step(states[1], -action)
-    np.testing.assert_array_equal(usual[:4], turned[:4])
-    goal = tf.constant([0.1, 0.1])
-    np.testing.assert_array_equal(task.observe(states[0], goal), task.observe(states[1], goal))
+    drawn = {name: task.draw_tasks(np.random.default_rng(0), 200, motors=name)["state"][..., 4:6] for name in MOTORS}
+    assert (drawn["usual"] == 1).all() and (drawn["strong"] == 1.5).all()
+    assert (drawn["reversed"].min(-1) == -1).all() and (np.abs(drawn["reversed"]) == 1).all()
+    for name, low, high in (("varied", 0.5, 1.0), ("weak", 0.3, 0.5)):
+        sizes = np.abs(drawn[name])
+        assert low <= sizes.min() < sizes.max() <= high
+    assert (drawn["varied"] > 0).mean() == pytest.approx(0.5, 0.2) and (drawn["weak"] > 0).all()
+    joints, goal = [0.3, 1.0, 0.5, -0.2], tf.constant([0.1, 0.1])
+    usual, turned, strong = (arm(joints, gains=gains) for gains in ([1.0, 1.0], [-1.0, -1.0], [1.5, 1.5]))
+    action = np.float32([0.4, -0.7])
+    np.testing.assert_array_equal(task.step(usual, action)[:4], task.step(turned, -action)[:4])
+    as_strong = task.step(arm(joints, gains=[3.0, 3.0]), [0.5, -0.5])
+    np.testing.assert_allclose(task.step(strong, 3 * action)[:4], as_strong[:4], rtol=1e-5)
+    np.testing.assert_array_equal(task.observe(usual, goal), task.observe(turned, goal))
+
+
+def arm(joints, gains=(1.0, 1.0), lengths=reacher.LENGTHS, errors=0.0):
+    return tf.constant([*joints, *gains, *lengths, errors], tf.float32)
+
+
+def test_the_link_of_a_long_arm_is_longer():
+    lengths = task.draw_tasks(np.random.default_rng(0), 20, long=True)["state"][:, 0, 6:8]
+    upper, lower = reacher.LENGTHS
+    expected = {(round(task.LONGER * upper, 4), lower), (upper, round(task.LONGER * lower, 4))}
+    assert {tuple(pair) for pair in lengths.round(4).astype(float).round(4)} == expected
+    straight = arm([0.0, 0.0, 1.0, 0.0], lengths=(0.2, 0.1))
+    np.testing.assert_allclose(task.fingertip(straight), [0.3, 0.0])
+    np.testing.assert_allclose(task.observe(straight, tf.zeros(2))[9:], [0.0, 0.3], atol=1e-6)
+    moved = reacher.reacher_step(straight[:4], tf.constant([0.5, 0.2]), lengths=(0.2, 0.1))
+    np.testing.assert_allclose(task.step(straight, tf.constant([0.5, 0.2]))[:4], moved)
+
+
+def test_sensors_have_errors_that_nothing_tells_in_advance():
+    states = task.draw_tasks(np.random.default_rng(0), 2000, noisy=True)["state"][:, 0]
+    assert (states[:, 8] == 1).all()
+    seen = task.with_sensor_errors(tf.constant(states))
+    errors = (seen - states).numpy()[:, :4] / task.SENSOR_ERRORS
+    assert np.abs(errors).max() <= 1.01 and np.abs(errors.mean(0)).max() < 0.05
+    np.testing.assert_allclose(errors.std(0), 3**-0.5, rtol=0.05)  # uniform
+    assert np.abs(np.corrcoef(errors.T) - np.eye(4)).max() < 0.1
+    close = task.with_sensor_errors(tf.constant(np.nextafter(states, 9)))
+    assert np.abs(np.corrcoef(errors[:, 0], (close - states)[:, 0])[0, 1]) < 0.1
+    np.testing.assert_array_equal(seen[:, 4:], states[:, 4:])
+    usual = tf.constant(task.draw_tasks(np.random.default_rng(0), 5)["state"])
+    np.testing.assert_array_equal(task.with_sensor_errors(usual), usual)
+
+
+def test_each_set_of_tasks_differs_in_one_way():
+    """In the distributions that `EXPERIMENT` names, and with one policy for a task of the further ones."""
+    assert tuple(task.EXPERIMENT.test_tasks) == tuple(task.EXPERIMENT.titles) == PREFIXES
+    settings = reacher_model_free.Settings(num_test_tasks=4, num_shifted_tasks=5)
+    tests = draw_test_tasks(task.EXPERIMENT, settings, seed=100)
+    assert [len(tasks["state"]) for tasks in tests.values()] == [12, 15, 15, 5, 5, 5, 5]
+    unusual = {
+        prefix: set(np.flatnonzero((tasks["state"][:, 0, 4:] != np.float32(task.USUAL_ARM)).any(0)))
+        for prefix, tasks in tests.items()
+    }
+    assert unusual == {
+        "": set(),
+        "shifted_": set(),
+        "reversed_": {0, 1},
+        "weak_": {0, 1},
+        "strong_": {0, 1},
+        "long_": {2, 3},
+        "noisy_": {4},
+    }
+
+
+def test_the_response_is_the_gain_of_the_motors():
+    """To rounding for arms like those of meta-training; about so with a longer link, and with noisy sensors."""
+    generator = np.random.default_rng(0)
+    for prefix, allowed in {"reversed_": 1e-3, "weak_": 1e-3, "strong_": 1e-3, "long_": 0.5, "noisy_": 0.25}.items():
+        drawn = task.EXPERIMENT.test_tasks[prefix](generator, 20)
+        states, goal = [tf.constant(drawn["state"])], tf.constant(drawn["goal"])
+        actions = tf.constant(generator.normal(0.0, 0.8, (20, 1, task.HORIZON, 2)), tf.float32)
+        for action in tf.unstack(actions, axis=2):
+            states.append(task.step(states[-1], action))
+        visited = tf.stack([task.observe(state, goal) for state in states], 2)
+        ones = tf.ones((20, 1, task.HORIZON))
+        seen = task.LAYOUTS["rewards"](Trajectory(visited, actions, ones, goal, ones))
+        gains = tf.broadcast_to(drawn["state"][:, :, tf.newaxis, 4:6], actions.shape)
+        np.testing.assert_allclose(seen[..., -2:], gains, atol=allowed)
 
 
 @pytest.mark.parametrize("arc", [task.TRAINED_ARC, task.SHIFTED_ARC], ids=["trained", "shifted"])
@@ -151,8 +220,9 @@ def test_what_the_loss_sees_turns_with_the_arm():
         for start, aim in ((state, goal), (state + np.array([turn, 0, 0, 0], "float32"), rotation @ goal))
     ]
     np.testing.assert_allclose(*seen, atol=1e-5)
-    joints = tf.Variable(state)
+    joints = arm(state)
     with tf.GradientTape() as tape:
+        tape.watch(joints)
         tip = task.fingertip(joints)
     jacobian = tape.jacobian(tip, joints).numpy()[:, :2]
     np.testing.assert_allclose(seen[0][5:7], jacobian.T @ (goal - tip.numpy()), atol=1e-5)
@@ -163,7 +233,7 @@ def test_an_arm_turned_until_its_goal_lies_ahead_moves_alike():
     generator = np.random.default_rng(0)
     drawn = {name: tf.constant(values[:, 0]) for name, values in task.draw_tasks(generator, 5, arc=(1.0, 6.0)).items()}
     direction = tf.atan2(drawn["goal"][:, 1], drawn["goal"][:, 0])
-    turn = tf.stack([direction, *[tf.zeros_like(direction)] * 5], -1)
+    turn = tf.stack([direction, *[tf.zeros_like(direction)] * 8], -1)
     states, ahead = drawn["state"], drawn["state"] - turn
     goal_ahead = tf.stack([tf.norm(drawn["goal"], axis=-1), tf.zeros_like(direction)], -1)
     for _ in range(20):
@@ -190,13 +260,13 @@ def test_the_guide_knows_the_motors(gains, lacking):
     guide = lambda x: tf.fill([*x.shape[:2], 4], 0.3)
     extra_loss = make_extra_loss(trainer, settings, guide, task.for_motors)
     x, y, weight = tf.zeros((3, 5, 11)), tf.zeros((3, 5, 13)), tf.ones((3, 5))
-    states = tf.concat([tf.zeros((3, 1, 4)), tf.broadcast_to(gains, (3, 1, 2))], -1)
+    states = tf.broadcast_to(arm([0.0] * 4, gains=gains), (3, 1, 9))
     data = {"query": (x, None, weight), "support": [(x, y, weight)], "tasks": {"state": states}}
     np.testing.assert_allclose(extra_loss(None, data), [lacking] * 3, rtol=1e-5, atol=1e-7)
 
 
 def _seen(state, goal):
-    observation = task.observe(tf.constant(state), tf.constant(goal))
+    observation = task.observe(arm(state), tf.constant(goal))
     trajectory = Trajectory(tf.stack([observation] * 2), tf.zeros((1, 2)), None, None, None)
     return task.LAYOUTS["arm"](trajectory).numpy()[0]
 
@@ -260,13 +330,15 @@ def test_where_the_loss_pushes_is_drawn():
     assert len(figure.draw_loss(loss).axes) == 4  # three panels and a scale
 
 
-def test_the_shipped_reward_aware_loss_repeats_what_made_the_reward_rise():
-    """Its figure: the push after either torque, for shoulder and elbow, by the second change of the reward."""
+def test_the_shipped_reward_aware_loss_pushes_as_the_motor_turns():
+    """Its figure: the push to a goal ahead and behind, for shoulder and elbow, by the gain that the response tells."""
     drawn = figure.draw_reward_aware_loss(ml3_tf.load_meta_loss("reacher_model_free_rewards"))
     for ax in drawn.axes:
-        after_positive, after_negative = (line.get_ydata() for line in ax.lines)
-        assert after_positive[0] < 0 < after_positive[-1]
-        assert after_negative[0] > 0 > after_negative[-1]
+        gains = ax.lines[0].get_xdata()
+        ahead, behind = (line.get_ydata() for line in ax.lines)
+        usual = np.abs(gains) > 0.5
+        assert (np.sign(ahead) == np.sign(gains))[usual].all()
+        assert (np.sign(behind) == -np.sign(gains))[usual].all()
 
 
 def test_the_committed_results_hold_what_is_promised():

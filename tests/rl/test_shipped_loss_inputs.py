@@ -1,11 +1,13 @@
 """Tests of `ml3_tf.rl.shipped_loss_inputs`: they fit the shipped losses, and tell what they say."""
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import ml3_tf
-from ml3_tf.rl import Trajectory, get_loss_inputs
+from ml3_tf.envs import reacher
+from ml3_tf.rl import Trajectory, get_loss_inputs, shipped_loss_inputs
 from ml3_tf.rl.shipped_loss_inputs import LOWER_ARM, UPPER_ARM
 
 OBSERVATIONS = {
@@ -60,9 +62,20 @@ def test_an_unknown_name_is_refused():
 
 
 def test_the_arm_is_that_of_the_environment():
-    from ml3_tf.envs import reacher
-
     assert (UPPER_ARM, LOWER_ARM) == tuple(reacher.LENGTHS)
+    own = shipped_loss_inputs
+    assert (own.LINK_MASS, own.MOTOR_INERTIA, own.JOINT_DAMPING) == (reacher.MASS, reacher.ARMATURE, reacher.DAMPING)
+    assert (own.TIME_STEP, own.MAX_TORQUE) == (reacher.TIME_STEP, reacher.MAX_TORQUE)
+
+
+def test_the_motor_torques_are_those_that_moved_the_arm():
+    env, generator = gymnasium.make("ml3_tf/ReacherFingertipGoal-v0").unwrapped, np.random.default_rng(0)
+    observations = [env.reset(options={"state": [3.0, -2.0, 0.0, 0.0]})[0]]  # it turns beyond pi
+    actions = generator.uniform(-1.0, 1.0, (65, 2)) + [0.3, -0.3]
+    for action in actions:
+        observations.append(env.step(action)[0])
+    seen = shipped_loss_inputs.motor_torques(Trajectory(tf.constant(observations), None, None, None, None))
+    np.testing.assert_allclose(seen, np.clip(actions, -1.0, 1.0), atol=5e-3)  # the angles are of single precision
 
 
 def test_a_moment_is_the_torque_that_a_force_takes():

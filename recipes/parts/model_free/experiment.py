@@ -48,6 +48,7 @@ class Experiment:
             one of `guide_tasks`, and a function that turns actions back.
         for_robots: Function `(actions [N, B, A], states [N, S])`. The goal-conditioned policy takes `actions`; the
             function returns the actions of robots in these states with the same effect. By default they are the same.
+        num_policies: Prefix of metrics -> number of fresh policies for each task, where it is not that of the settings.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Experiment:
     to_states: Callable[[np.ndarray], np.ndarray]
     to_guide_frame: Callable[[tf.Tensor], tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]]
     for_robots: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = lambda actions, states: actions
+    num_policies: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Learned(NamedTuple):

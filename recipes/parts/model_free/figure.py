@@ -1,5 +1,6 @@
 """The figures of the recipes that reach goals by experience alone (ML3, figure 4)."""
 
+import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ METHODS = {  # method -> color, line style, label
 }
 OTHER_LOSSES = (("C3", LINE_STYLES[1]), ("C9", LINE_STYLES[2]), ("C6", LINE_STYLES[0]))  # in their order
 GOAL_CONDITIONED = "goal-conditioned policy"
+MAX_COLUMNS = 5  # of panels; more are shared among rows
 
 
 def draw_figure(results: Sequence[Result], experiment: Experiment) -> Figure:
@@ -36,14 +38,19 @@ def draw_figure(results: Sequence[Result], experiment: Experiment) -> Figure:
     titles = [experiment.titles[prefix] for prefix in experiment.test_tasks]
     with_depths = len(results[0]["layers"]) > 1
     num_panels = len(titles) + with_depths
-    figure = Figure(figsize=(4.8 * num_panels, 5.2), dpi=130, layout="constrained")
-    axes = figure.subplots(1, num_panels, sharey=True, squeeze=False)[0]
+    num_rows = -(-num_panels // MAX_COLUMNS)
+    num_columns = -(-num_panels // num_rows)
+    figure = Figure(figsize=(4.8 * num_columns, 4.4 * num_rows + 0.8), dpi=130, layout="constrained")
+    axes = list(figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).flat)
+    for ax in axes[num_panels:]:
+        ax.remove()
+    axes = axes[:num_panels]
     for ax, prefix in zip(axes, experiment.test_tasks):
         _draw_methods(ax, results, prefix, experiment)
     if with_depths:
         titles.append("learned loss, other architectures")
         _draw_depths(axes[-1], results)
-    for ax, letter, title in zip(axes, "abcdef", titles):
+    for ax, letter, title in zip(axes, string.ascii_lowercase, titles):
         ax.set(title=f"({letter}) {title}", xlabel="environment steps of a policy", ylabel="return (m)")
     style_axes(axes)
     handles = axes[0].get_legend_handles_labels()

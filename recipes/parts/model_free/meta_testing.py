@@ -85,7 +85,8 @@ def draw_test_tasks(experiment: Experiment, settings: ModelFreeSettings, seed: i
         prefix: draw(np.random.default_rng([seed, 1, order]), numbers[order])
         for order, (prefix, draw) in enumerate(experiment.test_tasks.items())
     }
+    copies = dict.fromkeys(drawn, settings.num_policies) | experiment.num_policies
     return {
-        prefix: {name: np.repeat(values, settings.num_policies, 0) for name, values in tasks.items()}
+        prefix: {name: np.repeat(values, copies[prefix], 0) for name, values in tasks.items()}
         for prefix, tasks in drawn.items()
     }

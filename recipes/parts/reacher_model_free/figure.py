@@ -1,5 +1,7 @@
 """The figures of the losses that `reacher_model_free.py` learns."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 from matplotlib.axes import Axes
@@ -10,7 +12,7 @@ from ml3_tf.envs import reacher
 from ml3_tf.inspection import LINE_STYLES, TEXT_SIZE, style_axes
 from ml3_tf.rl import Trajectory
 from parts.model_free.figure import pushes
-from parts.reacher_model_free.task import LAYOUTS, POLICY_STD, observe
+from parts.reacher_model_free.task import LAYOUTS, POLICY_STD, USUAL_ARM, observe
 
 ELBOW = np.pi / 2  # rad, of the arm in the figure; its upper arm lies along x
 
@@ -58,38 +60,47 @@ def _draw_moving_arm(ax: Axes, loss: MetaLoss) -> None:
 
 
 def draw_reward_aware_loss(loss: MetaLoss) -> Figure:
-    """Draws how the loss pushes the mean torque of a joint, by the change of the reward after a torque on that joint.
+    """Draws how the loss pushes the mean torque of a joint, by the gain of its motor that the response tells.
 
-    The arm rests, as in `draw_loss`, with the goal straight ahead of its fingertip for one joint or the other.
+    The arm rests, as in `draw_loss`, with the goal ahead of its fingertip or behind, by half a radian of the joint.
 
     Args:
         loss: A `MetaLoss` of the features of the layout "rewards".
     """
     figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    changes = np.linspace(-0.001, 0.001, 41)
+    gains = np.linspace(-1.5, 1.5, 61)
     for ax, joint, name in zip(axes, (0, 1), ("(a) shoulder", "(b) elbow")):
-        turned = np.array([0.0, ELBOW])
-        turned[joint] += 0.5
-        observation = observe(tf.constant([0.0, ELBOW, 0.0, 0.0]), tf.constant(reacher.fingertip(turned), tf.float32))
-        for torque, style in zip((0.8, -0.8), LINE_STYLES):
-            action = np.zeros(2, np.float32)
-            action[joint] = torque
-            visited = tf.repeat(observation[tf.newaxis], 2, 0)
-            seen = LAYOUTS["arm"](Trajectory(visited, tf.constant([action]), None, None, None))
-            seen = np.concatenate([np.tile(seen, (41, 1)), np.zeros((41, 1)), changes[:, np.newaxis]], 1)
-            mean_and_std = np.tile([0.0, 0.0, POLICY_STD, POLICY_STD], (41, 1))
-            pushed = -loss.value_and_gradient(seen, mean_and_std)[1][:, joint]
-            ax.plot(1000 * changes, pushed, label=f"after a torque of {torque:+.1f} N m", linestyle=style, linewidth=2)
-        ax.set(title=name, xlabel="second change of the reward (mm)", ylabel="push on the mean (1/(N m))")
+        for angle, place, style in zip((0.5, -0.5), ("ahead", "behind"), LINE_STYLES):
+            turned = np.array([0.0, ELBOW])
+            turned[joint] += angle
+            pushed = [_push_by_response(loss, reacher.fingertip(turned), joint, gain) for gain in gains]
+            ax.plot(gains, pushed, label=f"goal 0.5 rad {place}", linestyle=style, linewidth=2)
+        ax.set(title=name, xlabel="response: gain of the motor", ylabel="push on the mean (1/(N m))")
     axes[0].legend(fontsize=TEXT_SIZE - 1, frameon=False)
     style_axes(axes)
     return figure
 
 
+def _push_by_response(loss: MetaLoss, goal: np.ndarray, joint: int, gain: float) -> float:
+    """The push on a joint of the resting arm whose motor has this gain, the other motor 1; rewards do not change."""
+    response = tf.constant(np.where(np.arange(2) == joint, gain, 1.0), tf.float32)
+
+    def seen(trajectory: Trajectory) -> tf.Tensor:
+        columns = LAYOUTS["arm"](trajectory)
+        known = tf.concat([tf.zeros(2), response], 0)  # no changes of the reward
+        return tf.concat([columns, tf.broadcast_to(known, [*columns.shape[:-1], 4])], -1)
+
+    state = tf.constant([[0.0, ELBOW, 0.0, 0.0, *USUAL_ARM]])
+    observations = observe(state, tf.constant(goal[np.newaxis], tf.float32))
+    inputs = dataclasses.replace(LAYOUTS["rewards"], function=seen)
+    return pushes(loss, inputs, observations, POLICY_STD)[0, joint]
+
+
 def _pushes(loss: MetaLoss, goals: np.ndarray, velocities: np.ndarray) -> np.ndarray:
     """`pushes` on both torques, `[..., 2]`, for goals and joint velocities `[..., 2]`."""
     shape = goals.shape[:-1]
-    states = np.concatenate([np.broadcast_to([0.0, ELBOW], (*shape, 2)), velocities], -1)
+    angles, arm = (np.broadcast_to(values, (*shape, len(values))) for values in ([0.0, ELBOW], USUAL_ARM))
+    states = np.concatenate([angles, velocities, arm], -1)
     flat = (tf.constant(values.reshape(-1, values.shape[-1]), tf.float32) for values in (states, goals))
     return pushes(loss, LAYOUTS["arm"], observe(*flat), POLICY_STD).reshape(*shape, 2)

@@ -1,6 +1,7 @@
 """The arm of `reacher_model_free.py`: its simulation, tasks and policies, and the inputs of the learned losses.
 
-A state is that of `ml3_tf/ReacherGoal-v0`, and the gains of the motors, which no observation tells.
+A state has the 4 columns of `ml3_tf/ReacherGoal-v0`, and what makes up an arm: 2 gains of its motors, 2 lengths of its
+links (m) and the size of the errors of its sensors (1 for those of `SENSOR_ERRORS`). No observation tells them.
 """
 
 from collections.abc import Callable
@@ -17,26 +18,45 @@ from parts.model_free.experiment import Experiment, Tasks
 from parts.model_free.settings import Variant
 
 HORIZON = 65
+USUAL_ARM = [1.0, 1.0, *reacher.LENGTHS, 0.0]  # gains of its motors, lengths of its links (m), errors of its sensors
 POLICY_STD = 0.5
 OBSERVATION_SCALE = [1.0] * 4 + [0.2] * 5 + [2.0] * 2  # of cosines and sines, places (m), velocities (m/s)
 # Directions of goals, seen from the shoulder (rad): three quarters for meta-training, the last one below the arm.
 TRAINED_ARC = (-np.pi / 4, 5 * np.pi / 4)
 SHIFTED_ARC = (-3 * np.pi / 4, -np.pi / 4)
 
-Motors = Literal["usual", "varied", "reversed"]
+SENSOR_ERRORS = [0.01, 0.01, 0.1, 0.1]  # the largest, of angles (rad) and velocities (rad/s) of noisy arms
+LONGER = 1.3  # times as long is the longer link of a long arm
+
+Motors = Literal["usual", "varied", "reversed", "weak", "strong"]
 
 
 def fingertip(states: tf.Tensor) -> tf.Tensor:
-    """Returns the place of the fingertip (m), `[..., 4] -> [..., 2]`, in TensorFlow."""
+    """Returns the place of the fingertip (m), `[..., 9] -> [..., 2]`, in TensorFlow."""
     angles = tf.stack([states[..., 0], states[..., 0] + states[..., 1]], -1)
-    x, y = (tf.reduce_sum(function(angles) * reacher.LENGTHS, -1) for function in (tf.cos, tf.sin))
+    x, y = (tf.reduce_sum(function(angles) * states[..., 6:8], -1) for function in (tf.cos, tf.sin))
     return tf.stack([x, y], -1)
+
+
+def with_sensor_errors(states: tf.Tensor) -> tf.Tensor:
+    """Returns states `[..., 9]` as the sensors tell them.
+
+    An error is uniform. It is a hash of the bits of angles and velocities: without a memory, and new in each step.
+    """
+    bits = tf.bitcast(states[..., :4], tf.int32)
+    mixed = tf.reduce_sum(bits * tf.constant([747796405, 277803737, 1274126177, 461845907]), -1, keepdims=True)
+    mixed += 668265263 * tf.range(1, 5)  # one for each error
+    for factor in (-2048144789, -1028477387):  # of MurmurHash3
+        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, 15)) * factor
+    errors = tf.cast(mixed, tf.float32) / 2.0**31 * SENSOR_ERRORS
+    return tf.concat([states[..., :4] + states[..., 8:] * errors, states[..., 4:]], -1)
 
 
 def observe(states: tf.Tensor, goal: tf.Tensor) -> tf.Tensor:
     """Returns the 11 columns of `ReacherFingertipGoalEnv`, in TensorFlow."""
+    states = with_sensor_errors(states)
     joints, angles = states[..., :2], tf.stack([states[..., 0], states[..., 0] + states[..., 1]], -1)
-    speeds = reacher.LENGTHS * tf.stack([states[..., 2], states[..., 2] + states[..., 3]], -1)
+    speeds = states[..., 6:8] * tf.stack([states[..., 2], states[..., 2] + states[..., 3]], -1)
     to_goal = goal - fingertip(states)
     velocity = [tf.reduce_sum(-tf.sin(angles) * speeds, -1), tf.reduce_sum(tf.cos(angles) * speeds, -1)]
     distance = tf.norm(to_goal, axis=-1, keepdims=True)
@@ -44,10 +64,12 @@ def observe(states: tf.Tensor, goal: tf.Tensor) -> tf.Tensor:
 
 
 def step(states: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-    """Returns the arm one step later, `[..., 6]`: the torque of a motor is its gain times the action."""
-    gains = states[..., 4:]
-    torques = gains * tf.clip_by_value(actions, -reacher.MAX_TORQUE, reacher.MAX_TORQUE)
-    return tf.concat([reacher.reacher_step(states[..., :4], torques), gains], -1)
+    """Returns the arm one step later, `[..., 9]`: the torque of a motor is its gain times the action."""
+    torques = states[..., 4:6] * tf.clip_by_value(actions, -reacher.MAX_TORQUE, reacher.MAX_TORQUE)
+    unlimited = lambda torques, low, high: torques  # a strong motor goes beyond
+    lengths = states[..., 6], states[..., 7]
+    moved = reacher.reacher_step(states[..., :4], torques, action_clip=unlimited, lengths=lengths)
+    return tf.concat([moved, states[..., 4:]], -1)
 
 
 SIMULATOR = Simulator(
@@ -64,6 +86,8 @@ def draw_tasks(
     episodes: int = 1,
     arc: tuple[float, float] = TRAINED_ARC,
     motors: Motors = "usual",
+    long: bool = False,
+    noisy: bool = False,
 ) -> Tasks:
     """Draws tasks: the arm rests at random angles; all episodes of a task agree.
 
@@ -74,21 +98,40 @@ def draw_tasks(
         number: N, the number of tasks.
         episodes: E, the number of episodes of each.
         arc: Range of the direction of goals, seen from the shoulder (rad).
-        motors: Gains of the motors. `"usual"`: 1; `"varied"`: between 0.5 and 1, either way round; `"reversed"`: -1
-            for one motor or both.
+        motors: See `draw_gains`.
+        long: Whether one of the links is longer.
+        noisy: Whether the sensors have errors.
     """
     angles = generator.uniform(-np.pi, np.pi, (number, 2))
     elbow = generator.uniform(-np.pi, np.pi, number)
     distance = np.linalg.norm(reacher.fingertip(np.stack([np.zeros(number), elbow], -1)), axis=-1, keepdims=True)
     direction = generator.uniform(*arc, number)
     goal = distance * np.stack([np.cos(direction), np.sin(direction)], -1)
-    gains = np.ones((number, 2))
-    if motors == "varied":
-        gains = generator.choice([-1.0, 1.0], (number, 2)) * generator.uniform(0.5, 1.0, (number, 2))
-    elif motors == "reversed":
-        gains = generator.choice([[-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]], number)
-    tasks = {"state": np.concatenate([angles, np.zeros((number, 2)), gains], -1), "goal": goal}
+    gains = draw_gains(generator, number, motors)
+    lengths = np.tile(reacher.LENGTHS, (number, 1))
+    if long:
+        lengths *= generator.choice([[LONGER, 1.0], [1.0, LONGER]], number)
+    state = np.concatenate([angles, np.zeros((number, 2)), gains, lengths, np.full((number, 1), noisy)], -1)
+    tasks = {"state": state, "goal": goal}
     return {name: np.repeat(values[:, np.newaxis], episodes, 1).astype(np.float32) for name, values in tasks.items()}
+
+
+def draw_gains(generator: np.random.Generator, number: int, motors: Motors) -> np.ndarray:
+    """Draws the gains of the motors of N arms, `[N, 2]`.
+
+    Args:
+        generator: The generator.
+        number: N.
+        motors: `"usual"`: 1; `"varied"`: between 0.5 and 1, either way round; `"reversed"`: -1 for one motor or both;
+            `"weak"`: between 0.3 and 0.5; `"strong"`: 1.5.
+    """
+    if motors == "varied":
+        return generator.choice([-1.0, 1.0], (number, 2)) * generator.uniform(0.5, 1.0, (number, 2))
+    if motors == "reversed":
+        return generator.choice([[-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]], number)
+    if motors == "weak":
+        return generator.uniform(0.3, 0.5, (number, 2))
+    return np.full((number, 2), 1.5 if motors == "strong" else 1.0)
 
 
 def build_policy(units: int, depth: int) -> keras.Model:
@@ -118,8 +161,8 @@ def turned_to_goal(observations: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Ten
 
 
 def for_motors(actions: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
-    """Returns actions `[N, B, 2]` with which motors of the gains in `states` `[N, 6]` give the torques `actions`."""
-    return actions / states[:, tf.newaxis, 4:]
+    """Returns actions `[N, B, 2]` with which motors of the gains in `states` `[N, 9]` give the torques `actions`."""
+    return actions / states[:, tf.newaxis, 4:6]
 
 
 def to_states(observations: np.ndarray) -> np.ndarray:
@@ -143,7 +186,7 @@ ALONE = {
     "hidden_units": (64, 64),
     "activation": "elu",
     "output_scale": 1.0,
-    "outer_steps": 60,
+    "outer_steps": 480,
     "outer_epochs": 2,
     "outer_batch_size": 8,
     "outer_rate": 5e-3,
@@ -154,7 +197,7 @@ VARIANTS = {
     "learned": Variant(),
     "learned_alone": Variant({"guide_weight": 0.0}, ALONE),
     "learned_paper": Variant({"guide_weight": 0.0, "layout": "paper"}, ALONE),
-    "learned_rewards": Variant({"layout": "rewards", "motors": "varied"}, {"outer_steps": 60}),
+    "learned_rewards": Variant({"layout": "rewards", "motors": "varied"}, {"outer_steps": 120}),
 }
 EXPERIMENT = Experiment(
     name="reacher_model_free",
@@ -169,9 +212,22 @@ EXPERIMENT = Experiment(
         "": draw_tasks,
         "shifted_": lambda generator, number: draw_tasks(generator, number, arc=SHIFTED_ARC),
         "reversed_": lambda generator, number: draw_tasks(generator, number, motors="reversed"),
+        "weak_": lambda generator, number: draw_tasks(generator, number, motors="weak"),
+        "strong_": lambda generator, number: draw_tasks(generator, number, motors="strong"),
+        "long_": lambda generator, number: draw_tasks(generator, number, long=True),
+        "noisy_": lambda generator, number: draw_tasks(generator, number, noisy=True),
     },
     guide_tasks=lambda generator, number: draw_tasks(generator, number, arc=(0.0, 0.0)),
-    titles={"": "unseen tasks", "shifted_": "unseen directions of goals", "reversed_": "reversed motors"},
+    titles={
+        "": "unseen tasks",
+        "shifted_": "unseen directions of goals",
+        "reversed_": "reversed motors",
+        "weak_": "weak motors",
+        "strong_": "strong motors",
+        "long_": "a longer link",
+        "noisy_": "noisy sensors",
+    },
+    num_policies=dict.fromkeys(("weak_", "strong_", "long_", "noisy_"), 1),
     layouts=LAYOUTS,
     labels={
         "learned_alone": "loss learned by eq. 8 alone",
