@@ -24,12 +24,13 @@ Methods:
     learned: the learned loss. It sees mean, standard deviation and action, and the observation turned into the frame of
         the upper arm with the moments of way and velocity about both joints
         (`ml3_tf.rl.get_loss_inputs("reacher_model_free")`).
-    learned_alone: the same without the guide, a smaller loss meta-trained for 60 steps, not 30.
+    learned_alone: the same without the guide, a smaller loss meta-trained for 480 steps, not 30: eq. 8 tells less.
     learned_paper: as `learned_alone`, of the plain observation, the paper's form.
     learned_rewards: as `learned`, reward-aware. It also sees how the reward changes from action to action, once and
-        twice (`ml3_tf.rl.with_reward_changes`), and is meta-trained, for 60 steps, on arms whose motors have gains
-        between 0.5 and 1, either way round. The guide's torques are turned into actions of such motors (`for_motors`):
-        only meta-training knows the gains.
+        twice (`ml3_tf.rl.with_reward_changes`), and how the arm answered to the actions of the episode: the torques
+        that its motion took, of an arm with usual links, as multiples of the actions (`ml3_tf.rl.with_response`). It is
+        meta-trained, for 120 steps, on arms whose motors have gains between 0.5 and 1, either way round. The guide's
+        torques are turned into actions of such motors (`for_motors`): only meta-training knows the gains.
     ppo: PPO for each task from scratch, at the rate and number of episodes of a grid that need the fewest samples to
         80 % on 20 tasks of their own ("config", "ppo"). The grid grows until its optimum lies inside ("ppo_grid"; its
         curves in `seeds/tuning/`). Discount and lambda are those of eq. 8 here. The rate is constant: falling to zero
@@ -74,6 +75,10 @@ Metrics (`summary.json`, one value per seed; METHOD is one of the above):
     meta_train_env_steps_METHOD: environment steps that meta-training used, those of the guide included.
     shifted_METRIC: a metric on 10 tasks with goals outside the training distribution.
     reversed_METRIC: a metric on 10 tasks with reversed motors.
+    weak_METRIC: a metric on 10 tasks with motors of gains between 0.3 and 0.5; here and below with one policy each.
+    strong_METRIC: a metric on 10 tasks with motors of gain 1.5.
+    long_METRIC: a metric on 10 tasks with one link 1.3 times as long. Some goals are out of reach there.
+    noisy_METRIC: a metric on 10 tasks with sensors of errors up to 0.01 rad in angles and 0.1 rad/s in velocities.
     layers_D_final_return: `final_return_learned` for policies of D hidden layers, m (with `--policy-layers`; the loss
         was meta-trained with two).
     spread_between_layers, spread_between_tasks: standard deviation of final returns over depths (mean over tasks) and
@@ -131,7 +136,7 @@ class Settings(ModelFreeSettings):
     test_updates: int = 60
     """Updates of a policy at meta-test, with an episode each."""
     num_shifted_tasks: int = 10
-    """Tasks of each further kind at meta-test: shifted, reversed."""
+    """Tasks of each further kind at meta-test: shifted, reversed, weak and so on."""
     num_policies: int = 3
     """Fresh policies for each task of meta-test."""
     num_tuning_tasks: int = 20

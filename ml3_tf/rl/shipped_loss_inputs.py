@@ -14,6 +14,7 @@ from ml3_tf.rl.rollouts import Trajectory
 UPPER_ARM, LOWER_ARM = 0.1, 0.11
 LINK_MASS, MOTOR_INERTIA, JOINT_DAMPING = 1.0, 0.004, 0.04
 TIME_STEP, MAX_TORQUE = 0.01, 1.0
+LEAST_GAIN = 0.1  # of a motor; a smaller response may be noise
 REACHER_STD = 0.5  # of the policies that learn with the losses of the reacher, N m
 ANT_STD = 0.2  # the same of the ant, as a share of the largest torque
 # Spreads of what policies observe, by which the losses divide.
@@ -111,9 +112,24 @@ _FINGERTIP_FEATURES = {
 }
 _FINGERTIP_SCALE = (1.0, 1.0, REACHER_STD, REACHER_STD, 1.0, 1.0, 0.2, 0.2, 0.2, 0.02, 0.02, 2.0, 2.0, 0.2, 0.2, 1, 1)
 _FINGERTIP = LossInputs(fingertip_in_arm_frame, _FINGERTIP_FEATURES, _FINGERTIP_SCALE, "reacher_model_free")
-_WITH_REWARDS = with_response(
+_WITH_RESPONSE = with_response(
     with_reward_changes(_FINGERTIP, scale=(0.002, 0.0005)), motor_torques, scale=(1.0, 1.0), limit=MAX_TORQUE, window=8
 )
+
+
+def moments_as_actions(trajectory: Trajectory) -> tf.Tensor:
+    """Returns what the reward-aware loss of the fingertip reacher sees: `[..., T, 21]`.
+
+    The columns of `fingertip_in_arm_frame`, the changes of the reward, the response of the motors, and the moments of
+    way and velocity divided by it. A moment is a torque; divided by the gain of the motor, it is the action for this
+    torque. Where a motor hardly answers, within noise, the quotient goes to 0.
+    """
+    columns = _WITH_RESPONSE(trajectory)
+    way_moments, velocity_moments, response = columns[..., 5:7], columns[..., 9:11], columns[..., -2:]
+    per_gain = response / (tf.square(response) + LEAST_GAIN**2)
+    return tf.concat([columns, way_moments * per_gain, velocity_moments * per_gain], -1)
+
+
 _SHIPPED = [
     LossInputs(
         observation_and_final_error,
@@ -135,7 +151,12 @@ _SHIPPED = [
         "reacher_demonstrations",
     ),
     _FINGERTIP,
-    LossInputs(_WITH_REWARDS.function, _WITH_REWARDS.features, _WITH_REWARDS.scale, "reacher_model_free_rewards"),
+    LossInputs(
+        moments_as_actions,
+        {**_WITH_RESPONSE.features, "way_actions": 2, "velocity_actions": 2},
+        (*_WITH_RESPONSE.scale, 0.02, 0.02, 0.2, 0.2),
+        "reacher_model_free_rewards",
+    ),
     LossInputs(
         observation_and_action,
         {"mean_and_std": 16, "state": 31, "action": 8},

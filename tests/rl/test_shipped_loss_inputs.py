@@ -93,3 +93,21 @@ def test_a_moment_is_the_torque_that_a_force_takes():
     episode = Trajectory(observations, tf.zeros((1, 1, 2)), tf.zeros((1, 1)), tf.zeros((1, 2)), tf.ones((1, 1)))
     features = get_loss_inputs("reacher_model_free")(episode).numpy()[0, 0]
     np.testing.assert_allclose(features[5:7], jacobian.T @ way, rtol=1e-4)
+
+
+def test_the_moments_are_seen_as_actions():
+    """Those of motors with half the gain, one of them reversed, are twice as large; the columns before stay."""
+    generator = np.random.default_rng(0)
+    gains = np.array([0.5, -0.5])
+    env = gymnasium.make("ml3_tf/ReacherFingertipGoal-v0").unwrapped
+    observations = [env.reset(options={"state": [0.5, 1.0, 0.0, 0.0], "goal": [0.1, 0.1]})[0]]
+    actions = generator.uniform(-1.0, 1.0, (65, 2)).astype("float32")
+    for action in actions:
+        observations.append(env.step(gains * action)[0])
+    parts = [np.array(observations, "float32"), actions, np.zeros(65, "float32"), np.zeros(2, "float32")]
+    episode = Trajectory(*(tf.constant(part[np.newaxis, np.newaxis]) for part in parts), tf.ones((1, 1, 65)))
+    seen = get_loss_inputs("reacher_model_free_rewards")(episode).numpy()[0, 0]
+    np.testing.assert_array_equal(seen[:, :13], get_loss_inputs("reacher_model_free")(episode)[0, 0])
+    np.testing.assert_allclose(seen[:, 15:17], np.tile(gains, (65, 1)), atol=2e-3)
+    per_gain = gains / (gains**2 + shipped_loss_inputs.LEAST_GAIN**2)
+    np.testing.assert_allclose(seen[:, 17:], seen[:, [5, 6, 9, 10]] * np.tile(per_gain, 2), rtol=0.02, atol=1e-5)

@@ -1,7 +1,5 @@
 """The figures of the losses that `reacher_model_free.py` learns."""
 
-import dataclasses
-
 import numpy as np
 import tensorflow as tf
 from matplotlib.axes import Axes
@@ -12,7 +10,7 @@ from ml3_tf.envs import reacher
 from ml3_tf.inspection import LINE_STYLES, TEXT_SIZE, style_axes
 from ml3_tf.rl import Trajectory
 from parts.model_free.figure import pushes
-from parts.reacher_model_free.task import LAYOUTS, POLICY_STD, USUAL_ARM, observe
+from parts.reacher_model_free.task import HORIZON, LAYOUTS, POLICY_STD, USUAL_ARM, observe, step
 
 ELBOW = np.pi / 2  # rad, of the arm in the figure; its upper arm lies along x
 
@@ -60,7 +58,7 @@ def _draw_moving_arm(ax: Axes, loss: MetaLoss) -> None:
 
 
 def draw_reward_aware_loss(loss: MetaLoss) -> Figure:
-    """Draws how the loss pushes the mean torque of a joint, by the gain of its motor that the response tells.
+    """Draws how the loss pushes the mean torque of a joint, by the gain of its motor, which the arm's response tells.
 
     The arm rests, as in `draw_loss`, with the goal ahead of its fingertip or behind, by half a radian of the joint.
 
@@ -69,32 +67,37 @@ def draw_reward_aware_loss(loss: MetaLoss) -> Figure:
     """
     figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    gains = np.linspace(-1.5, 1.5, 61)
+    gains = np.linspace(-1.5, 1.5, 31)
     for ax, joint, name in zip(axes, (0, 1), ("(a) shoulder", "(b) elbow")):
         for angle, place, style in zip((0.5, -0.5), ("ahead", "behind"), LINE_STYLES):
             turned = np.array([0.0, ELBOW])
             turned[joint] += angle
-            pushed = [_push_by_response(loss, reacher.fingertip(turned), joint, gain) for gain in gains]
+            pushed = _push_by_gain(loss, reacher.fingertip(turned), joint, gains)
             ax.plot(gains, pushed, label=f"goal 0.5 rad {place}", linestyle=style, linewidth=2)
-        ax.set(title=name, xlabel="response: gain of the motor", ylabel="push on the mean (1/(N m))")
+        ax.set(title=name, xlabel="gain of its motor", ylabel="push on the mean (1/(N m))")
     axes[0].legend(fontsize=TEXT_SIZE - 1, frameon=False)
     style_axes(axes)
     return figure
 
 
-def _push_by_response(loss: MetaLoss, goal: np.ndarray, joint: int, gain: float) -> float:
-    """The push on a joint of the resting arm whose motor has this gain, the other motor 1; rewards do not change."""
-    response = tf.constant(np.where(np.arange(2) == joint, gain, 1.0), tf.float32)
-
-    def seen(trajectory: Trajectory) -> tf.Tensor:
-        columns = LAYOUTS["arm"](trajectory)
-        known = tf.concat([tf.zeros(2), response], 0)  # no changes of the reward
-        return tf.concat([columns, tf.broadcast_to(known, [*columns.shape[:-1], 4])], -1)
-
-    state = tf.constant([[0.0, ELBOW, 0.0, 0.0, *USUAL_ARM]])
-    observations = observe(state, tf.constant(goal[np.newaxis], tf.float32))
-    inputs = dataclasses.replace(LAYOUTS["rewards"], function=seen)
-    return pushes(loss, inputs, observations, POLICY_STD)[0, joint]
+def _push_by_gain(
+    loss: MetaLoss, goal: np.ndarray, joint: int, gains: np.ndarray, num_episodes: int = 64
+) -> np.ndarray:
+    """The push on the mean of a joint, 0, of the resting arm, for each gain of its motor; the other motor has 1."""
+    arms = np.tile([0.0, ELBOW, 0.0, 0.0, *USUAL_ARM], (len(gains), num_episodes, 1))
+    arms[..., 4 + joint] = gains[:, np.newaxis]
+    actions = np.random.default_rng(0).normal(0.0, POLICY_STD, (num_episodes // 2, HORIZON, 2))
+    actions = np.broadcast_to([*actions, *-actions], (len(gains), num_episodes, HORIZON, 2))
+    states, goals = [tf.constant(arms, tf.float32)], tf.constant(np.broadcast_to(goal, arms[..., :2].shape), tf.float32)
+    for action in np.moveaxis(actions, 2, 0).astype("float32"):
+        states.append(step(states[-1], action))
+    visited = tf.stack([observe(state, goals) for state in states], 2)
+    zeros = tf.zeros(actions.shape[:-1])
+    seen = LAYOUTS["rewards"](Trajectory(visited, tf.constant(actions, tf.float32), zeros, goals, zeros + 1.0))
+    at_rest = tf.reshape(seen[:, :, 0], [-1, seen.shape[-1]])
+    mean_and_std = np.tile([0.0, 0.0, POLICY_STD, POLICY_STD], (len(at_rest), 1))
+    pushed = -loss.value_and_gradient(at_rest, mean_and_std)[1][:, joint]
+    return pushed.reshape(len(gains), num_episodes).mean(1)
 
 
 def _pushes(loss: MetaLoss, goals: np.ndarray, velocities: np.ndarray) -> np.ndarray:
