@@ -348,9 +348,13 @@ def test_the_committed_results_hold_what_is_promised():
     assert np.median(metrics["sample_ratio_to_paper_ppo"]) >= 10
     final = {name: np.array(metrics[f"final_return_{name}"]) for name in ("learned", "learned_alone", "ppo")}
     assert (final["learned"] / final["ppo"] < 1.1).all()  # distances: as far from the goal, within a tenth
-    assert min(metrics["reversed_samples_to_level_learned_rewards"]) > 0  # it notices, on all seeds
-    # What does not hold is said: without its guide it does not get there; and motors must not turn the other way round.
-    assert np.mean(final["learned_alone"] / final["ppo"]) > 1.1
+    assert np.mean(final["learned_alone"]) / np.mean(final["ppo"]) <= 1.05
+    for prefix in ("", "reversed_"):  # it notices, on all seeds
+        rewards, ppo = (metrics[f"{prefix}final_return_{name}"] for name in ("learned_rewards", "ppo"))
+        assert np.mean(rewards) / np.mean(ppo) <= 1.1
+        samples, of_ppo = (metrics[f"{prefix}samples_to_level_{name}"] for name in ("learned_rewards", "ppo"))
+        assert min(samples) > 0 and (np.divide(samples, of_ppo) <= 0.2).all()
+    # What does not hold is said: without a response, motors must not turn the other way round.
     assert np.mean(metrics["reversed_final_return_learned"]) < np.mean(metrics["reversed_initial_return"])
     card = (ROOT / "savedmodels" / "reacher_model_free" / "README.md").read_text()
     assert "by eq. 8 alone" in card and "reversed" in card
