@@ -150,6 +150,8 @@ def _compile(
         outer_batch_size=settings.outer_batch_size,
         jit_compile=settings.jit_compile,
     )
+    # Its parts are compiled. In one graph of all inner steps TensorFlow needs minutes to find its way.
+    trainer.run_eagerly = True
 
 
 def build_inner_optimizer(
