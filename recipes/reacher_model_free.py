@@ -88,8 +88,9 @@ Departures from the paper, which names neither rates nor sizes of this experimen
 distance alone; eq. 8 has discounted, normalized advantages and a quadratic baseline, serves three passes over the
 rollouts, in batches of 4 tasks, with PPO's clipping, and comes with a penalty on means beyond the limits of the
 torques; the loss sees the observation in the arm's frame, which is knowledge of the arm, though not of the task (the
-paper's form is `learned_paper`, without a guide); the reward-aware loss knows the inertia of a usual arm, too; inner steps are those of Adam, at a rate that falls to zero over the
-life of a policy, 24 episodes in meta-training and 60 at meta-test.
+paper's form is `learned_paper`, without a guide); the reward-aware loss knows the inertia of a usual arm, too; inner
+steps are those of Adam, at a rate that falls to zero over the life of a policy, 24 episodes in meta-training and 60 at
+meta-test.
 
 Files: `summary.json`, `history.csv`, `figure.png`, `before_and_after.gif` (the mean policy before and after
 it learned a task, half speed), and the learned loss of the first seed in `meta_loss/`.
