@@ -29,7 +29,7 @@ Methods:
     learned_rewards: as `learned`, reward-aware. It also sees how the reward changes from action to action, once and
         twice (`ml3_tf.rl.with_reward_changes`), and how the arm answered to the actions of the episode: the torques
         that its motion took, of an arm with usual links, as multiples of the actions (`ml3_tf.rl.with_response`). It is
-        meta-trained, for 120 steps, on arms whose motors have gains between 0.5 and 1, either way round. The guide's
+        meta-trained, for 60 steps, on arms whose motors have gains between 0.5 and 1, either way round. The guide's
         torques are turned into actions of such motors (`for_motors`): only meta-training knows the gains.
     ppo: PPO for each task from scratch, at the rate and number of episodes of a grid that need the fewest samples to
         80 % on 20 tasks of their own ("config", "ppo"). The grid grows until its optimum lies inside ("ppo_grid"; its

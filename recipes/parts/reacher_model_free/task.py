@@ -197,7 +197,7 @@ VARIANTS = {
     "learned": Variant(),
     "learned_alone": Variant({"guide_weight": 0.0}, ALONE),
     "learned_paper": Variant({"guide_weight": 0.0, "layout": "paper"}, ALONE),
-    "learned_rewards": Variant({"layout": "rewards", "motors": "varied"}, {"outer_steps": 120}),
+    "learned_rewards": Variant({"layout": "rewards", "motors": "varied"}, {"outer_steps": 60, "outer_epochs": 2}),
 }
 EXPERIMENT = Experiment(
     name="reacher_model_free",
