@@ -75,7 +75,7 @@ def draw_reward_aware_loss(loss: MetaLoss) -> Figure:
             pushed = _push_by_gain(loss, reacher.fingertip(turned), joint, gains)
             ax.plot(gains, pushed, label=f"goal 0.5 rad {place}", linestyle=style, linewidth=2)
         ax.set(title=name, xlabel="gain of its motor", ylabel="push on the mean (1/(N m))")
-    axes[0].legend(fontsize=TEXT_SIZE - 1, frameon=False)
+    axes[0].legend(fontsize=TEXT_SIZE - 1, frameon=False, loc="center left")
     style_axes(axes)
     return figure
 
