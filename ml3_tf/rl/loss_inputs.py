@@ -135,7 +135,8 @@ def with_response(
         `LossInputs` of trajectories `[N, E, ...]`, without a name.
 
     Raises:
-        ValueError: `window` is not a positive integer.
+        ValueError: `window` is not a positive integer; or, for a trajectory, `motion` returns another shape than that
+            of its actions.
 
     Example:
 
@@ -151,9 +152,13 @@ def with_response(
     check_counts(window=window)
 
     def slopes(trajectory: Trajectory) -> tf.Tensor:
-        mask = trajectory.mask[..., tf.newaxis]
+        mask, followed = trajectory.mask[..., tf.newaxis], motion(trajectory)
+        if not tf.TensorShape(followed.shape).is_compatible_with(trajectory.actions.shape):  # a graph may know less
+            raise ValueError(
+                f"`motion` must return a value for each action, {trajectory.actions.shape}. Received: {followed.shape}"
+            )
         actions = _smooth(mask * tf.clip_by_value(trajectory.actions, -limit, limit), window)
-        moved = _smooth(mask * motion(trajectory), window)
+        moved = _smooth(mask * followed, window)
         total = lambda values: tf.reduce_sum(values, (-3, -2), keepdims=True)  # over episodes and times
         return mask * tf.math.divide_no_nan(total(actions * moved), total(tf.square(actions)))
 
@@ -237,6 +242,5 @@ def _smooth(values: tf.Tensor, window: int) -> tf.Tensor:
     """Means over `window` steps of means over `window` steps, `[..., T, A] -> [..., T - 2 (window - 1), A]`."""
     window = min(window, (values.shape[-2] + 1) // 2)
     for _ in range(2):
-        length = values.shape[-2] - window + 1
-        values = tf.add_n([values[..., start : start + length, :] for start in range(window)]) / window
+        values = tf.reduce_mean(tf.signal.frame(values, window, 1, axis=-2), axis=-2)
     return values

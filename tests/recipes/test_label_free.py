@@ -265,7 +265,7 @@ def test_a_missing_folder_of_fashion_is_named(tmp_path):
 
 
 def test_the_results_hold_what_is_promised():
-    """Two points over entropy minimization on 9 of 10 seeds; level with information maximization, by Adam later."""
+    """Two points over entropy minimization on 9 of 10 seeds; level with information maximization, which Adam speeds."""
     path = Path(__file__).parents[2] / "results" / "label_free" / "summary.json"
     metrics = json.loads(path.read_text())["metrics"]
     for steps in (20, 100):

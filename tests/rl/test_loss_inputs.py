@@ -162,6 +162,13 @@ def test_a_window_without_steps_is_refused():
         with_response(INPUTS, moved_by_motors, scale=(1.0, 1.0), window=0)
 
 
+def test_a_motion_that_would_be_broadcast_is_refused():
+    one_for_all_motors = lambda tau: tf.reduce_sum(tau.actions, -1, keepdims=True)
+    inputs = with_response(INPUTS, one_for_all_motors, scale=(1.0, 1.0))
+    with pytest.raises(ValueError, match=r"a value for each action, \(2, 3, 20, 2\). Received: \(2, 3, 20, 1\)"):
+        inputs(random_actions())
+
+
 def test_the_loss_sees_observation_and_goal():
     trajectory = Trajectory(np.arange(12.0).reshape(2, 3, 2), np.zeros((2, 2, 1)), 0, np.ones((2, 1)), np.ones((2, 2)))
     expected = [[[0, 1, 1], [2, 3, 1]], [[6, 7, 1], [8, 9, 1]]]
